@@ -1,0 +1,179 @@
+"""Model: an ONNX graph with its card, found by zoo name or path, or inspected when it is foreign."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto, TensorProto
+
+from ..card import CardFlags, DType, ModelCard, read_card
+from ..errors import ModelError
+from ..frame import Array
+from ..zoo import zoo_models
+from .identity import NAME as IDENTITY
+
+Trial = Callable[[bytes, Array], Array]
+"""Runs a serialised graph with one input and one output on a tensor."""
+
+_DTYPES: dict[int, DType] = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.UINT8: "uint8",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A graph and the card that says how to feed it."""
+
+    proto: ModelProto
+    card: ModelCard
+    path: Path | None = None
+    notes: tuple[str, ...] = ()
+    """What was assumed about a foreign model, one line each."""
+
+
+def find_model(name: str | Path, *, precision: str = "fp32") -> Path:
+    """The file of a zoo model, in its INT8 variant when asked for and there, or the path given.
+
+    Raises ModelError for an unknown name, suggesting near ones.
+    """
+    zoo = zoo_models()
+    if str(name) in zoo:
+        variants = zoo[str(name)]
+        if precision == "int8" and "int8" not in variants:
+            raise ModelError(f"the zoo has no INT8 variant of {name}: it did not pass parity")
+        return variants["int8" if precision == "int8" else "fp32"]
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder, not an ONNX model")
+    if path.suffix == ".onnx" or len(path.parts) > 1:
+        raise ModelError(f"no model file at {path}")
+    near = get_close_matches(str(name), [*zoo, IDENTITY], n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(zoo)}"
+    raise ModelError(f"unknown model {str(name)!r}; {hint} (`velatura models` lists them)")
+
+
+def has_int8(name: str | Path) -> bool:
+    """Whether the zoo has an INT8 variant of that name."""
+    return "int8" in zoo_models().get(str(name), {})
+
+
+def load_model(path: Path, *, flags: CardFlags, trial: Trial) -> Model:
+    """Read and check an ONNX file; a model without a card is inspected, with `trial` to run it.
+
+    Raises ModelError when it is corrupt or not a picture-to-picture network.
+    """
+    try:
+        proto = onnx.load(str(path))
+        onnx.checker.check_model(proto)
+    except Exception as error:  # protobuf and the checker have no common error class
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{path} is not a readable ONNX model: {reason}") from error
+    card = read_card(proto)
+    if card is not None:
+        return Model(proto=proto, card=card, path=path)
+    proto, card, notes = inspect(proto, path.stem, trial)
+    card, assumed = flags.apply(card)
+    return Model(proto=proto, card=card, path=path, notes=(*notes, *assumed))
+
+
+def inspect(proto: ModelProto, name: str, trial: Trial) -> tuple[ModelProto, ModelCard, list[str]]:
+    """A card for a foreign model: layout and type from its input, scale and sizes from small runs.
+
+    The returned graph takes any size where it can, even if its file declares one.
+    """
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [value for value in proto.graph.input if value.name not in weights]
+    if len(inputs) != 1 or len(proto.graph.output) != 1:
+        raise ModelError(
+            f"{name} has {len(inputs)} inputs and {len(proto.graph.output)} outputs; "
+            "a frame model has one of each"
+        )
+    tensor = inputs[0].type.tensor_type
+    if tensor.elem_type not in _DTYPES:
+        raise ModelError(f"{name} takes tensors of type {tensor.elem_type}, not float or uint8")
+    shape = [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim]
+    if len(shape) != 4:
+        raise ModelError(f"{name} takes {len(shape)}-dimensional tensors; a frame model takes 4")
+    layout, channels = ("nchw", shape[1]) if shape[1] in (0, 1, 3) else ("nhwc", shape[3])
+    if channels == 0:
+        channels = 3
+    if channels not in (1, 3):
+        raise ModelError(
+            f"{name} takes {channels if layout == 'nhwc' else shape[1]} channels; "
+            "a frame model takes 1 (luma) or 3 (RGB)"
+        )
+    declared = (shape[2], shape[3]) if layout == "nchw" else (shape[1], shape[2])
+    card = ModelCard(
+        name=name,
+        task="style",
+        input_colour="luma" if channels == 1 else "rgb",
+        output_colour="luma" if channels == 1 else "rgb",
+        layout="nchw" if layout == "nchw" else "nhwc",
+        dtype=_DTYPES[tensor.elem_type],
+    )
+    notes = [f"{name} carries no card: inspected it ({channels} channels, {layout})"]
+    free = with_free_size(proto)
+    for multiple in (1, 2, 4, 8, 16, 32):
+        # 3 * 32 + multiple divides by `multiple` and by no larger power of two.
+        side = 96 + multiple
+        scale = _trial_scale(free, card, (side, side), trial)
+        if scale is not None:
+            card = replace(card, size_multiple=multiple)
+            proto = free
+            break
+    else:
+        if not all(declared):
+            raise ModelError(f"{name} ran on no frame size that was tried (97 to 128 pixels)")
+        scale = _trial_scale(proto, card, declared, trial)
+        if scale is None:
+            raise ModelError(
+                f"{name} did not turn a {declared[1]}x{declared[0]} picture into a picture"
+            )
+        card = replace(card, fixed_size=declared, halo=min(32, min(declared) // 4))
+        notes.append(f"runs at {declared[1]}x{declared[0]} only: frames will be tiled to that")
+    card = replace(card, scale=scale, task="upscale" if scale > 1 else "style")
+    return proto, card, notes
+
+
+def with_free_size(proto: ModelProto) -> ModelProto:
+    """A copy whose input, output and inner tensors declare no height and width."""
+    free = ModelProto()
+    free.CopyFrom(proto)
+    del free.graph.value_info[:]
+    weights = {tensor.name for tensor in free.graph.initializer}
+    for value in (*free.graph.input, *free.graph.output):
+        if value.name in weights:
+            continue
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if axis == 0 or not dim.HasField("dim_value") or dim.dim_value > 4:
+                dim.Clear()
+                dim.dim_param = f"{value.name}_{axis}"
+    return free
+
+
+def _trial_scale(proto: ModelProto, card: ModelCard, size: tuple[int, int], trial: Trial) -> int | None:
+    """Output over input size on gray noise, or None where the graph refuses that size."""
+    shape = (
+        (1, card.input_channels, *size) if card.layout == "nchw" else (1, *size, card.input_channels)
+    )
+    noise = np.random.default_rng(0).random(shape)
+    image = (noise * 255).astype(np.uint8) if card.dtype == "uint8" else noise.astype(card.dtype)
+    try:
+        output = trial(proto.SerializeToString(), image)
+    except Exception:  # any refusal of the library means the same here: not this size
+        return None
+    if output.ndim != 4:
+        return None
+    found = output.shape[2:4] if card.layout == "nchw" else output.shape[1:3]
+    channels = output.shape[1] if card.layout == "nchw" else output.shape[3]
+    scale = found[0] // size[0]
+    if channels != card.input_channels or scale < 1 or found != (size[0] * scale, size[1] * scale):
+        return None
+    return int(scale)

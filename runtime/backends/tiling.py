@@ -1,0 +1,103 @@
+"""Padding to a size multiple, and cutting frames that are too large into overlapping tiles."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ..frame import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A window of the input, and the part of its result that is valid."""
+
+    top: int
+    left: int
+    keep_top: int
+    """First row of the frame that is taken from this tile."""
+    keep_left: int
+    keep_bottom: int
+    """One past the last row of the frame that is taken from this tile."""
+    keep_right: int
+
+
+def pad_for(image: Array, *, multiple: int, at_least: int = 1) -> Array:
+    """Extend below and to the right to a multiple and a minimum, by reflection without the edge pixel.
+
+    Pictures narrower than the padding repeat their edge instead, since they have too little to reflect.
+    """
+    for axis in (0, 1):
+        size = image.shape[axis]
+        wanted = max(size, at_least)
+        pad = wanted + -wanted % multiple - size
+        if pad:
+            mode = cv2.BORDER_REFLECT_101 if pad < size else cv2.BORDER_REPLICATE
+            sides = (0, pad, 0, 0) if axis == 0 else (0, 0, 0, pad)
+            image = cv2.copyMakeBorder(np.ascontiguousarray(image), *sides, mode)
+    return image
+
+
+def window_size(
+    height: int, width: int, *, max_pixels: int, halo: int, multiple: int
+) -> tuple[int, int]:
+    """The size of tiles for a frame: all of it where it has at most `max_pixels`.
+
+    Otherwise the split that costs the least work, halos counted, of those that fit. Sizes are multiples
+    of `multiple`, and so must `height` and `width` be.
+    """
+    if height * width <= max_pixels:
+        return height, width
+    smallest = 2 * halo + multiple
+    options: list[tuple[int, int, int]] = []
+    for rows in range(1, 65):
+        high = _window(height, rows, halo, multiple)
+        for columns in range(1, 65):
+            wide = _window(width, columns, halo, multiple)
+            if high * wide <= max_pixels:
+                options.append((rows * columns * high * wide, high, wide))
+                break
+    if not options:
+        # The halo alone fills the budget: the smallest window that makes progress.
+        return min(height, smallest), min(width, smallest)
+    _, high, wide = min(options)
+    return high, wide
+
+
+def _window(size: int, parts: int, halo: int, multiple: int) -> int:
+    """Length of one of `parts` windows that cover `size` with a halo at every inner cut."""
+    if parts == 1:
+        return size
+    # The first and the last window have one inner cut, the others two.
+    core = max(-(-(size - 2 * halo) // parts), multiple)
+    need = core + -core % multiple + 2 * halo
+    return min(size, need + -need % multiple)
+
+
+def tiles(height: int, width: int, window: tuple[int, int], *, halo: int, multiple: int) -> list[Tile]:
+    """Windows of one size that cover a frame; every kept pixel is `halo` from each inner window edge."""
+    rows = _spans(height, window[0], halo, multiple)
+    columns = _spans(width, window[1], halo, multiple)
+    return [
+        Tile(top, left, keep_top, keep_left, keep_bottom, keep_right)
+        for top, keep_top, keep_bottom in rows
+        for left, keep_left, keep_right in columns
+    ]
+
+
+def _spans(size: int, window: int, halo: int, multiple: int) -> list[tuple[int, int, int]]:
+    """(start, first kept, one past last kept) along one axis."""
+    if window >= size:
+        return [(0, 0, size)]
+    spans: list[tuple[int, int, int]] = []
+    kept = start = 0
+    # Starts lie on the size multiple, so that strided layers see the phase they see in the whole frame.
+    step = max((window - 2 * halo) // multiple * multiple, multiple)
+    while True:
+        last = start + window >= size
+        start = size - window if last else start
+        end = size if last else start + window - halo
+        spans.append((start, kept, end))
+        if last:
+            return spans
+        kept, start = end, start + step

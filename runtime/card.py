@@ -1,0 +1,147 @@
+"""ModelCard: what a model eats and gives, kept inside the ONNX file's metadata under one JSON key."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
+
+from .errors import ModelError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+METADATA_KEY = "velatura"
+
+Task = Literal["upscale", "style"]
+ColourOrder = Literal["rgb", "bgr", "luma"]
+Layout = Literal["nchw", "nhwc"]
+DType = Literal["float32", "float16", "uint8"]
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "task": ("upscale", "style"),
+    "input_colour": ("rgb", "bgr", "luma"),
+    "output_colour": ("rgb", "bgr", "luma"),
+    "layout": ("nchw", "nhwc"),
+    "dtype": ("float32", "float16", "uint8"),
+}
+
+
+def _empty() -> dict[str, float]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """A model's contract. Everything that runs a model reads this and nothing else."""
+
+    name: str
+    task: Task
+    title: str = ""
+    input_colour: ColourOrder = "rgb"
+    """`luma` models get the Y plane as it is coded; chroma is resampled beside them."""
+    output_colour: ColourOrder = "rgb"
+    layout: Layout = "nchw"
+    dtype: DType = "float32"
+    """The type of the input and output tensors."""
+    value_range: tuple[float, float] = (0.0, 1.0)
+    """Numbers that stand for sample value 0 and for the peak, at input and output."""
+    scale: int = 1
+    """Output size over input size."""
+    size_multiple: int = 1
+    """Height and width must be multiples of this; frames are padded by reflection and cropped."""
+    min_size: int = 1
+    """Smallest height and width; smaller frames are padded, too."""
+    fixed_size: tuple[int, int] | None = None
+    """(height, width) when the graph takes one size only: frames are tiled to it."""
+    halo: int = 32
+    """Receptive-field radius in input pixels: what a tile must see beyond its own pixels."""
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    """What the weights and activations are quantised to inside the graph."""
+    recipe: str = ""
+    training: str = ""
+    """How long it was trained, in words: steps, batch, hours, machine."""
+    licence: str = ""
+    attribution: str = ""
+    measures: dict[str, float] = field(default_factory=_empty)
+    """Measured figures, by name and unit, such as `set5_psnr_y_db`."""
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ModelError(
+                    f"model card: {name} is {getattr(self, name)!r}, not {' or '.join(choices)}"
+                )
+        if min(self.scale, self.size_multiple) < 1 or self.halo < 0:
+            raise ModelError("model card: scale and size_multiple start at 1, halo at 0")
+
+    @property
+    def input_channels(self) -> int:
+        """1 for luma, 3 otherwise."""
+        return 1 if self.input_colour == "luma" else 3
+
+    @property
+    def output_channels(self) -> int:
+        """1 for luma, 3 otherwise."""
+        return 1 if self.output_colour == "luma" else 3
+
+    def to_json(self) -> str:
+        """The card as one line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a card; keys that a later version added are ignored.
+
+        Raises ModelError when it is not a card.
+        """
+        try:
+            values: Any = json.loads(text)
+            known = {f.name for f in fields(cls)}
+            kept = {
+                k: tuple(cast(Any, v)) if isinstance(v, list) else v
+                for k, v in values.items()
+                if k in known
+            }
+            return cls(**kept)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ModelError(f"the model's card cannot be read: {error}") from error
+
+    def write_to(self, model: "ModelProto") -> None:
+        """Put the card into an ONNX model, in place of the one it may have."""
+        kept = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
+        del model.metadata_props[:]
+        model.metadata_props.extend(kept)
+        model.metadata_props.add(key=METADATA_KEY, value=self.to_json())
+
+
+def read_card(model: "ModelProto") -> ModelCard | None:
+    """The card inside an ONNX model, or None for a foreign one."""
+    for entry in model.metadata_props:
+        if entry.key == METADATA_KEY:
+            return ModelCard.from_json(entry.value)
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardFlags:
+    """What inspection of a foreign model cannot know, as the user gives it."""
+
+    value_range: float | None = None
+    """1 or 255; None takes 1."""
+    colour_order: Literal["rgb", "bgr"] | None = None
+    """None takes rgb."""
+
+    def apply(self, card: ModelCard) -> tuple[ModelCard, list[str]]:
+        """The card with the flags, and a line for each thing that was assumed."""
+        assumed: list[str] = []
+        if self.value_range is None:
+            assumed.append("values taken as 0..1 (--range 255 for a model that wants 0..255)")
+        else:
+            card = replace(card, value_range=(0.0, self.value_range))
+        if card.input_colour != "luma":
+            if self.colour_order is None:
+                assumed.append("channels taken as RGB (--channels bgr for the other order)")
+            else:
+                card = replace(card, input_colour=self.colour_order)
+        if card.output_colour != "luma":
+            card = replace(card, output_colour=self.colour_order or "rgb")
+        return card, assumed

@@ -1,0 +1,212 @@
+"""Every conversion between YUV and RGB, and every chroma resampling, is in this module.
+
+Matrices are derived from the standards' luma weights (BT.601, BT.709, BT.2020 non-constant), with
+limited or full range at any bit depth. Chroma is moved with its siting: the sample position is part of
+the arithmetic, so upscaling does not shift colour against luma.
+"""
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from .frame import Array, Colour, Frame, Matrix, PixelFormat, Siting
+
+# Kr, Kb of ITU-R BT.601-7, BT.709-6 and BT.2020-2.
+LUMA_WEIGHTS: dict[Matrix, tuple[float, float]] = {
+    "bt601": (0.299, 0.114),
+    "bt709": (0.2126, 0.0722),
+    "bt2020": (0.2627, 0.0593),
+}
+
+
+def guess_matrix(height: int) -> Matrix:
+    """The matrix that players assume where a file does not say: BT.601 below 720 lines, else BT.709."""
+    return "bt709" if height >= 720 else "bt601"
+
+
+@lru_cache(maxsize=32)
+def yuv_from_rgb_matrix(colour: Colour, bits: int) -> npt.NDArray[np.float64]:
+    """(3, 4) affine map from R, G, B samples (full range) to Y, U, V samples, all of `bits` bits."""
+    red, blue = LUMA_WEIGHTS[colour.matrix]
+    green = 1.0 - red - blue
+    luma = np.array([red, green, blue])
+    rows = np.stack([
+        luma,
+        (np.array([0.0, 0.0, 1.0]) - luma) / (2.0 * (1.0 - blue)),
+        (np.array([1.0, 0.0, 0.0]) - luma) / (2.0 * (1.0 - red)),
+    ])  # fmt: skip
+    peak = (1 << bits) - 1
+    unit = 1 << (bits - 8)
+    if colour.range == "limited":
+        scale = np.array([219.0, 224.0, 224.0]) * unit / peak
+        offset = np.array([16.0, 128.0, 128.0]) * unit
+    else:
+        scale = np.ones(3)
+        offset = np.array([0.0, 128.0, 128.0]) * unit
+    return np.column_stack([rows * scale[:, None], offset])
+
+
+@lru_cache(maxsize=32)
+def rgb_from_yuv_matrix(colour: Colour, bits: int) -> npt.NDArray[np.float64]:
+    """(3, 4) affine map from Y, U, V samples to R, G, B samples (full range)."""
+    forward = yuv_from_rgb_matrix(colour, bits)
+    inverse = np.linalg.inv(forward[:, :3])
+    return np.column_stack([inverse, -inverse @ forward[:, 3]])
+
+
+def to_rgb(frame: Frame, out: Array | None = None) -> Frame:
+    """The frame as packed full-range RGB of the same depth; an RGB frame is returned as it is.
+
+    Values outside the RGB cube are clipped. `out` (H, W, 3), of the frame's sample type, is reused.
+    """
+    if frame.format.family == "rgb":
+        return frame
+    rgb = PixelFormat("rgb", frame.format.bits)
+    if frame.format.family == "gray":
+        luma = frame.planes[0]
+        if frame.colour.range == "limited":
+            row = rgb_from_yuv_matrix(frame.colour, rgb.bits)[0]
+            offset = row[1] * (128 << (rgb.bits - 8)) + row[2] * (128 << (rgb.bits - 8)) + row[3]
+            luma = cv2.transform(np.ascontiguousarray(luma), np.array([[row[0], offset]]))
+            luma = _clip(luma, rgb)
+        return frame.with_planes((cv2.merge([luma] * 3),), rgb)
+    size = (frame.width, frame.height)
+    full = PixelFormat("yuv", frame.format.bits)
+    planes = resample_chroma(frame, full, size, "center")
+    packed = cv2.merge([np.ascontiguousarray(frame.planes[0]), *planes])
+    pixels = cv2.transform(packed, rgb_from_yuv_matrix(frame.colour, rgb.bits), out)
+    return frame.with_planes((_clip(pixels, rgb),), rgb)
+
+
+def to_yuv(frame: Frame, format: PixelFormat, colour: Colour | None = None) -> Frame:
+    """The frame in `format` (yuv or gray), with `colour` or its own.
+
+    YUV input keeps its luma untouched while depth, matrix and range stay; only chroma is resampled.
+    """
+    colour = colour or frame.colour
+    family = frame.format.family
+    if family == "gray" and (frame.colour.range, frame.format.bits) == (colour.range, format.bits):
+        return _from_luma(frame, format, colour)
+    same_numbers = (
+        frame.colour.matrix == colour.matrix
+        and frame.colour.range == colour.range
+        and frame.format.bits == format.bits
+    )
+    if family == "yuv" and same_numbers:
+        if format.family == "gray":
+            return frame.with_planes(frame.planes[:1], format, colour)
+        chroma = resample_chroma(frame, format, (frame.width, frame.height), colour.siting)
+        return frame.with_planes((frame.planes[0], *chroma), format, colour)
+    rgb = to_rgb(frame)
+    packed = _with_depth(rgb.planes[0], rgb.format.bits, format.bits)
+    matrix = yuv_from_rgb_matrix(colour, format.bits)
+    if format.family == "gray":
+        luma = cv2.transform(packed, matrix[:1])
+        return frame.with_planes((_clip(luma, format),), format, colour)
+    planes = tuple(cv2.split(_clip(cv2.transform(packed, matrix), format)))
+    whole = replace(format, subsample=(1, 1))
+    full = frame.with_planes(planes, whole, replace(colour, siting="center"))
+    chroma = resample_chroma(full, format, (frame.width, frame.height), colour.siting)
+    return full.with_planes((planes[0], *chroma), format, colour)
+
+
+def _from_luma(frame: Frame, format: PixelFormat, colour: Colour) -> Frame:
+    if format.family == "gray":
+        return frame
+    width, height = format.chroma_size(frame.width, frame.height)
+    neutral = np.full((height, width), 1 << (format.bits - 1), format.dtype)
+    return frame.with_planes((frame.planes[0], neutral, neutral.copy()), format, colour)
+
+
+def _with_depth(pixels: Array, bits: int, wanted: int) -> Array:
+    """Full-range samples in another depth: scaled by the ratio of the peaks, rounded."""
+    if bits == wanted:
+        return pixels
+    ratio = ((1 << wanted) - 1) / ((1 << bits) - 1)
+    scaled = np.rint(pixels.astype(np.float32) * np.float32(ratio))
+    return scaled.astype(np.uint8 if wanted == 8 else np.uint16)
+
+
+def _clip(pixels: Array, format: PixelFormat) -> Array:
+    """OpenCV saturates to the type; depths of 9..15 bits have a lower peak."""
+    if format.bits in (8, 16):
+        return pixels
+    return np.minimum(pixels, np.uint16(format.peak), out=pixels)
+
+
+class Axis(NamedTuple):
+    """One axis of a resampling: source position = scale * destination + offset, in samples."""
+
+    scale: float
+    offset: float
+
+
+def resample_chroma(
+    frame: Frame, format: PixelFormat, size: tuple[int, int], siting: Siting
+) -> tuple[Array, Array]:
+    """U and V of a YUV frame, resampled for a frame of `size` (width, height), format and siting.
+
+    Returned untouched when nothing changes. Bicubic (a = -0.75) where the plane grows or shifts,
+    area-averaged first where it shrinks.
+    """
+    chroma_size = format.chroma_size(*size)
+    luma_size = (frame.width, frame.height)
+    axes = [
+        _chroma_axis(
+            luma_size[i] / size[i],
+            (frame.format.subsample[i], _offset(frame.format.subsample[i], frame.colour.siting, i)),
+            (format.subsample[i], _offset(format.subsample[i], siting, i)),
+        )
+        for i in range(2)
+    ]
+    u, v = (resample(plane, chroma_size, axes[0], axes[1]) for plane in frame.planes[1:3])
+    return u, v
+
+
+def resample(plane: Array, size: tuple[int, int], x: Axis, y: Axis) -> Array:
+    """One plane to `size` (width, height), with the sampling positions given by `x` and `y`."""
+    axes = [x, y]
+    found = (plane.shape[1], plane.shape[0])
+    unmoved = all(abs(a.scale - 1) < 1e-9 and abs(a.offset) < 1e-9 for a in axes)
+    if unmoved and size == found:
+        return plane
+    shrink = tuple(size[i] if axes[i].scale > 1.25 else found[i] for i in range(2))
+    if shrink != found:
+        # Averaging maps destination j to source (j + 1/2) * ratio - 1/2; the rest is a small shift.
+        plane = cv2.resize(np.ascontiguousarray(plane), shrink, interpolation=cv2.INTER_AREA)
+        for i in range(2):
+            ratio = found[i] / shrink[i]
+            scale = axes[i].scale / ratio
+            axes[i] = Axis(scale, (axes[i].offset + 0.5) / ratio - 0.5)
+    if all(abs(a.scale - 1) < 1e-9 and abs(a.offset) < 1e-3 for a in axes):
+        if (plane.shape[1], plane.shape[0]) == size:
+            return plane
+    affine = np.array([[axes[0].scale, 0, axes[0].offset], [0, axes[1].scale, axes[1].offset]])
+    return cv2.warpAffine(
+        np.ascontiguousarray(plane),
+        affine,
+        size,
+        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
+def _offset(subsample: int, siting: Siting, axis: int) -> float:
+    """Position of the first chroma sample in luma samples."""
+    if subsample == 1 or siting == "topleft" or (siting == "left" and axis == 0):
+        return 0.0
+    return (subsample - 1) / 2
+
+
+def _chroma_axis(ratio: float, source: tuple[int, float], destination: tuple[int, float]) -> Axis:
+    """Chroma sample j of the destination, in the source's chroma samples.
+
+    `ratio` is source luma over destination luma; pairs are (subsampling, offset of sample 0).
+    """
+    scale = destination[0] * ratio / source[0]
+    luma = (destination[1] + 0.5) * ratio - 0.5
+    return Axis(scale, (luma - source[1]) / source[0])

@@ -1,0 +1,143 @@
+"""`velatura doctor`: what this machine can run, and a two-second proof."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ..backends import open_engine, refusals
+from ..backends.opening import backend_precisions
+from ..errors import VelaturaError
+from ..frame import Frame
+from ..sources import open_source
+from ..stages import Neural
+from ..zoo import zoo_models
+
+PACKAGES = (
+    "velatura", "numpy", "av", "opencv-python", "openvino", "onnx", "onnxruntime", "onnxruntime-gpu",
+    "tensorrt", "torch",
+)  # fmt: skip
+CPU_FLAGS = (
+    "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd",
+)  # fmt: skip
+SELF_TEST = "upscale-2x"
+SELF_TEST_SECONDS = 2.0
+
+
+def examine(*, as_json: bool) -> int:
+    """Print the findings; 0 when at least one backend runs, 7 when none does."""
+    reasons = refusals()
+    findings: dict[str, Any] = {
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "cpu_features": _cpu_features(),
+        "gpus": _gpus(),
+        "backends": {
+            name: "refused: " + reason if reason else "available: " + " ".join(backend_precisions(name))
+            for name, reason in reasons.items()
+        },
+        "models": list(zoo_models()),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+    usable = [name for name, reason in reasons.items() if reason is None]
+    findings["used"] = usable[0] if usable else None
+    if usable:
+        findings["self_test"] = self_test()
+    if as_json:
+        typer.echo(json.dumps(findings))
+    else:
+        _print(findings)
+    failed = not usable or "error" in findings["self_test"]
+    return 7 if failed else 0
+
+
+def self_test() -> dict[str, Any]:
+    """Two seconds of upscaling a 640x360 pattern, without any file."""
+    try:
+        with open_source("pattern:640x360?frames=16") as source, open_engine(SELF_TEST) as engine:
+            stage = Neural(engine)
+            frames = list(source)
+            stage(frames[0])
+            seconds, done = _drive(stage, frames)
+            return {
+                "model": SELF_TEST,
+                "backend": engine.backend,
+                "precision": engine.precision,
+                "fps_640x360": round(done / seconds, 1),
+            }
+    except VelaturaError as error:
+        return {"error": str(error)}
+
+
+def _drive(stage: Neural, frames: list[Frame]) -> tuple[float, int]:
+    """(seconds, frames) of a run that keeps the engine's requests in flight."""
+    start = time.perf_counter()
+    done = 0
+    running = [stage.submit(frames[i % len(frames)]) for i in range(stage.in_flight)]
+    while time.perf_counter() - start < SELF_TEST_SECONDS:
+        running.pop(0)()
+        done += 1
+        running.append(stage.submit(frames[done % len(frames)]))
+    for pending in running:
+        pending()
+    return time.perf_counter() - start, done + len(running)
+
+
+def _print(findings: dict[str, Any]) -> None:
+    for name, value in findings.items():
+        if isinstance(value, dict):
+            typer.echo(f"{name}:")
+            for key, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
+                typer.echo(f"  {key:<16} {inner}")
+        elif isinstance(value, list):
+            typer.echo(f"{name:<14} {' '.join(map(str, value)) or 'none'}")  # pyright: ignore
+        else:
+            typer.echo(f"{name:<14} {value}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    for line in _cpuinfo():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
+
+
+def _cpu_features() -> list[str]:
+    for line in _cpuinfo():
+        if line.startswith(("flags", "Features")):
+            found = set(line.split(":", 1)[1].split())
+            return [flag for flag in CPU_FLAGS if flag in found]
+    return []
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _gpus() -> list[str]:
+    """What the driver's own tool lists."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    try:
+        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return [f"nvidia-smi failed: {error}"]
+    return [line for line in listed.stdout.splitlines() if line]

@@ -1,0 +1,51 @@
+"""The error tree, grouped by what a caller catches. Each class has the exit code of the command line."""
+
+from typing import ClassVar
+
+
+class VelaturaError(Exception):
+    """Base of every error that velatura raises on purpose; its text says what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class SourceError(VelaturaError):
+    """The input is missing, is not a video, or cannot be decoded."""
+
+    exit_code = 3
+
+
+class TruncatedSourceError(SourceError):
+    """The input ended early or was damaged: what could be decoded was processed and kept."""
+
+    exit_code = 8
+
+
+class SinkError(VelaturaError):
+    """The output cannot be written: it exists, the disk is full, the container refuses it."""
+
+    exit_code = 4
+
+
+class ModelError(VelaturaError):
+    """The model is unknown, corrupt, or of a shape that cannot be run on frames."""
+
+    exit_code = 5
+
+
+class EngineError(VelaturaError):
+    """A model could not be compiled, or failed while running."""
+
+    exit_code = 6
+
+
+class BackendUnavailableError(EngineError):
+    """An inference library is missing or has no device here."""
+
+    exit_code = 7
+
+
+class StageError(VelaturaError):
+    """A stage raised something that is not a `VelaturaError`; `__cause__` holds it."""
+
+    exit_code = 9

@@ -1,0 +1,183 @@
+"""Frame: one picture with its time and the description of its colours. No input or output here."""
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.generic]
+"""Pixels: uint8 for 8 bits, uint16 (value in the low bits) above."""
+
+Family = Literal["yuv", "gray", "rgb"]
+Matrix = Literal["bt601", "bt709", "bt2020"]
+Range = Literal["limited", "full"]
+Siting = Literal["left", "center", "topleft"]
+
+
+@dataclass(frozen=True, slots=True)
+class PixelFormat:
+    """How the planes of a frame are laid out."""
+
+    family: Family
+    """`yuv`: three planes Y, U, V. `gray`: one plane Y. `rgb`: one plane (H, W, 3), packed."""
+    bits: int = 8
+    """Bits per sample: 8 in uint8, 9..16 in uint16."""
+    subsample: tuple[int, int] = (1, 1)
+    """Luma samples per chroma sample, horizontally and vertically: 4:2:0 is (2, 2)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The NumPy type of a sample."""
+        return np.dtype(np.uint8 if self.bits == 8 else np.uint16)
+
+    @property
+    def peak(self) -> int:
+        """The largest sample value."""
+        return (1 << self.bits) - 1
+
+    def chroma_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of a chroma plane; a last odd row or column has its own sample."""
+        return -(-width // self.subsample[0]), -(-height // self.subsample[1])
+
+    def plane_shapes(self, width: int, height: int) -> tuple[tuple[int, ...], ...]:
+        """The shapes of all planes of a `width` x `height` frame."""
+        if self.family == "rgb":
+            return ((height, width, 3),)
+        if self.family == "gray":
+            return ((height, width),)
+        chroma_width, chroma_height = self.chroma_size(width, height)
+        return ((height, width), (chroma_height, chroma_width), (chroma_height, chroma_width))
+
+    def __str__(self) -> str:
+        if self.family != "yuv":
+            return f"{self.family} {self.bits} bit"
+        names = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0", (4, 1): "4:1:1"}
+        return f"yuv {names.get(self.subsample, self.subsample)} {self.bits} bit"
+
+
+YUV420P = PixelFormat("yuv", 8, (2, 2))
+YUV444P = PixelFormat("yuv", 8, (1, 1))
+GRAY = PixelFormat("gray")
+RGB = PixelFormat("rgb")
+
+
+@dataclass(frozen=True, slots=True)
+class Colour:
+    """What the numbers of a frame mean. Code points are those of ITU-T H.273."""
+
+    matrix: Matrix = "bt709"
+    range: Range = "limited"
+    primaries: int = 2
+    """H.273 code point; 2 is unspecified."""
+    transfer: int = 2
+    """H.273 code point; 2 is unspecified."""
+    siting: Siting = "left"
+    """Where a subsampled chroma sample lies: MPEG-2 and H.264 default to left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """One picture. Planes may be read-only views of a decoder's memory: write to copies only.
+
+    Raises ValueError when the planes do not fit the format.
+    """
+
+    planes: tuple[Array, ...]
+    format: PixelFormat
+    pts: int
+    """Presentation time in units of `time_base`."""
+    time_base: Fraction
+    colour: Colour = field(default_factory=Colour)
+    aspect: Fraction = Fraction(1)
+    """Sample aspect ratio: width of a pixel over its height."""
+    rotation: int = 0
+    """Degrees, counter-clockwise, by which a player must turn the picture: 0, 90, 180, 270."""
+    index: int = 0
+    """Number of the frame in its source, from 0."""
+    depth: Array | None = None
+    """(H, W) float32, the engine's depth buffer, when there is one."""
+    motion: Array | None = None
+    """(H, W, 2) float32, pixels to where this pixel was in the previous frame."""
+
+    def __post_init__(self) -> None:
+        shapes = self.format.plane_shapes(self.width, self.height)
+        found = tuple(plane.shape for plane in self.planes)
+        if found != shapes:
+            raise ValueError(f"planes {found} do not fit {self.format}, which needs {shapes}")
+        for plane in self.planes:
+            if plane.dtype != self.format.dtype:
+                raise ValueError(f"{self.format} needs {self.format.dtype}, not {plane.dtype}")
+
+    @property
+    def width(self) -> int:
+        """Pixels per row."""
+        return int(self.planes[0].shape[1])
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return int(self.planes[0].shape[0])
+
+    @property
+    def seconds(self) -> float:
+        """Presentation time in seconds."""
+        return float(self.pts * self.time_base)
+
+    def with_planes(
+        self, planes: tuple[Array, ...], format: PixelFormat, colour: Colour | None = None
+    ) -> Self:
+        """The same moment with other pixels.
+
+        Depth and motion stay only while the size does.
+        """
+        same = planes[0].shape[:2] == self.planes[0].shape[:2]
+        return replace(
+            self,
+            planes=planes,
+            format=format,
+            colour=colour or self.colour,
+            depth=self.depth if same else None,
+            motion=self.motion if same else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoInfo:
+    """What is known about a source before its first frame."""
+
+    width: int
+    height: int
+    format: PixelFormat
+    rate: Fraction
+    """Average frames per second; frames carry their own times, which may vary."""
+    time_base: Fraction
+    frames: int | None = None
+    """Number of frames as the file states it; None where it does not."""
+    duration: float | None = None
+    """Seconds, as the file states it."""
+    colour: Colour = field(default_factory=Colour)
+    aspect: Fraction = Fraction(1)
+    rotation: int = 0
+    codec: str = ""
+    audio: tuple[str, ...] = ()
+    """Codec names of the audio streams."""
+    path: str | None = None
+    """The file that audio can be copied from."""
+    start: float = 0.0
+    """Seconds on the file's own clock that count as time 0."""
+    notes: tuple[str, ...] = ()
+    """What was guessed or will be left out, one line each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What a source could not deliver."""
+
+    lost: int = 0
+    """Frames that the file promised, or that failed to decode."""
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.lost > 0

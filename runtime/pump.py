@@ -1,0 +1,282 @@
+"""Pump: reader -> stages -> writer, each in its own thread, with bounded queues between them."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from .errors import StageError, VelaturaError
+from .frame import Damage, Frame
+from .meter import Meter, Timing
+from .sinks import Sink
+from .sources import Source
+from .stages import PipelinedStage, Stage
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Where a run stands."""
+
+    frames: int
+    """Written so far."""
+    elapsed: float
+    """Seconds since the start."""
+    queues: tuple[int, ...]
+    """Frames waiting before each stage and before the writer."""
+
+    @property
+    def rate(self) -> float:
+        """Frames per second so far."""
+        return self.frames / self.elapsed if self.elapsed > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a run did."""
+
+    frames_in: int
+    frames_out: int
+    elapsed: float
+    """Seconds from the start to the last frame's writing."""
+    first_frame: float
+    """Seconds from the start to the first frame's writing."""
+    timings: dict[str, Timing]
+    """By `read`, each stage's name, and `write`."""
+    damage: Damage
+    interrupted: bool
+
+    @property
+    def rate(self) -> float:
+        """Frames per second."""
+        return self.frames_out / self.elapsed if self.elapsed > 0 else 0.0
+
+
+class Channel(Generic[T]):
+    """A bounded queue that can be closed from either side without anybody blocking for ever."""
+
+    def __init__(self, size: int) -> None:
+        self._items: deque[T] = deque()
+        self._size = size
+        self._changed = threading.Condition()
+        self._ended = False
+        self._broken = False
+
+    def put(self, item: T) -> bool:
+        """Wait for room. False when the channel was broken: the item is not wanted any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._items) < self._size or self._broken)
+            if self._broken:
+                return False
+            self._items.append(item)
+            self._changed.notify_all()
+            return True
+
+    def __iter__(self) -> "Channel[T]":
+        return self
+
+    def __next__(self) -> T:
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._ended or self._broken)
+            if self._broken or not self._items:
+                raise StopIteration
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def end(self) -> None:
+        """No more items will come; those inside are still given out."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def break_off(self) -> None:
+        """Drop everything and wake both sides."""
+        with self._changed:
+            self._broken = True
+            self._items.clear()
+            self._changed.notify_all()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+class Pump:
+    """Moves every frame of a source through the stages into a sink, in order, none dropped.
+
+    Reading, each stage and writing overlap; at most `depth` frames wait between two of them, which
+    bounds memory whatever the clip's length. Any callable from Frame to Frame is a stage.
+    """
+
+    def __init__(self, source: Source, stages: Sequence[Stage], sink: Sink, *, depth: int = 2) -> None:
+        self.source = source
+        self.stages = list(stages)
+        self.sink = sink
+        self._channels = [Channel[Frame](depth) for _ in range(len(self.stages) + 1)]
+        self._reader = Meter("read")
+        self._meters = [Meter(f"{i} {_name(stage)}") for i, stage in enumerate(self.stages, 1)]
+        self._writer = Meter("write")
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._lock = threading.Lock()
+        self._first: float | None = None
+        self._start = 0.0
+
+    def run(
+        self,
+        *,
+        progress: Callable[[Snapshot], None] | None = None,
+        every: float = 0.25,
+        limit: int | None = None,
+    ) -> Stats:
+        """Process all frames (or the first `limit`) and return the figures. Run a pump once.
+
+        Ctrl-C stops reading, finishes the frames on the way and returns with `interrupted`; a second
+        Ctrl-C raises KeyboardInterrupt. The first error of any thread ends the run and is raised here: a
+        `VelaturaError` as it is, anything else as a StageError, both with the frame's number. The sink
+        is left open: closing or aborting it belongs to who opened it.
+        """
+        self._start = time.perf_counter()
+        threads = [
+            threading.Thread(
+                target=self._guard, args=(work, *args), name=f"velatura-{name}", daemon=True
+            )
+            for name, work, args in (
+                ("read", self._read, (limit,)),
+                *((f"stage-{i}", self._stage, (i,)) for i in range(len(self.stages))),
+                ("write", self._write, ()),
+            )
+        ]
+        for thread in threads:
+            thread.start()
+        interrupted = False
+        while any(thread.is_alive() for thread in threads):
+            try:
+                for thread in threads:
+                    thread.join(every / len(threads))
+                if progress is not None:
+                    progress(self.snapshot())
+            except KeyboardInterrupt:
+                if interrupted:
+                    self._break_off()
+                    raise
+                interrupted = True
+                self._stop.set()
+        elapsed = time.perf_counter() - self._start
+        if self._failure is not None:
+            raise self._failure
+        if progress is not None:
+            progress(self.snapshot())
+        return Stats(
+            frames_in=self._reader.count,
+            frames_out=self._writer.count,
+            elapsed=elapsed,
+            first_frame=self._first or 0.0,
+            timings={m.name: m.timing() for m in (self._reader, *self._meters, self._writer)},
+            damage=Damage() if interrupted or limit is not None else self.source.damage,
+            interrupted=interrupted,
+        )
+
+    def snapshot(self) -> Snapshot:
+        """Where the run stands; may be called from any thread."""
+        return Snapshot(
+            self._writer.count,
+            time.perf_counter() - self._start,
+            tuple(len(channel) for channel in self._channels),
+        )
+
+    def _read(self, limit: int | None) -> None:
+        frames = iter(self.source)
+        while not self._stop.is_set() and (limit is None or self._reader.count < limit):
+            start = time.perf_counter()
+            frame = next(frames, None)
+            if frame is None:
+                break
+            self._reader.add(time.perf_counter() - start)
+            if not self._channels[0].put(frame):
+                return
+        self._channels[0].end()
+
+    def _stage(self, index: int) -> None:
+        stage, meter = self.stages[index], self._meters[index]
+        source, target = self._channels[index], self._channels[index + 1]
+        if not isinstance(stage, PipelinedStage):
+            for frame in source:
+                with meter.measure(), _blaming(stage, frame.index):
+                    result = stage(frame)
+                if not target.put(result):
+                    return
+            target.end()
+            return
+        running: deque[tuple[int, Callable[[], Frame], float]] = deque()
+
+        def finish() -> bool:
+            number, pending, spent = running.popleft()
+            start = time.perf_counter()
+            with _blaming(stage, number):
+                result = pending()
+            meter.add(spent + time.perf_counter() - start)
+            return target.put(result)
+
+        for frame in source:
+            start = time.perf_counter()
+            with _blaming(stage, frame.index):
+                pending = stage.submit(frame)
+            running.append((frame.index, pending, time.perf_counter() - start))
+            if len(running) >= stage.in_flight and not finish():
+                return
+        while running:
+            if not finish():
+                return
+        target.end()
+
+    def _write(self) -> None:
+        for frame in self._channels[-1]:
+            with self._writer.measure(), _blaming(self.sink, frame.index):
+                self.sink.write(frame)
+            if self._first is None:
+                self._first = time.perf_counter() - self._start
+
+    def _guard(self, work: Callable[..., None], *args: object) -> None:
+        """Run a thread's work; its first error stops the others and waits for `run` to raise it."""
+        try:
+            work(*args)
+        except BaseException as error:
+            with self._lock:
+                self._failure = self._failure or error
+            self._break_off()
+
+    def _break_off(self) -> None:
+        self._stop.set()
+        for channel in self._channels:
+            channel.break_off()
+
+
+class _blaming:  # noqa: N801 - reads as a verb
+    """Adds the frame's number, and wraps foreign errors, on the way out."""
+
+    def __init__(self, culprit: object, number: int) -> None:
+        self.culprit = culprit
+        self.number = number
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, VelaturaError):
+            raise type(error)(f"frame {self.number}: {error}") from error
+        if isinstance(error, Exception):
+            raise StageError(
+                f"frame {self.number}: {_name(self.culprit)} failed: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _name(stage: object) -> str:
+    """A stage's name in figures and errors."""
+    engine = getattr(stage, "engine", None)
+    if engine is not None:
+        return str(engine.card.name)
+    return getattr(stage, "__name__", type(stage).__name__)

@@ -1,0 +1,77 @@
+"""Numbered or globbed pictures as a video."""
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..errors import SourceError
+from ..frame import Array, Colour, Frame, PixelFormat, VideoInfo
+from .base import Source
+
+_NUMBER = re.compile(r"%(0\d+)?d")
+
+
+class SequenceSource(Source):
+    """Pictures in order of name (`frames/*.png`) or of number (`frames/%05d.png`)."""
+
+    def __init__(self, pattern: str, *, rate: Fraction) -> None:
+        """Find the pictures and read the first. Raises SourceError when there is none."""
+        self.uri = pattern
+        self.paths = _find(pattern)
+        if not self.paths:
+            raise SourceError(f"no pictures match {pattern}")
+        pixels, format = _read(self.paths[0])
+        self.info = VideoInfo(
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            format=format,
+            rate=rate,
+            time_base=1 / rate,
+            frames=len(self.paths),
+            duration=float(len(self.paths) / rate),
+            codec=self.paths[0].suffix.lstrip("."),
+            colour=Colour(matrix="bt709", range="limited", primaries=1, transfer=13),
+        )
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, path in enumerate(self.paths):
+            pixels, format = _read(path)
+            yield Frame(
+                planes=(pixels,),
+                format=format,
+                pts=index,
+                time_base=self.info.time_base,
+                colour=self.info.colour,
+                index=index,
+            )
+
+    def close(self) -> None:
+        return None
+
+
+def _find(pattern: str) -> list[Path]:
+    path = Path(pattern)
+    folder = path.parent
+    if not folder.is_dir():
+        raise SourceError(f"no folder {folder}")
+    match = _NUMBER.search(path.name)
+    if match is None:
+        return sorted(p for p in folder.glob(path.name) if p.is_file())
+    digits = f"(\\d{{{int(match[1])},}})" if match[1] else "(\\d+)"
+    name = re.compile(
+        re.escape(path.name[: match.start()]) + digits + re.escape(path.name[match.end() :])
+    )
+    numbered = [(int(m[1]), p) for p in folder.iterdir() if (m := name.fullmatch(p.name))]
+    return [p for _, p in sorted(numbered)]
+
+
+def _read(path: Path) -> tuple[Array, PixelFormat]:
+    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if pixels is None:
+        raise SourceError(f"{path} is not a picture that can be decoded")
+    bits = 8 if pixels.dtype == np.uint8 else 16
+    return np.ascontiguousarray(pixels[:, :, ::-1]), PixelFormat("rgb", bits)

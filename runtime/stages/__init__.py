@@ -1,0 +1,21 @@
+"""Stages: anything callable that takes a Frame and gives a Frame."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .base import PipelinedStage, Stage
+
+if TYPE_CHECKING:
+    from .neural import Neural
+    from .resize import Resize
+
+__all__ = ["Neural", "PipelinedStage", "Resize", "Stage"]
+
+_LAZY = {"Neural": ".neural", "Resize": ".resize"}
+
+
+def __getattr__(name: str) -> Any:
+    # The stages need OpenCV, which the command line and a library's import should not wait for.
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,50 @@
+"""Neural: an engine applied to frames."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..backends import Engine
+from ..colour import resample_chroma, to_rgb, to_yuv
+from ..frame import Array, Frame, PixelFormat
+
+
+class Neural:
+    """Runs a model on every frame.
+
+    Luma models get the Y plane as it is coded and never see RGB: chroma is resampled to the new size
+    beside them. RGB models get and give full-range RGB at the frame's own depth. The stage does not
+    close its engine.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.in_flight = engine.in_flight
+
+    def __call__(self, frame: Frame) -> Frame:
+        return self.submit(frame)()
+
+    def submit(self, frame: Frame) -> Callable[[], Frame]:
+        """Begin inference; the result waits for it and returns the new frame."""
+        if self.engine.card.input_colour == "luma":
+            return self._submit_luma(frame)
+        rgb = to_rgb(frame)
+        pending = self.engine.submit(rgb.planes[0], rgb.format.bits)
+        return lambda: rgb.with_planes((pending(),), rgb.format)
+
+    def _submit_luma(self, frame: Frame) -> Callable[[], Frame]:
+        scale = self.engine.card.scale
+        colour = frame.colour
+        if frame.format.family == "rgb":
+            # Full chroma of the small picture is what 4:2:0 of the doubled one holds: nothing is lost.
+            frame = to_yuv(frame, PixelFormat("yuv", frame.format.bits, (1, 1)))
+            small = frame.format
+            format = replace(small, subsample=(2, 2) if scale > 1 else (1, 1))
+        else:
+            format = frame.format
+        pending = self.engine.submit(frame.planes[0], frame.format.bits)
+        size = (frame.width * scale, frame.height * scale)
+        chroma: tuple[Array, ...] = ()
+        if format.family == "yuv":
+            # Runs while the engine works.
+            chroma = resample_chroma(frame, format, size, colour.siting)
+        return lambda: frame.with_planes((pending(), *chroma), format, colour)

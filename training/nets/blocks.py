@@ -1,0 +1,135 @@
+"""Building blocks that train wide and run as plain 3x3 convolutions.
+
+Each block computes its effective weight on the fly, so that training pays for the small convolution
+only, and `fold` returns the ordinary `torch.nn.Conv2d` that computes the same function.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class CollapsibleConv(nn.Module):
+    """A 3x3 convolution trained as a wide linear pair: 3x3 to `width` channels, then 1x1, plus identity.
+
+    Both layers are linear with nothing between them, so their product is one 3x3 kernel; the
+    over-parameterised form is what the optimiser sees (Bhardwaj et al. 2022, "SESR", section 3.2).
+    Shapes: (N, channels_in, H, W) -> (N, channels_out, H, W), zero padding of 1.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, *, width: int = 128) -> None:
+        super().__init__()
+        self.expand = nn.Parameter(torch.empty(width, channels_in, 3, 3))
+        self.project = nn.Parameter(torch.empty(channels_out, width))
+        self.bias = nn.Parameter(torch.zeros(channels_out))
+        self.has_identity = channels_in == channels_out
+        nn.init.normal_(self.expand, std=(2.0 / (9 * channels_in)) ** 0.5)
+        # The pair's product must have the variance that a single ReLU layer would start with.
+        nn.init.normal_(self.project, std=(1.0 / width) ** 0.5 * (0.5 if self.has_identity else 1.0))
+
+    def weight(self) -> Tensor:
+        """The effective kernel, (channels_out, channels_in, 3, 3), float32."""
+        kernel = torch.einsum("ow,wcij->ocij", self.project, self.expand)
+        if self.has_identity:
+            channels = kernel.shape[0]
+            identity = torch.eye(channels, dtype=kernel.dtype, device=kernel.device)
+            kernel = kernel + F.pad(identity[:, :, None, None], (1, 1, 1, 1))
+        return kernel
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight(), self.bias, padding=1)
+
+    def fold(self) -> nn.Conv2d:
+        """The same function as one `Conv2d`."""
+        return plain_conv(self.weight(), self.bias)
+
+
+class UpsampleConv(nn.Module):
+    """Bilinear x2 upsampling followed by a 3x3 convolution, computed at the low resolution.
+
+    Bilinear interpolation and convolution are linear and local: every output phase is a 3x3
+    convolution of the low-resolution input, so the pair equals one 3x3 convolution to 4x the channels
+    and a pixel shuffle, at a quarter of the memory traffic. Because all four phases share one kernel, a
+    constant input gives a constant output: the pixel grid of a free sub-pixel convolution (Odena et al.
+    2016, "Deconvolution and Checkerboard Artifacts") cannot appear in flat areas.
+    Shapes: (N, channels_in, H, W) -> (N, channels_out, 2H, 2W). At the border the low-resolution input
+    counts as zero-padded.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.empty(channels_out, channels_in, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(channels_out))
+        nn.init.kaiming_normal_(self.kernel, nonlinearity="relu")
+        self.register_buffer("phases", bilinear_phases(), persistent=False)
+
+    def weight(self) -> Tensor:
+        """The low-resolution kernel, (4 * channels_out, channels_in, 3, 3), pixel-shuffle order."""
+        phases = self.get_buffer("phases").to(self.kernel.dtype)
+        kernel = torch.einsum("pkm,qln,ockl->opqcmn", phases, phases, self.kernel)
+        return kernel.flatten(0, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.conv2d(x, self.weight(), self.bias.repeat_interleave(4), padding=1)
+        return F.pixel_shuffle(y, 2)
+
+    def fold(self) -> nn.Sequential:
+        """The same function as `Conv2d` and `PixelShuffle`."""
+        return nn.Sequential(
+            plain_conv(self.weight(), self.bias.repeat_interleave(4)), nn.PixelShuffle(2)
+        )
+
+
+class NormConv(nn.Module):
+    """A 3x3 convolution with batch normalisation while training, one plain convolution afterwards.
+
+    Shapes: (N, channels_in, H, W) -> (N, channels_out, H / stride, W / stride), zero padding of 1.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, *, stride: int = 1, gain: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels_out)
+        nn.init.constant_(self.norm.weight, gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+    def fold(self) -> nn.Conv2d:
+        """The same function, with the running statistics, as one `Conv2d`."""
+        mean, var = self.norm.running_mean, self.norm.running_var
+        assert mean is not None and var is not None, "BatchNorm2d tracks its statistics by default"
+        scale = self.norm.weight / torch.sqrt(var + self.norm.eps)
+        weight = self.conv.weight * scale[:, None, None, None]
+        return plain_conv(weight, self.norm.bias - mean * scale, stride=self.conv.stride[0])
+
+
+def plain_conv(weight: Tensor, bias: Tensor, *, stride: int = 1) -> nn.Conv2d:
+    """A frozen `Conv2d` with the given (O, I, K, K) weight, (O,) bias and same-size zero padding."""
+    channels_out, channels_in, size, _ = weight.shape
+    conv = nn.Conv2d(channels_in, channels_out, size, stride, size // 2)
+    with torch.no_grad():
+        conv.weight.copy_(weight)
+        assert conv.bias is not None
+        conv.bias.copy_(bias)
+    return conv.requires_grad_(False)
+
+
+def bilinear_phases() -> Tensor:
+    """(2, 3, 3): phase, high-resolution tap, low-resolution tap.
+
+    Row `phases[p, k]` writes the high-resolution sample 2i + p + k - 1 of a bilinear x2 upsampling
+    (half-pixel centres, weights 3/4 and 1/4) in terms of the low-resolution samples i - 1, i, i + 1.
+    """
+    phases = torch.zeros(2, 3, 3)
+    for phase in range(2):
+        for tap in range(3):
+            position = phase + tap - 1
+            low, odd = divmod(position, 2)
+            near = low + 1
+            far = near + (1 if odd else -1)
+            phases[phase, tap, near] += 0.75
+            phases[phase, tap, far] += 0.25
+    return phases

@@ -1,0 +1,88 @@
+"""The real-time style network: a half-resolution stem, residual blocks at a quarter, smooth upsampling."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import NormConv, UpsampleConv
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and the identity, (N, C, H, W) -> (N, C, H, W).
+
+    No ReLU after the addition (Gross and Wilber 2016, as in Johnson et al. 2016).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first: nn.Module = NormConv(channels, channels)
+        # A small gain starts each block near the identity, which batches of four need to stay stable.
+        self.second: nn.Module = NormConv(channels, channels, gain=0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.relu(self.first(x)))
+
+
+class FastStyle(nn.Module):
+    """(N, 3, H, W) RGB, 0..1 -> (N, 3, H, W), nominally 0..1; H and W multiples of 4, above `PAD`.
+
+    There is no residual from the input: with it the colours of the photograph stay (measured in the
+    first trial). Upsampling is `UpsampleConv`, so that no pixel grid can appear in flat areas. The
+    picture is reflected outwards by `PAD` pixels first and cropped at the end, as in Johnson et al.:
+    the zero padding of the convolutions otherwise paints a frame around every picture.
+    """
+
+    PAD = 16
+
+    def __init__(self, *, channels: int = 48, stem: int = 24, blocks: int = 5) -> None:
+        super().__init__()
+        self.stem: nn.Module = NormConv(12, stem)
+        self.down: nn.Module = NormConv(stem, channels, stride=2)
+        self.blocks = nn.ModuleList(ResidualBlock(channels) for _ in range(blocks))
+        self.up: nn.Module = UpsampleConv(channels, stem)
+        self.smooth: nn.Module = NormConv(stem, stem)
+        self.out: nn.Module = UpsampleConv(stem, 3)
+
+    @property
+    def halo(self) -> int:
+        """Receptive-field radius in input pixels, rounded up to the size multiple."""
+        # Half resolution: stem 1, smooth 1, out 1 pixel of 2; quarter: down 1, blocks 2 each, up 1, of 4.
+        radius = 2 * 3 + 4 * (2 + 2 * len(self.blocks)) + 2
+        return -(-radius // self.size_multiple) * self.size_multiple
+
+    @property
+    def size_multiple(self) -> int:
+        """Input height and width must be multiples of this."""
+        return 4
+
+    @property
+    def min_size(self) -> int:
+        """Smallest input height and width: reflection needs more pixels than it adds."""
+        return self.PAD + self.size_multiple
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = F.pad(x, [self.PAD] * 4, mode="reflect")
+        y = F.relu(self.stem(F.pixel_unshuffle(padded, 2)))
+        y = F.relu(self.down(y))
+        for block in self.blocks:
+            y = block(y)
+        y = F.relu(self.up(y))
+        y = F.relu(self.smooth(y))
+        # A constant shift lets the last layer start at mid-gray instead of at black.
+        return self.out(y)[:, :, self.PAD : -self.PAD, self.PAD : -self.PAD] + 0.5
+
+    def fold(self) -> "FastStyle":
+        """A copy without normalisation, of plain convolutions, that computes what `eval()` computes."""
+        plain = FastStyle(channels=1, stem=1, blocks=0)
+        plain.stem, plain.down, plain.smooth = (_fold(self.stem), _fold(self.down), _fold(self.smooth))
+        plain.up, plain.out = _fold(self.up), _fold(self.out)
+        plain.blocks = nn.ModuleList()
+        for block in self.blocks:
+            assert isinstance(block, ResidualBlock)
+            copy = ResidualBlock(1)
+            copy.first, copy.second = _fold(block.first), _fold(block.second)
+            plain.blocks.append(copy)
+        return plain.eval()
+
+
+def _fold(layer: nn.Module) -> nn.Module:
+    return layer.fold() if isinstance(layer, NormConv | UpsampleConv) else layer
