@@ -1,6 +1,5 @@
 """Checkpoints: everything a run needs to go on, written so that a crash never leaves half a file."""
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ class Checkpoint:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
         torch.save(asdict(self), partial)
-        os.replace(partial, path)
+        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":

@@ -83,16 +83,14 @@ class PhotoCrops:
     def batch(self, index: int, size: int) -> Tensor:
         """(size, C, crop, crop) float32 in 0..1, C = 1 for luma and 3 (RGB) otherwise."""
         draw = np.random.default_rng((self.seed, index))
-        crops: list[Image] = []
-        for number in draw.choice(len(self.photos), size, p=self._share):
-            photo = self.photos[number]
-            top = draw.integers(photo.shape[0] - self.crop + 1)
-            left = draw.integers(photo.shape[1] - self.crop + 1)
-            piece = photo[top : top + self.crop, left : left + self.crop]
-            piece = np.rot90(piece, draw.integers(4))
-            crops.append(piece[:, ::-1] if draw.integers(2) else piece)
-        pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
-        return pixels.float().div_(255.0)
+        numbers: list[int] = draw.choice(len(self.photos), size, p=self._share).tolist()
+        crops = np.stack([self._cut(self.photos[number], draw) for number in numbers])
+        return torch.from_numpy(crops).permute(0, 3, 1, 2).float().div_(255.0)
+
+    def _cut(self, photo: Image, draw: np.random.Generator) -> Image:
+        """One crop, turned and mirrored at random: an upscaler knows no up and down."""
+        piece = np.rot90(_square(photo, self.crop, draw), int(draw.integers(4)))
+        return piece[:, ::-1] if draw.integers(2) else piece
 
 
 class UprightCrops(PhotoCrops):
@@ -101,19 +99,18 @@ class UprightCrops(PhotoCrops):
     Sky belongs above: a style net learns to treat regions by what they show.
     """
 
-    def batch(self, index: int, size: int) -> Tensor:
-        draw = np.random.default_rng((self.seed, index))
-        crops: list[Image] = []
-        for number in draw.choice(len(self.photos), size, p=self._share):
-            photo = self.photos[number]
-            side = int(draw.integers(self.crop, min(min(photo.shape[:2]), 2 * self.crop) + 1))
-            top = draw.integers(photo.shape[0] - side + 1)
-            left = draw.integers(photo.shape[1] - side + 1)
-            piece = photo[top : top + side, left : left + side]
-            piece = cv2.resize(piece, (self.crop, self.crop), interpolation=cv2.INTER_AREA)
-            crops.append((piece[:, ::-1] if draw.integers(2) else piece).astype(np.uint8, copy=False))
-        pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
-        return pixels.float().div_(255.0)
+    def _cut(self, photo: Image, draw: np.random.Generator) -> Image:
+        largest = min(photo.shape[0], photo.shape[1], 2 * self.crop)
+        piece = _square(photo, int(draw.integers(self.crop, largest + 1)), draw)
+        small = cv2.resize(piece, (self.crop, self.crop), interpolation=cv2.INTER_AREA)
+        piece = np.asarray(small, np.uint8)
+        return piece[:, ::-1] if draw.integers(2) else piece
+
+
+def _square(photo: Image, side: int, draw: np.random.Generator) -> Image:
+    top = int(draw.integers(photo.shape[0] - side + 1))
+    left = int(draw.integers(photo.shape[1] - side + 1))
+    return photo[top : top + side, left : left + side]
 
 
 def limited_luma(rgb: Image) -> Image:

@@ -3,11 +3,11 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import cv2
 import numpy as np
@@ -18,11 +18,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from . import losses
 from .checkpoint import Checkpoint
-from .data import PhotoCrops, UprightCrops, bicubic_downscale, limited_luma, read_image
-from .metrics import matlab_luma, psnr
+from .data import Image, PhotoCrops, UprightCrops, bicubic_downscale, read_image
+from .metrics import benchmark_psnr
 from .nets import build_net
 from .recipe import Recipe
-from .vgg import SqueezeNet, VGG16, load_squeezenet, load_vgg16
+from .vgg import VGG16, SqueezeNet, load_squeezenet, load_vgg16
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,13 @@ class Progress:
     """Seconds over all sessions."""
     remaining: float
     """Estimated seconds left."""
+
+
+GRID_PERIOD = 4
+"""The total stride of the style networks: the period at which their artefacts repeat."""
+
+STABILITY_BORDER = 32
+"""Pixels at the edge of a crop where a rolled picture shows its other side."""
 
 
 class Objective(Protocol):
@@ -68,10 +75,16 @@ class UpscaleObjective:
         return {"pixel": self.recipe.pixel * losses.pixel_l1(output, photos)}
 
     def validate(self, net: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        @torch.no_grad()
+        def upscale(luma: Image) -> Image:
+            output = net(torch.from_numpy(luma)[None, None].float() / 255.0)[0, 0]
+            return output.clamp(0.0, 1.0).mul(255.0).round().byte().numpy()
+
+        scale = self.recipe.scale
         return {
-            f"{name}_psnr_y": float(np.mean(list(benchmark_psnr(net, folder, self.recipe.scale))))
+            f"{name}_psnr_y_db": float(np.mean(list(benchmark_psnr(upscale, folder, scale))))
             for name in ("set5", "set14")
-            if (folder := self.root / "eval" / name / f"x{self.recipe.scale}").is_dir()
+            if (folder := self.root / "eval" / name / f"x{scale}").is_dir()
         }
 
     def preview(self, net: Callable[[Tensor], Tensor], photos: Tensor) -> Tensor:
@@ -94,11 +107,11 @@ class StyleObjective:
         if self.vgg_layers:
             self.vgg = load_vgg16(root / recipe.vgg)
             self.vgg.require(self.vgg_layers)
-            self.vgg.convs.to(dtype=dtype, memory_format=torch.channels_last)
+            channels_last(self.vgg.convs.to(dtype))
         if self.squeeze_layers:
             self.squeezenet = load_squeezenet(root / recipe.squeezenet)
             self.squeezenet.require(self.squeeze_layers)
-            self.squeezenet.convs.to(dtype=dtype, memory_format=torch.channels_last)
+            channels_last(self.squeezenet.convs.to(dtype))
         self.dtype = dtype
         self.target = self._style_target(root / recipe.style_image)
 
@@ -134,13 +147,18 @@ class StyleObjective:
             "style": losses.gram_style(features, self.target, self.recipe.style),
             "tv": self.recipe.total_variation * losses.total_variation(output),
         }
+        if self.recipe.grid:
+            terms["grid"] = self.recipe.grid * losses.pixel_grid(output, GRID_PERIOD)
         if self.recipe.stability:
-            # Noise differs from frame to frame in every camera: what it changes in the output flickers.
-            noisy = net(photos + torch.randn_like(photos) * self.recipe.noise)
-            terms["stability"] = self.recipe.stability * losses.pixel_l2(noisy, output)
+            rows, columns = torch.randint(0, GRID_PERIOD, (2,)).tolist()
+            noise = torch.randn_like(photos) * self.recipe.noise
+            moved = net(photos.roll((rows, columns), (2, 3)) + noise)
+            drift = losses.stability(moved, output, (rows, columns), border=STABILITY_BORDER)
+            terms["stability"] = self.recipe.stability * drift
         return terms
 
     def validate(self, net: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        del net  # how well a style is met is its training loss; there is no ground truth
         return {}
 
     def preview(self, net: Callable[[Tensor], Tensor], photos: Tensor) -> Tensor:
@@ -155,7 +173,7 @@ def fit(
     time_budget: float | None = None,
     report_every: int = 50,
     save_every: int = 500,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[Progress], None] | None = None,
 ) -> Checkpoint:
     """Train `recipe` on the photographs below `root`, or go on where `folder`'s checkpoint stopped.
 
@@ -165,7 +183,7 @@ def fit(
     """
     torch.manual_seed(recipe.seed)
     net = build_net(recipe.net["kind"], {k: v for k, v in recipe.net.items() if k != "kind"})
-    net = net.to(memory_format=torch.channels_last)
+    channels_last(net)
     average = AveragedModel(net, avg_fn=moving_average(recipe.average), use_buffers=True)
     optimizer = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate)
     objective = build_objective(recipe, root)
@@ -216,7 +234,8 @@ def fit(
             left = elapsed * (1.0 - done) / max(done, 1e-9)
             progress = Progress(step, recipe.steps, sums, rate, elapsed, left)
             append_log(folder / "log.jsonl", progress)
-            report(progress)
+            if report is not None:
+                report(progress)
             sums = {}
         if step % save_every == 0:
             checkpoint().save(path)
@@ -234,6 +253,11 @@ def averaged_net(checkpoint: Checkpoint) -> nn.Module:
     average = AveragedModel(net, use_buffers=True)
     average.load_state_dict(checkpoint.average)
     return average.module.eval()
+
+
+def channels_last(module: nn.Module) -> None:
+    """Keep the module's kernels in the order in which CPU and tensor-core convolutions read them."""
+    cast(Any, module).to(memory_format=torch.channels_last)
 
 
 def build_objective(recipe: Recipe, root: Path) -> Objective:
@@ -283,16 +307,6 @@ def autocast(recipe: Recipe) -> AbstractContextManager[Any]:
     if recipe.precision == "bf16":
         return torch.autocast("cpu", dtype=torch.bfloat16)
     return nullcontext()
-
-
-def benchmark_psnr(net: Callable[[Tensor], Tensor], folder: Path, scale: int) -> Iterator[float]:
-    """Y-PSNR of each standard pair `lr/NNN.png`, `hr/NNN.png`: MATLAB luma, border `scale` cropped."""
-    for path in sorted((folder / "lr").glob("*.png")):
-        low = torch.from_numpy(limited_luma(read_image(path))).permute(2, 0, 1)[None].float() / 255
-        with torch.no_grad():
-            output = net(low)[0, 0].clamp(0, 1).mul(255).round().numpy()
-        truth = matlab_luma(read_image(folder / "hr" / path.name))
-        yield psnr(output, truth[: output.shape[0], : output.shape[1]], border=scale)
 
 
 def append_log(path: Path, progress: Progress) -> None:

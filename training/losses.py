@@ -68,3 +68,28 @@ def total_variation(image: Tensor) -> Tensor:
     rows = (image[:, :, 1:] - image[:, :, :-1]).square().mean()
     columns = (image[:, :, :, 1:] - image[:, :, :, :-1]).square().mean()
     return rows + columns
+
+
+def pixel_grid(image: Tensor, period: int) -> Tensor:
+    """How much the picture depends on the pixel's place in a grid: variance of the phases' means.
+
+    A picture split into `period` x `period` cells has `period`^2 phases; in a photograph their means
+    are alike, in the output of a strided network with artefacts they are not.
+    """
+    batch, channels, height, width = image.shape
+    rows, columns = height // period, width // period
+    cells = image.float()[:, :, : rows * period, : columns * period]
+    phases = cells.reshape(batch, channels, rows, period, columns, period).mean((2, 4))
+    return (phases - phases.mean((2, 3), keepdim=True)).square().mean()
+
+
+def stability(shifted_output: Tensor, output: Tensor, shift: tuple[int, int], border: int) -> Tensor:
+    """Mean squared difference between f(shift(x) + noise) and shift(f(x)), `border` pixels left out.
+
+    `shift` is (rows, columns), by which the input was rolled. A network that passes through strides is
+    bound to the pixel lattice only by its artefacts: what moves with the lattice and not with the
+    picture is penalised, and so is what follows noise. Both flicker in a video.
+    """
+    moved = output.roll(shift, (2, 3))
+    difference = shifted_output.float() - moved.float()
+    return difference[:, :, border:-border, border:-border].square().mean()

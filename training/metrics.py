@@ -1,7 +1,12 @@
 """Measures of an upscaler's fidelity and of a network's grid artefacts, in float64 NumPy."""
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
+
+from .data import Image, limited_luma, read_image
 
 Array = npt.NDArray[np.float64]
 
@@ -26,6 +31,22 @@ def psnr(image: npt.NDArray[np.generic], reference: npt.NDArray[np.generic], *, 
     difference = image[crop].astype(np.float64) - reference[crop].astype(np.float64)
     error = float(np.mean(np.square(difference)))
     return float("inf") if error == 0 else 10.0 * float(np.log10(255.0**2 / error))
+
+
+def benchmark_psnr(upscale: Callable[[Image], Image], folder: Path, scale: int) -> Iterator[float]:
+    """Y-PSNR in dB of each standard pair `lr/NNN.png`, `hr/NNN.png` of a folder, in order.
+
+    `upscale` takes luma (H, W) uint8, BT.601 limited range, and gives (scale * H, scale * W). The
+    reference is MATLAB luma of the high-resolution picture, with `scale` pixels of border cropped.
+    Raises FileNotFoundError when the folder holds no pairs.
+    """
+    paths = sorted((folder / "lr").glob("*.png"))
+    if not paths:
+        raise FileNotFoundError(f"{folder} holds no lr/*.png")
+    for path in paths:
+        output = upscale(limited_luma(read_image(path))[:, :, 0])
+        truth = matlab_luma(read_image(folder / "hr" / path.name))
+        yield psnr(output, truth[: output.shape[0], : output.shape[1]], border=scale)
 
 
 def grid_energy(image: npt.NDArray[np.generic], period: int) -> float:

@@ -7,14 +7,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
+from . import recipes
+
 Task = Literal["upscale", "style"]
 
 
 def _no_weights() -> dict[str, float]:
-    return {}
-
-
-def _no_options() -> dict[str, Any]:
     return {}
 
 
@@ -56,7 +54,9 @@ class Recipe:
     pixel: float = 0.0
     total_variation: float = 0.0
     stability: float = 0.0
-    """Weight of the difference that noise on the input makes in the output."""
+    """Weight of what noise and a shift of the input by a few pixels change in the output."""
+    grid: float = 0.0
+    """Weight of the dependence on the place in the stride's pixel grid."""
     noise: float = 0.02
     """Deviation of that noise, of 0..1."""
     content: dict[str, float] = field(default_factory=_no_weights)
@@ -73,9 +73,12 @@ class Recipe:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"{origin}: unknown key {', '.join(unknown)}")
-        tuples = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
+        checked: dict[str, Any] = {
+            key: tuple(cast("list[Any]", value)) if isinstance(value, list) else value
+            for key, value in values.items()
+        }
         try:
-            recipe = cls(**{**values, **tuples})
+            recipe = cls(**checked)
         except TypeError as error:
             raise ValueError(f"{origin}: {error}") from error
         recipe.check(origin)
@@ -106,7 +109,7 @@ def load_recipe(name: str | Path) -> Recipe:
     """
     path = Path(name)
     if path.suffix != ".toml":
-        found = resources.files(__package__).joinpath("recipes", f"{name}.toml")
+        found = resources.files(recipes).joinpath(f"{name}.toml")
         if not found.is_file():
             raise FileNotFoundError(
                 f"no recipe {str(name)!r}; there are: {', '.join(shipped_recipes())}, "
@@ -124,5 +127,5 @@ def load_recipe(name: str | Path) -> Recipe:
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with velatura."""
-    folder = resources.files(__package__).joinpath("recipes")
+    folder = resources.files(recipes)
     return sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".toml"))

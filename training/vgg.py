@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Output channels of conv1_1 .. conv5_3, grouped by block (Simonyan and Zisserman 2015, configuration D).
+# Output channels of conv1_1 .. conv5_3, grouped by block (Simonyan and Zisserman 2015, D).
 VGG16_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 # Squeeze and expand channels of fire2 .. fire9 (Iandola et al. 2016, version 1.1).
 SQUEEZENET_FIRES = (

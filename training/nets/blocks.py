@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class CollapsibleConv(nn.Module):
-    """A 3x3 convolution trained as a wide linear pair: 3x3 to `width` channels, then 1x1, plus identity.
+    """A 3x3 convolution trained as a wide linear pair: 3x3 to `width` channels, 1x1 back, and identity.
 
     Both layers are linear with nothing between them, so their product is one 3x3 kernel; the
     over-parameterised form is what the optimiser sees (Bhardwaj et al. 2022, "SESR", section 3.2).
@@ -100,16 +100,38 @@ class NormConv(nn.Module):
     def fold(self) -> nn.Conv2d:
         """The same function, with the running statistics, as one `Conv2d`."""
         mean, var = self.norm.running_mean, self.norm.running_var
-        assert mean is not None and var is not None, "BatchNorm2d tracks its statistics by default"
+        assert mean is not None
+        assert var is not None
         scale = self.norm.weight / torch.sqrt(var + self.norm.eps)
         weight = self.conv.weight * scale[:, None, None, None]
         return plain_conv(weight, self.norm.bias - mean * scale, stride=self.conv.stride[0])
 
 
-def plain_conv(weight: Tensor, bias: Tensor, *, stride: int = 1) -> nn.Conv2d:
-    """A frozen `Conv2d` with the given (O, I, K, K) weight, (O,) bias and same-size zero padding."""
+class UnshuffleConv(NormConv):
+    """Pixel unshuffle by 2, then `NormConv`: (N, C, H, W) -> (N, channels_out, H / 2, W / 2)."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(4 * channels_in, channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pixel_unshuffle(x, 2))
+
+    def fold(self) -> nn.Conv2d:
+        """The same function as one 6x6 convolution with stride 2.
+
+        A 3x3 kernel over 2x2 blocks is a 6x6 kernel over pixels. One convolution spares the inference
+        library a transposition of the full-size picture.
+        """
+        folded = super().fold()
+        weight = F.pixel_shuffle(folded.weight, 2)
+        assert folded.bias is not None
+        return plain_conv(weight, folded.bias, stride=2, padding=2)
+
+
+def plain_conv(weight: Tensor, bias: Tensor, *, stride: int = 1, padding: int = 1) -> nn.Conv2d:
+    """A frozen `Conv2d` with the given (O, I, K, K) weight and (O,) bias."""
     channels_out, channels_in, size, _ = weight.shape
-    conv = nn.Conv2d(channels_in, channels_out, size, stride, size // 2)
+    conv = nn.Conv2d(channels_in, channels_out, size, stride, padding)
     with torch.no_grad():
         conv.weight.copy_(weight)
         assert conv.bias is not None

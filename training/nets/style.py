@@ -1,9 +1,9 @@
-"""The real-time style network: a half-resolution stem, residual blocks at a quarter, smooth upsampling."""
+"""The real-time style network: residual blocks at quarter resolution between smooth resamplings."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import NormConv, UpsampleConv
+from .blocks import NormConv, UnshuffleConv, UpsampleConv
 
 
 class ResidualBlock(nn.Module):
@@ -35,7 +35,7 @@ class FastStyle(nn.Module):
 
     def __init__(self, *, channels: int = 48, stem: int = 24, blocks: int = 5) -> None:
         super().__init__()
-        self.stem: nn.Module = NormConv(12, stem)
+        self.stem: nn.Module = UnshuffleConv(3, stem)
         self.down: nn.Module = NormConv(stem, channels, stride=2)
         self.blocks = nn.ModuleList(ResidualBlock(channels) for _ in range(blocks))
         self.up: nn.Module = UpsampleConv(channels, stem)
@@ -45,7 +45,7 @@ class FastStyle(nn.Module):
     @property
     def halo(self) -> int:
         """Receptive-field radius in input pixels, rounded up to the size multiple."""
-        # Half resolution: stem 1, smooth 1, out 1 pixel of 2; quarter: down 1, blocks 2 each, up 1, of 4.
+        # In pixels of half resolution: stem, smooth, out; of a quarter: down, up, two a block.
         radius = 2 * 3 + 4 * (2 + 2 * len(self.blocks)) + 2
         return -(-radius // self.size_multiple) * self.size_multiple
 
@@ -61,7 +61,7 @@ class FastStyle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         padded = F.pad(x, [self.PAD] * 4, mode="reflect")
-        y = F.relu(self.stem(F.pixel_unshuffle(padded, 2)))
+        y = F.relu(self.stem(padded))
         y = F.relu(self.down(y))
         for block in self.blocks:
             y = block(y)

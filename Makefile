@@ -1,0 +1,63 @@
+# Everything a developer or a curious visitor needs. Each target installs what it uses.
+PYTHON ?= python3
+VENV ?= .venv
+# What is installed: the tree itself, or a built wheel (CI tests the wheel).
+PACKAGE ?= -e .
+BIN = $(VENV)/bin
+
+.PHONY: demo test test-environment quick lint format bench wheel clean help
+
+help:
+	@echo "make demo    restyle and upscale the sample clip (installs the runtime only)"
+	@echo "make test    install what the tests need and run all of them"
+	@echo "make quick   the same without the slow ones"
+	@echo "make lint    ruff and pyright"
+	@echo "make bench   measure, writing benchmarks/results"
+	@echo "make clean   remove what the other targets made"
+
+demo: $(VENV)/.runtime
+	$(BIN)/python samples/demo.py
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+test-environment: $(VENV)/.dev
+
+quick: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks
+
+wheel: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "velatura needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' \
+		|| { echo "Python's venv module is missing: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet $(PACKAGE)
+	touch $@
+
+# With the extra: `-e .[dev]`, or `dist/velatura-X.whl[dev]`.
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet $(patsubst %.,'%.[dev]',$(patsubst %.whl,'%.whl[dev]',$(PACKAGE)))
+	touch $@ $(VENV)/.runtime
+
+clean:
+	rm -rf $(VENV) .ci/tools demo dist build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

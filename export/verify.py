@@ -1,0 +1,47 @@
+"""Parity: what a conversion costs, measured on pictures through the same engines that users run."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ..runtime.backends import Engine
+from ..training.data import Image
+from ..training.metrics import benchmark_psnr, grid_energy
+
+
+def parity_db(reference: Engine, other: Engine, images: Iterable[Image]) -> float:
+    """PSNR in dB of `other`'s 8-bit output against `reference`'s, over all pixels of all images.
+
+    Infinite when they agree bit for bit. Raises ValueError without images.
+    """
+    error = count = 0.0
+    for image in images:
+        difference = reference.run(image).astype(np.float64) - other.run(image).astype(np.float64)
+        error += float(np.square(difference).sum())
+        count += difference.size
+    if not count:
+        raise ValueError("parity needs at least one image")
+    return float("inf") if error == 0 else 10.0 * float(np.log10(255.0**2 * count / error))
+
+
+def upscaler_psnr(engine: Engine, folder: Path) -> float:
+    """Mean Y-PSNR in dB over the standard pairs of a folder, of the engine's own 8-bit output."""
+
+    def upscale(luma: Image) -> Image:
+        return engine.run(luma).astype(np.uint8, copy=False)
+
+    return float(np.mean(list(benchmark_psnr(upscale, folder, engine.card.scale))))
+
+
+def grid_excess(engine: Engine, images: Iterable[Image], period: int) -> float:
+    """Median over pictures of the output's grid energy as a multiple of the input's own.
+
+    See `grid_energy`; 1 means that the network adds no grid of `period` pixels.
+    """
+    ratios: list[float] = []
+    for image in images:
+        output = engine.run(image).astype(np.float64).mean(2)
+        before = grid_energy(image.astype(np.float64).mean(2), period)
+        ratios.append(grid_energy(output, period) / before)
+    return float(np.median(ratios))

@@ -1,0 +1,186 @@
+"""A checkpoint becomes models whose engines compute what the network computes."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+from typer.testing import CliRunner
+from velatura.export import command
+from velatura.export.precision import quantise
+from velatura.export.to_onnx import save, to_onnx
+from velatura.export.verify import grid_excess, parity_db
+from velatura.runtime import ModelCard, open_engine
+from velatura.runtime.card import read_card
+from velatura.training.checkpoint import Checkpoint
+from velatura.training.loop import averaged_net
+from velatura.training.nets import build_net
+from velatura.training.recipe import load_recipe
+
+NETS = {
+    "upscale-2x": {"kind": "luma-upscaler", "channels": 8, "layers": 2, "width": 16},
+    "starry-night": {"kind": "fast-style", "channels": 16, "stem": 8, "blocks": 2},
+}
+
+
+def checkpoint(name: str) -> Checkpoint:
+    """A small network with random weights and statistics, as a training run would have saved it."""
+    torch.manual_seed(4)
+    recipe = load_recipe(name)
+    mapping = {**recipe.to_mapping(), "net": NETS[name]}
+    net = build_net(NETS[name]["kind"], {k: v for k, v in NETS[name].items() if k != "kind"})
+    for part in net.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            assert part.running_mean is not None
+            assert part.running_var is not None
+            torch.nn.init.normal_(part.running_mean, std=0.1)
+            torch.nn.init.uniform_(part.running_var, 0.5, 1.5)
+    average = torch.optim.swa_utils.AveragedModel(net, use_buffers=True)
+    return Checkpoint(mapping, 1234, 600.0, net.state_dict(), average.state_dict(), {})
+
+
+@pytest.fixture(scope="module", params=list(NETS))
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    model, card = to_onnx(checkpoint(request.param))
+    save(model, card, folder / f"{request.param}.onnx")
+    return folder / f"{request.param}.onnx"
+
+
+def picture(card: ModelCard, height: int, width: int) -> np.ndarray:
+    noise = np.random.default_rng(2).integers(0, 256, (height, width, 3), np.uint8)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 2)
+    return smooth[:, :, 0].copy() if card.input_colour == "luma" else smooth
+
+
+@pytest.mark.parametrize("backend", ["openvino", "ort"])
+@pytest.mark.parametrize("size", [(64, 96), (60, 44)])
+def test_engines_compute_what_the_network_computes(
+    exported: Path, backend: str, size: tuple[int, int]
+) -> None:
+    net = averaged_net(checkpoint(exported.stem))
+    with open_engine(exported, backend, precision="fp32") as engine:
+        image = picture(engine.card, *size)
+        found = engine.run(image)
+    tensor = torch.from_numpy(image).float() / 255
+    batch = tensor[None, None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)[None]
+    with torch.no_grad():
+        output = net(batch)[0].clamp(0, 1).mul(255).round().permute(1, 2, 0).squeeze(2).numpy()
+    assert np.abs(found.astype(int) - output.squeeze()).max() <= 1
+
+
+def test_the_graph_is_made_for_integer_engines(exported: Path) -> None:
+    model = onnx.load(str(exported))
+    kinds = {node.op_type for node in model.graph.node}
+    assert kinds <= {"Conv", "Relu", "Add", "DepthToSpace", "Pad", "Slice"}
+    text = model.SerializeToString()
+    assert b".py" not in text, "the exporter's source paths must not travel"
+    assert b"/work" not in text
+
+
+def test_the_card_tells_how_it_was_trained(exported: Path) -> None:
+    card = read_card(onnx.load(str(exported)))
+    assert card is not None
+    assert card.recipe == card.name == exported.stem
+    assert "1,234 of" in card.training
+    assert card.licence == "Apache-2.0"
+    assert (card.scale, card.size_multiple) == ((2, 1) if card.task == "upscale" else (1, 4))
+
+
+def test_int8_is_close_and_keeps_the_output_layer_unrounded(exported: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(exported))
+    card = read_card(model)
+    assert card is not None
+    images = [picture(card, 96, 96) for _ in range(3)]
+    batches = [
+        (i[None, None] if i.ndim == 2 else i.transpose(2, 0, 1)[None]).astype(np.float32) / 255
+        for i in images
+    ]
+    quantised = quantise(model, batches)
+    producers = {name: node for node in quantised.graph.node for name in node.output}
+    consumers = [n for n in quantised.graph.node if n.op_type == "QuantizeLinear"]
+    assert len(consumers) == sum(n.op_type == "Conv" for n in model.graph.node)
+    last = producers[quantised.graph.output[0].name]
+    while last.op_type != "Conv":
+        assert last.op_type not in ("QuantizeLinear", "DequantizeLinear")
+        last = producers[last.input[0]]
+    from dataclasses import replace
+
+    save(quantised, replace(card, precision="int8"), tmp_path / "m.int8.onnx")
+    with (
+        open_engine(exported, precision="fp32") as full,
+        open_engine(tmp_path / "m.int8.onnx", precision="int8") as low,
+    ):
+        assert 25 < parity_db(full, low, images) < 80
+
+
+def test_parity_of_an_engine_with_itself_is_infinite(exported: Path) -> None:
+    with open_engine(exported, precision="fp32") as engine:
+        assert parity_db(engine, engine, [picture(engine.card, 40, 40)]) == float("inf")
+        with pytest.raises(ValueError, match="at least one image"):
+            parity_db(engine, engine, [])
+
+
+def test_grid_excess_sees_what_a_bad_network_draws(tmp_path: Path, data_root: Path) -> None:
+    """A network that adds a 4-pixel grid is caught by the measure that the shipped ones pass."""
+    from onnx import TensorProto, helper, numpy_helper
+    from velatura.training.data import read_image
+
+    tile = np.zeros((1, 1, 4, 4), np.float32)
+    tile[0, 0, 0, 0] = 0.05
+    nodes = [
+        helper.make_node("SpaceToDepth", ["image"], ["cells"], blocksize=4),
+        helper.make_node("Add", ["cells", "grid"], ["marked"]),
+        helper.make_node("DepthToSpace", ["marked"], ["result"], blocksize=4, mode="DCR"),
+    ]
+    bias = np.repeat(tile.reshape(16), 3).reshape(1, 48, 1, 1)
+    shape = [1, 3, "h", "w"]
+    graph = helper.make_graph(
+        nodes,
+        "grid",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("result", TensorProto.FLOAT, [1, 3, "rows", "columns"])],
+        [numpy_helper.from_array(bias, "grid")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    card = ModelCard(name="grid", task="style", size_multiple=4, halo=0)
+    save(model, card, tmp_path / "grid.onnx")
+    images = [read_image(data_root / f"eval/kodak24/kodim{n:02d}.png") for n in (4, 15, 23)]
+    with open_engine(tmp_path / "grid.onnx", precision="fp32") as engine:
+        assert grid_excess(engine, images, 4) > 20
+
+
+def test_the_command_exports_and_measures(data_root: Path, tmp_path: Path) -> None:
+    checkpoint("upscale-2x").save(tmp_path / "checkpoint.pt")
+    done = CliRunner().invoke(command.app, [str(tmp_path / "checkpoint.pt"), "-o", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    card = read_card(onnx.load(str(tmp_path / "out/upscale-2x.onnx")))
+    assert card is not None
+    assert set(card.measures) == {"set5_psnr_y_db", "set14_psnr_y_db"}
+    assert json.loads(card.to_json())["recipe"] == "upscale-2x"
+    assert not list((tmp_path / "out").glob(".*")), "no trial file is left"
+
+
+def test_the_command_refuses_a_missing_checkpoint(tmp_path: Path) -> None:
+    done = CliRunner().invoke(command.app, [str(tmp_path / "none.pt")])
+    assert done.exit_code == 3
+    assert "no checkpoint" in done.output
+
+
+@pytest.mark.parametrize(
+    ("full", "low", "refused"),
+    [
+        ({"set5_psnr_y_db": 36.5}, {"set5_psnr_y_db": 36.40, "parity_db": 45.0}, False),
+        ({"set5_psnr_y_db": 36.5}, {"set5_psnr_y_db": 36.30, "parity_db": 45.0}, True),
+    ],
+)
+def test_int8_that_loses_too_much_is_refused(
+    full: dict[str, float], low: dict[str, float], refused: bool
+) -> None:
+    card = ModelCard(name="m", task="upscale", scale=2, measures=full)
+    from dataclasses import replace
+
+    assert (command.refusal(card, replace(card, measures=low)) is not None) == refused

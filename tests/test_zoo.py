@@ -1,0 +1,113 @@
+"""The shipped models: cards, figures, and how they behave on real pictures and the sample clip."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from velatura.export.verify import grid_excess, parity_db, upscaler_psnr
+from velatura.runtime import open_engine
+from velatura.runtime.card import read_card
+from velatura.runtime.zoo import zoo_models
+from velatura.training.data import limited_luma, read_image
+from velatura.training.recipe import load_recipe
+
+EXPECTED = {"upscale-2x": {"fp32", "int8"}, "starry-night": {"fp32", "int8"}}
+
+# Bicubic's published Y-PSNR plus what the upscaler must be better by.
+BOUNDS = {"set5": 33.64 + 2.7, "set14": 30.22 + 2.1}
+
+
+def files() -> list[tuple[str, str, Path]]:
+    return [(n, p, path) for n, variants in zoo_models().items() for p, path in variants.items()]
+
+
+def test_the_zoo_holds_what_it_should() -> None:
+    assert {name: set(variants) for name, variants in zoo_models().items()} == EXPECTED
+
+
+@pytest.mark.parametrize(("name", "precision", "path"), files())
+def test_every_model_carries_its_card(name: str, precision: str, path: Path) -> None:
+    card = read_card(onnx.load(str(path)))
+    assert card is not None
+    assert (card.name, card.precision) == (name, precision)
+    assert card.recipe == load_recipe(name).name
+    assert card.licence
+    assert card.attribution
+    assert "steps" in card.training
+    assert card.measures
+    assert path.stat().st_size < 2_000_000
+
+
+@pytest.mark.parametrize("name", ["set5", "set14"])
+@pytest.mark.parametrize("backend", ["openvino", "ort"])
+def test_upscaling_beats_bicubic_by_the_margin(data_root: Path, name: str, backend: str) -> None:
+    folder = data_root / "eval" / name / "x2"
+    with open_engine("upscale-2x", backend, precision="fp32") as engine:
+        full = upscaler_psnr(engine, folder)
+        assert full >= BOUNDS[name]
+        assert full == pytest.approx(engine.card.measures[f"{name}_psnr_y_db"], abs=0.02)
+    with open_engine("upscale-2x", backend, precision="int8") as engine:
+        assert upscaler_psnr(engine, folder) >= full - 0.15
+
+
+def test_upscaling_keeps_flat_pictures_flat() -> None:
+    for precision in ("fp32", "int8"):
+        with open_engine("upscale-2x", precision=precision) as engine:
+            for level in (16, 60, 128, 235):
+                output = engine.run(np.full((64, 64), level, np.uint8)).astype(int)[16:-16, 16:-16]
+                assert np.ptp(output) <= 1, (precision, level)
+                assert abs(np.median(output) - level) <= 1, (precision, level)
+
+
+@pytest.fixture(scope="module")
+def photographs(data_root: Path) -> list[np.ndarray]:
+    return [read_image(data_root / f"eval/kodak24/kodim{n:02d}.png") for n in (4, 7, 15, 19, 23)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("period", [2, 4])
+def test_style_draws_no_pixel_grid(photographs: list[np.ndarray], precision: str, period: int) -> None:
+    with open_engine("starry-night", precision=precision) as engine:
+        assert grid_excess(engine, photographs, period) < 10
+
+
+def test_style_changes_the_picture_and_keeps_its_structure(photographs: list[np.ndarray]) -> None:
+    """Colours move towards the painting's blue; edges stay where they are."""
+    import cv2
+
+    with open_engine("starry-night") as engine:
+        for image in photographs:
+            output = engine.run(image)
+            assert output.shape == image.shape
+            assert output.std() > 15, "not a flat picture"
+            blue = output[:, :, 2].mean() - output[:, :, 0].mean()
+            assert blue > image[:, :, 2].mean() - image[:, :, 0].mean()
+            before, after = (
+                cv2.GaussianBlur(limited_luma(i)[:, :, 0].astype(np.float32), (0, 0), 8)
+                for i in (image, output)
+            )
+            assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.5
+
+
+def test_int8_style_is_the_same_picture(photographs: list[np.ndarray]) -> None:
+    with (
+        open_engine("starry-night", precision="fp32") as full,
+        open_engine("starry-night", precision="int8") as low,
+    ):
+        assert parity_db(full, low, photographs) >= 38.0
+
+
+@pytest.mark.parametrize("name", list(EXPECTED))
+def test_tiles_are_seamless(name: str, data_root: Path) -> None:
+    """A frame cut into tiles is the frame in one piece, within one level."""
+    from velatura.runtime.backends.static import StaticEngine
+
+    image = read_image(data_root / "eval/kodak24/kodim08.png")
+    with open_engine(name, precision="fp32") as engine:
+        assert isinstance(engine, StaticEngine)
+        picture = limited_luma(image)[:, :, 0] if engine.card.input_colour == "luma" else image
+        whole = engine.run(picture).astype(int)
+        engine.max_pixels = 256 * 256
+        tiled = engine.run(picture).astype(int)
+    assert np.abs(whole - tiled).max() <= 1

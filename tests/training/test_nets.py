@@ -1,0 +1,123 @@
+"""The networks: folding, receptive fields, and no grid by construction."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from velatura.training.nets import FastStyle, LumaUpscaler, build_net
+from velatura.training.nets.blocks import CollapsibleConv, NormConv, UnshuffleConv, UpsampleConv
+
+
+def disturbed(module: nn.Module) -> nn.Module:
+    """Random weights and statistics, so that nothing holds only for the initial ones."""
+    torch.manual_seed(1)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            assert part.running_mean is not None
+            assert part.running_var is not None
+            nn.init.normal_(part.running_mean)
+            nn.init.uniform_(part.running_var, 0.5, 2.0)
+    return module.eval()
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        CollapsibleConv(3, 5, width=16),
+        CollapsibleConv(4, 4, width=16),
+        UpsampleConv(3, 5),
+        NormConv(3, 5),
+        NormConv(3, 5, stride=2),
+        UnshuffleConv(3, 5),
+    ],
+    ids=lambda block: type(block).__name__,
+)
+@torch.no_grad()
+def test_a_folded_block_computes_the_same(block: nn.Module) -> None:
+    disturbed(block)
+    channels = 4 if isinstance(block, CollapsibleConv) and block.has_identity else 3
+    x = torch.rand(2, channels, 12, 16)
+    folded = block.fold()  # type: ignore[operator]
+    assert all(isinstance(p, nn.Conv2d | nn.PixelShuffle | nn.Sequential) for p in folded.modules())
+    torch.testing.assert_close(folded(x), block(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("net", [LumaUpscaler(width=32), FastStyle(channels=16, stem=8, blocks=2)])
+@torch.no_grad()
+def test_a_folded_net_computes_the_same_without_normalisation(net: nn.Module) -> None:
+    disturbed(net)
+    channels = 1 if isinstance(net, LumaUpscaler) else 3
+    x = torch.rand(1, channels, 32, 40)
+    plain = net.fold()  # type: ignore[operator]
+    torch.testing.assert_close(plain(x), net(x), rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(part, nn.BatchNorm2d | CollapsibleConv) for part in plain.modules())
+
+
+@torch.no_grad()
+def test_collapsible_conv_is_the_pair_that_it_says_it_is() -> None:
+    block = disturbed(CollapsibleConv(4, 4, width=16))
+    assert isinstance(block, CollapsibleConv)
+    x = torch.rand(1, 4, 9, 9)
+    wide = F.conv2d(x, block.expand, padding=1)
+    pair = F.conv2d(wide, block.project[:, :, None, None], block.bias) + x
+    torch.testing.assert_close(block(x), pair, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_upsample_conv_is_bilinear_then_convolution() -> None:
+    block = disturbed(UpsampleConv(3, 2))
+    assert isinstance(block, UpsampleConv)
+    x = torch.rand(1, 3, 9, 11)
+    large = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    expected = F.conv2d(large, block.kernel, block.bias, padding=1)
+    inner = (..., slice(2, -2), slice(2, -2))  # the border pads at the other resolution
+    torch.testing.assert_close(block(x)[inner], expected[inner], rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_flat_picture_stays_flat() -> None:
+    """No grid in flat areas, whatever the weights: all phases share their kernels."""
+    net = disturbed(FastStyle(channels=16, stem=8, blocks=2))
+    assert isinstance(net, FastStyle)
+    output = net(torch.full((1, 3, 160, 160), 0.4))
+    inner = output[:, :, 64:-64, 64:-64]
+    assert (inner.amax((2, 3)) - inner.amin((2, 3))).max() < 1e-4 * output.abs().max()
+
+
+@pytest.mark.parametrize("net", [LumaUpscaler(width=16), FastStyle(channels=8, stem=8)])
+def test_the_halo_covers_the_receptive_field(net: LumaUpscaler | FastStyle) -> None:
+    """The gradient of one output pixel reaches no input further away than the halo."""
+    # Positive weights keep every path open, so that the field is exact and not a matter of luck.
+    for parameter in net.parameters():
+        nn.init.uniform_(parameter, 0.01, 0.1)
+    net.eval()
+    plain = net.fold()
+    channels = 1 if isinstance(net, LumaUpscaler) else 3
+    side = 4 * (net.halo + net.size_multiple) // 4 * 2 + 8
+    side += -side % 4
+    reach = 0
+    centre = side // 2
+    for offset in range(net.size_multiple):
+        x = torch.rand(1, channels, side, side, requires_grad=True)
+        scale = 2 if channels == 1 else 1
+        (gradient,) = torch.autograd.grad(plain(x)[0, 0, (centre + offset) * scale, centre * scale], x)
+        rows = gradient[0].abs().amax((0, 2)).nonzero()
+        reach = max(
+            reach, int((rows - centre - offset).abs().max())
+        )
+    assert reach <= net.halo
+    assert reach > net.halo - 3 * net.size_multiple, "the halo wastes work"
+
+
+def test_shipped_sizes() -> None:
+    plain = LumaUpscaler().fold()
+    assert sum(p.numel() for p in plain.parameters()) == 10_020
+
+
+def test_an_unknown_network_or_option_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown network 'unet'"):
+        build_net("unet", {})
+    with pytest.raises(ValueError, match="depth"):
+        build_net("fast-style", {"depth": 3})
