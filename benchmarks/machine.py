@@ -52,8 +52,12 @@ def _cpu() -> str:
     path = Path("/proc/cpuinfo")
     if path.exists():
         lines = path.read_text().splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+        name = next(
+            (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), ""
+        )
         flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
-        notable = [f for f in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if f in flags]
+        notable = [
+            f for f in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if f in flags
+        ]
         return f"{name} ({' '.join(notable)})"
     return platform.processor() or "unknown"

@@ -37,7 +37,10 @@ def measure() -> dict[str, Any]:
     """All figures of the sample clip."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        results: dict[str, Any] = {"clip": "samples/clip.mp4, 640x360, H.264", "encoder": "libx264 veryfast crf 18"}
+        results: dict[str, Any] = {
+            "clip": "samples/clip.mp4, 640x360, H.264",
+            "encoder": "libx264 veryfast crf 18",
+        }
         for name, models in CHAINS.items():
             results[name] = end_to_end(out, models)
         results["overlap"] = {
@@ -168,9 +171,12 @@ def _loop(clip: Path, target: Path, times: int) -> None:
 
 def startup(folder: Path) -> dict[str, Any]:
     """Wall time of whole processes: --help, and a run that ends after its first frame."""
+
     def help_time() -> float:
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "velatura.runtime", "--help"], check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-m", "velatura.runtime", "--help"], check=True, capture_output=True
+        )
         return time.perf_counter() - start
 
     def first_frame(model: str) -> float:
@@ -184,4 +190,3 @@ def startup(folder: Path) -> dict[str, Any]:
             for name in ("upscale-2x", "starry-night")
         },
     }
-

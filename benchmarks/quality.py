@@ -53,7 +53,8 @@ def style(pictures: list[Image]) -> dict[str, Any]:
     for precision in ("fp32", "int8"):
         with open_engine("starry-night", "openvino", precision=precision) as engine:
             found[f"grid_energy_over_input_{precision}"] = {
-                f"period_{period}": round(grid_excess(engine, pictures, period), 3) for period in (2, 4, 8)
+                f"period_{period}": round(grid_excess(engine, pictures, period), 3)
+                for period in (2, 4, 8)
             }
     return found
 

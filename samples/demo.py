@@ -46,7 +46,9 @@ def side_by_side(paths: list[Path], target: Path) -> None:
     rows, columns = height // 4, width // 4
     top, left = height * 3 // 8, width * 3 // 8
     details = [
-        cv2.resize(p[top : top + rows, left : left + columns], (width, height), interpolation=cv2.INTER_NEAREST)
+        cv2.resize(
+            p[top : top + rows, left : left + columns], (width, height), interpolation=cv2.INTER_NEAREST
+        )
         for p in large
     ]
     sheet = np.vstack([np.hstack(large), np.hstack(details)])

@@ -11,7 +11,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"av", "cv2", "onnx", "onnxruntime", "openvino", "tensorrt", "torch"}
-ALLOWED = {"runtime": {"runtime"}, "training": {"training"}, "export": {"export", "runtime", "training"}}
+ALLOWED = {
+    "runtime": {"runtime"},
+    "training": {"training"},
+    "export": {"export", "runtime", "training"},
+}
 LEAVES = ("sources", "sinks", "backends", "stages")
 
 

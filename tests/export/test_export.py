@@ -155,7 +155,9 @@ def test_grid_excess_sees_what_a_bad_network_draws(tmp_path: Path, data_root: Pa
 
 def test_the_command_exports_and_measures(data_root: Path, tmp_path: Path) -> None:
     checkpoint("upscale-2x").save(tmp_path / "checkpoint.pt")
-    done = CliRunner().invoke(command.app, [str(tmp_path / "checkpoint.pt"), "-o", str(tmp_path / "out")])
+    done = CliRunner().invoke(
+        command.app, [str(tmp_path / "checkpoint.pt"), "-o", str(tmp_path / "out")]
+    )
     assert done.exit_code == 0, done.output
     card = read_card(onnx.load(str(tmp_path / "out/upscale-2x.onnx")))
     assert card is not None

@@ -29,7 +29,9 @@ def gram(array: np.ndarray) -> np.ndarray:
 
 def test_gram_matrix() -> None:
     array = features(2, 5, 6, 7)
-    np.testing.assert_allclose(losses.gram_matrix(tensor(array)).numpy(), gram(array), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(
+        losses.gram_matrix(tensor(array)).numpy(), gram(array), rtol=1e-4, atol=1e-7
+    )
 
 
 def test_gram_matrix_of_channels_last_memory_is_the_same() -> None:

@@ -104,9 +104,7 @@ def test_the_halo_covers_the_receptive_field(net: LumaUpscaler | FastStyle) -> N
         scale = 2 if channels == 1 else 1
         (gradient,) = torch.autograd.grad(plain(x)[0, 0, (centre + offset) * scale, centre * scale], x)
         rows = gradient[0].abs().amax((0, 2)).nonzero()
-        reach = max(
-            reach, int((rows - centre - offset).abs().max())
-        )
+        reach = max(reach, int((rows - centre - offset).abs().max()))
     assert reach <= net.halo
     assert reach > net.halo - 3 * net.size_multiple, "the halo wastes work"
 
