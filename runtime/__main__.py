@@ -117,7 +117,11 @@ def doctor(as_json: Json = False) -> None:
     raise SystemExit(examine(as_json=as_json))
 
 
-_PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+_PASS_ON: dict[str, Any] = {
+    "ignore_unknown_options": True,
+    "allow_extra_args": True,
+    "help_option_names": [],
+}
 
 
 @app.command(context_settings=_PASS_ON)

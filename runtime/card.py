@@ -96,7 +96,7 @@ class ModelCard:
         try:
             values: Any = json.loads(text)
             known = {f.name for f in fields(cls)}
-            kept = {
+            kept: dict[str, Any] = {
                 k: tuple(cast(Any, v)) if isinstance(v, list) else v
                 for k, v in values.items()
                 if k in known

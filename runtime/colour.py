@@ -47,7 +47,8 @@ def yuv_from_rgb_matrix(colour: Colour, bits: int) -> npt.NDArray[np.float64]:
     else:
         scale = np.ones(3)
         offset = np.array([0.0, 128.0, 128.0]) * unit
-    return np.column_stack([rows * scale[:, None], offset])
+    scaled: npt.NDArray[np.float64] = np.column_stack([rows * scale[:, None], offset])
+    return scaled
 
 
 @lru_cache(maxsize=32)
@@ -55,7 +56,7 @@ def rgb_from_yuv_matrix(colour: Colour, bits: int) -> npt.NDArray[np.float64]:
     """(3, 4) affine map from Y, U, V samples to R, G, B samples (full range)."""
     forward = yuv_from_rgb_matrix(colour, bits)
     inverse = np.linalg.inv(forward[:, :3])
-    return np.column_stack([inverse, -inverse @ forward[:, 3]])
+    return np.column_stack([inverse, -inverse @ forward[:, 3]]).astype(np.float64)
 
 
 def to_rgb(frame: Frame, out: Array | None = None) -> Frame:
@@ -182,10 +183,11 @@ def resample(plane: Array, size: tuple[int, int], x: Axis, y: Axis) -> Array:
             ratio = found[i] / shrink[i]
             scale = axes[i].scale / ratio
             axes[i] = Axis(scale, (axes[i].offset + 0.5) / ratio - 0.5)
-    if all(abs(a.scale - 1) < 1e-9 and abs(a.offset) < 1e-3 for a in axes):
-        if (plane.shape[1], plane.shape[0]) == size:
-            return plane
-    affine = np.array([[axes[0].scale, 0, axes[0].offset], [0, axes[1].scale, axes[1].offset]])
+    placed = all(abs(a.scale - 1) < 1e-9 and abs(a.offset) < 1e-3 for a in axes)
+    if placed and (plane.shape[1], plane.shape[0]) == size:
+        return plane
+    rows = [[axes[0].scale, 0.0, axes[0].offset], [0.0, axes[1].scale, axes[1].offset]]
+    affine = np.array(rows, np.float64)
     return cv2.warpAffine(
         np.ascontiguousarray(plane),
         affine,

@@ -1,4 +1,4 @@
-"""The error tree, grouped by what a caller catches. Each class has the exit code of the command line."""
+"""The error tree, grouped by what a caller catches; each class has its exit code of the command."""
 
 from typing import ClassVar
 

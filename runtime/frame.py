@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[np.integer[Any] | np.floating[Any]]
 """Pixels: uint8 for 8 bits, uint16 (value in the low bits) above."""
 
 Family = Literal["yuv", "gray", "rgb"]

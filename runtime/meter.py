@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -41,7 +41,7 @@ class Meter:
             self._count += 1
 
     @contextmanager
-    def measure(self) -> Iterator[None]:
+    def measure(self) -> Generator[None]:
         """Note how long the body takes, unless it raises."""
         start = time.perf_counter()
         yield

@@ -1,13 +1,14 @@
-"""Renders the sample clip: a small 3-D street with camera motion, thin lines, text, fine texture, sound.
+"""Renders the sample clip: a 3-D street with camera motion, thin lines, text, fine texture and sound.
 
-Everything is procedural: textured quads with perspective and mip levels, a ray-cast tiled floor, wires and
-lattices as projected lines. Frames are drawn twice as large per axis and averaged down.
+Everything is procedural: textured quads with perspective and mip levels, a ray-cast tiled floor, wires
+and lattices as projected lines. Frames are drawn twice as large per axis and averaged down.
 """
 
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -358,12 +359,14 @@ class Street:
     def _wires(self, canvas: Canvas) -> None:
         poles = [np.array([4.6, 0, z]) for z in (26.0, 17.0, 9.5)]
         for pole in poles:
-            canvas.line(np.stack([pole, pole + [0, 6.2, 0]]), (92, 72, 56), 60 / pole[2])
+            canvas.line(np.stack([pole, pole + np.array([0, 6.2, 0])]), (92, 72, 56), 60 / pole[2])
             canvas.line(
-                np.stack([pole + [-0.8, 5.8, 0], pole + [0.8, 5.8, 0]]), (92, 72, 56), 40 / pole[2]
+                np.stack([pole + np.array([-0.8, 5.8, 0]), pole + np.array([0.8, 5.8, 0])]),
+                (92, 72, 56),
+                40 / pole[2],
             )
         t = np.linspace(0, 1, 24)[:, None]
-        for first, second in zip(poles, poles[1:], strict=False):
+        for first, second in pairwise(poles):
             for offset in (-0.75, -0.25, 0.25, 0.75):
                 wire = first * (1 - t) + second * t + [offset, 5.85, 0]
                 wire[:, 1] -= 0.55 * (1 - (2 * t[:, 0] - 1) ** 2)

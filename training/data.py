@@ -101,15 +101,15 @@ class UprightCrops(PhotoCrops):
 
     def _cut(self, photo: Image, draw: np.random.Generator) -> Image:
         largest = min(photo.shape[0], photo.shape[1], 2 * self.crop)
-        piece = _square(photo, int(draw.integers(self.crop, largest + 1)), draw)
+        piece = _square(photo, int(draw.integers(self.crop, largest + 1, dtype=np.int64)), draw)
         small = cv2.resize(piece, (self.crop, self.crop), interpolation=cv2.INTER_AREA)
         piece = np.asarray(small, np.uint8)
         return piece[:, ::-1] if draw.integers(2) else piece
 
 
 def _square(photo: Image, side: int, draw: np.random.Generator) -> Image:
-    top = int(draw.integers(photo.shape[0] - side + 1))
-    left = int(draw.integers(photo.shape[1] - side + 1))
+    top = int(draw.integers(photo.shape[0] - side + 1, dtype=np.int64))
+    left = int(draw.integers(photo.shape[1] - side + 1, dtype=np.int64))
     return photo[top : top + side, left : left + side]
 
 

@@ -150,7 +150,7 @@ class StyleObjective:
         if self.recipe.grid:
             terms["grid"] = self.recipe.grid * losses.pixel_grid(output, GRID_PERIOD)
         if self.recipe.stability:
-            rows, columns = torch.randint(0, GRID_PERIOD, (2,)).tolist()
+            rows, columns = (int(n) for n in torch.randint(0, GRID_PERIOD, (2,)))
             noise = torch.randn_like(photos) * self.recipe.noise
             moved = net(photos.roll((rows, columns), (2, 3)) + noise)
             drift = losses.stability(moved, output, (rows, columns), border=STABILITY_BORDER)

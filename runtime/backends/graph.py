@@ -1,5 +1,7 @@
 """Graph surgery: an ONNX model becomes one that eats and gives a frame's own samples at one size."""
 
+from typing import Any
+
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
@@ -22,7 +24,8 @@ def wrap(proto: ModelProto, card: ModelCard, height: int, width: int, bits: int)
     model.CopyFrom(proto)
     graph = model.graph
     del graph.value_info[:]
-    source = [v.name for v in graph.input if v.name not in {t.name for t in graph.initializer}][0]
+    weights = {tensor.name for tensor in graph.initializer}
+    source = next(value.name for value in graph.input if value.name not in weights)
     result = graph.output[0].name
     samples = TensorProto.UINT8 if bits == 8 else TensorProto.UINT16
     channels = card.input_channels
@@ -82,7 +85,7 @@ def _channel_axis(card: ModelCard) -> int:
     return 1 if card.layout == "nchw" else 3
 
 
-def _replace(values: "list[ValueInfoProto]", name: str, value: ValueInfoProto) -> None:
+def _replace(values: Any, name: str, value: ValueInfoProto) -> None:
     kept = [v for v in values if v.name != name]
     del values[:]
     values.extend([value, *kept])
@@ -102,7 +105,7 @@ class _Chain:
         self.constants.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def add(self, kind: str, *inputs: str, **attributes: object) -> None:
+    def add(self, kind: str, *inputs: str, **attributes: Any) -> None:
         name = f"{self.prefix}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, [self.last, *inputs], [name], name, **attributes))
         self.last = name

@@ -1,4 +1,4 @@
-"""The identity: frames pass through bit for bit. For measuring and testing everything around a model."""
+"""The identity: frames pass through bit for bit, to measure and test what surrounds a model."""
 
 from ..card import ModelCard
 from ..errors import EngineError
@@ -26,6 +26,7 @@ class IdentityEngine(Engine):
         super().__init__(CARD, backend=NAME, precision="exact", in_flight=1)
 
     def submit(self, image: Array, bits: int = 8) -> Pending:
+        del bits
         if image.ndim != 2:
             raise EngineError(f"identity takes luma (H, W), not {image.shape}")
         return lambda: image

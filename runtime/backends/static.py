@@ -92,7 +92,8 @@ class StaticEngine(Engine, Generic[Compiled]):
 
     def _infer_tiles(self, image: Array, window: tuple[int, int], bits: int) -> Pending:
         scale = self.card.scale
-        plan = tiles(*image.shape[:2], window, halo=self.card.halo, multiple=self.card.size_multiple)
+        height, width = image.shape[:2]
+        plan = tiles(height, width, window, halo=self.card.halo, multiple=self.card.size_multiple)
         size = [side * scale for side in image.shape[:2]]
         channels = self.card.output_channels
         result = np.empty(size if channels == 1 else [*size, channels], image.dtype)

@@ -28,13 +28,13 @@ def pad_for(image: Array, *, multiple: int, at_least: int = 1) -> Array:
     Pictures narrower than the padding repeat their edge instead, since they have too little to reflect.
     """
     for axis in (0, 1):
-        size = image.shape[axis]
+        size = int(image.shape[axis])
         wanted = max(size, at_least)
         pad = wanted + -wanted % multiple - size
         if pad:
             mode = cv2.BORDER_REFLECT_101 if pad < size else cv2.BORDER_REPLICATE
-            sides = (0, pad, 0, 0) if axis == 0 else (0, 0, 0, pad)
-            image = cv2.copyMakeBorder(np.ascontiguousarray(image), *sides, mode)
+            below, right = (pad, 0) if axis == 0 else (0, pad)
+            image = cv2.copyMakeBorder(np.ascontiguousarray(image), 0, below, 0, right, mode)
     return image
 
 
@@ -75,7 +75,7 @@ def _window(size: int, parts: int, halo: int, multiple: int) -> int:
 
 
 def tiles(height: int, width: int, window: tuple[int, int], *, halo: int, multiple: int) -> list[Tile]:
-    """Windows of one size that cover a frame; every kept pixel is `halo` from each inner window edge."""
+    """Windows of one size that cover a frame; kept pixels are `halo` from each inner window edge."""
     rows = _spans(height, window[0], halo, multiple)
     columns = _spans(width, window[1], halo, multiple)
     return [

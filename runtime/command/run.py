@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -81,7 +81,7 @@ def run_job(job: Job, *, quiet: bool = False, as_json: bool = False) -> int:
             raise
         for line in sink.notes:
             say.note(line)
-        report = summarise(job, source, sink, engines, stats, opened)
+        report = summarise(job, sink, engines, stats, opened)
     if as_json:
         typer.echo(json.dumps(report))
     else:
@@ -130,7 +130,7 @@ def _rate(text: str | None) -> Fraction | None:
 
 
 def summarise(
-    job: Job, source: Source, sink: Sink, engines: list[Engine], stats: Stats, opened: float
+    job: Job, sink: Sink, engines: list[Engine], stats: Stats, opened: float
 ) -> dict[str, Any]:
     """The closing figures, as they are printed by --json."""
     path = Path(job.sink)
@@ -167,7 +167,7 @@ def summarise(
 
 
 class Reporter:
-    """What a run tells a person: notes and progress on standard error, the summary on standard output."""
+    """What a run tells a person: notes and progress on standard error, the summary on output."""
 
     def __init__(self, *, silent: bool) -> None:
         self.silent = silent
@@ -266,13 +266,14 @@ def describe(snapshot: Snapshot, total: int | None) -> str:
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
+def terminable() -> Generator[None]:
     """Let SIGTERM finish the file as Ctrl-C does, where signals can be set."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(number: int, frame: object) -> None:
+        del number, frame
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)

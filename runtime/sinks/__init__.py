@@ -19,9 +19,9 @@ def open_sink(
 ) -> Sink:
     """Open a video file, an image sequence (`frames/%05d.png`), or `null:`.
 
-    `like` is the source: its rate, aspect, colours and audio carry over. Nothing appears under the given
-    name before all is written. Raises SinkError when it exists and `overwrite` is false, or when it
-    cannot be written.
+    `like` is the source: its rate, aspect, colours and audio carry over. Nothing appears under the
+    given name before all is written. Raises SinkError when it exists and `overwrite` is false, or when
+    it cannot be written.
     """
     text = str(uri)
     if text == "null:":

@@ -49,7 +49,7 @@ class Sink(ABC):
 
     def stop_early(self) -> None:
         """Say before `close` that the source goes on: copied audio then ends with the video."""
-        return None
+        return
 
     @abstractmethod
     def abort(self) -> None:

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +11,7 @@ import av
 import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -105,7 +106,7 @@ class FileSink(Sink):
                 self._container.close()
                 if self.path.exists() and not self.overwrite:
                     raise SinkError(f"{self.path} has appeared meanwhile: --overwrite replaces it")
-                os.replace(self.partial, self.path)
+                self.partial.replace(self.path)
         except BaseException:
             self.abort()
             raise
@@ -113,7 +114,7 @@ class FileSink(Sink):
     def abort(self) -> None:
         if self._audio is not None:
             self._audio.close()
-        with suppress(av.error.FFmpegError, OSError, ValueError):
+        with suppress(FFmpegError, OSError, ValueError):
             self._container.close()  # what it has to say was reported already
         self.partial.unlink(missing_ok=True)
 
@@ -174,9 +175,10 @@ class FileSink(Sink):
         self._stream = stream
         try:
             self._container.start_encoding()
-        except (av.error.FFmpegError, ValueError) as error:
+        except (FFmpegError, ValueError) as error:
             raise SinkError(
-                f"{self._encoder.name} does not take {width}x{height} {name} with {self._options}: {error}"
+                f"{self._encoder.name} does not take {width}x{height} {name} "
+                f"with {self._options}: {error}"
             ) from error
         return stream
 
@@ -193,34 +195,32 @@ class FileSink(Sink):
         return size
 
     def _picture(self, frame: Frame) -> VideoFrame:
-        assert self._stream is not None and self._format is not None
+        assert self._stream is not None
+        assert self._format is not None
         width, height = self._stream.width, self._stream.height
         if (frame.width + 1) // 2 != (width + 1) // 2 or (frame.height + 1) // 2 != (height + 1) // 2:
             raise SinkError(
                 f"frame {frame.index} is {frame.width}x{frame.height} in a file of {width}x{height}: "
                 "add a resize to one size"
             )
-        if self._format.family == "rgb":
-            coded = to_rgb(frame)
-        else:
-            coded = to_yuv(frame, self._format)
-        picture = VideoFrame(width, height, self._stream.pix_fmt)
+        coded = to_rgb(frame) if self._format.family == "rgb" else to_yuv(frame, self._format)
+        picture = VideoFrame(width, height, self._stream.pix_fmt or "yuv420p")
         for plane, pixels in zip(picture.planes, coded.planes, strict=True):
             _fill(plane, pixels)
         return picture
 
-    def _mux(self, packets: list[Packet]) -> None:
-        for packet in packets:
+    def _mux(self, packets: object) -> None:
+        for packet in cast("list[Packet[Any]]", packets):
             self._container.mux(packet)
 
     @contextmanager
-    def _reporting(self) -> Iterator[None]:
+    def _reporting(self) -> Generator[None]:
         """Errors of FFmpeg and of the file system as SinkError."""
         try:
             yield
         except SinkError:
             raise
-        except (av.error.FFmpegError, OSError) as error:
+        except (FFmpegError, OSError) as error:
             full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             reason = getattr(error, "strerror", None) or str(error)
             hint = ": make room and run it again" if full else ""
@@ -242,7 +242,7 @@ class _AudioCopy:
             if codec not in output.supported_codecs:
                 self._input.close()
                 raise SinkError(
-                    f"{path.suffix} files cannot hold {codec} audio: use .mkv, or --no-audio to leave it out"
+                    f"{path.suffix} files cannot hold {codec} audio: use .mkv or --no-audio"
                 )
             self._streams[stream.index] = output.add_stream_from_template(stream)
         self._packets = self._read()
@@ -258,16 +258,16 @@ class _AudioCopy:
         """Close the source's file."""
         self._input.close()
 
-    def _read(self) -> Iterator[tuple[float, Packet]]:
+    def _read(self) -> Iterator[tuple[float, Packet[Any]]]:
         packets = self._input.demux(*self._input.streams.audio)
         while True:
             try:
                 packet = next(packets, None)
-            except av.error.FFmpegError:
+            except FFmpegError:
                 return  # a damaged end; the video's reader reports it
             if packet is None:
                 return
-            if packet.dts is None or packet.time_base is None:
+            if packet.dts is None:
                 continue
             shift = round(self._start / packet.time_base)
             packet.dts -= shift
@@ -282,7 +282,7 @@ def _encoder(encoding: Encoding) -> "av.Codec":
     name = ENCODERS.get(encoding.codec, encoding.codec)
     try:
         codec = av.Codec(name, "w")
-    except av.error.FFmpegError as error:
+    except FFmpegError as error:
         raise SinkError(f"no encoder {encoding.codec!r}; there are: {', '.join(ENCODERS)}") from error
     if codec.type != "video":
         raise SinkError(f"{encoding.codec!r} encodes {codec.type}, not video")

@@ -44,14 +44,14 @@ class SequenceSink(Sink):
         if frame.format.bits not in (8, 16):
             pixels = (pixels.astype(np.uint32) * 65535 // frame.format.peak).astype(np.uint16)
         if pixels.dtype != np.uint8 and path.suffix.lower() not in (".png", ".tif", ".tiff"):
-            pixels = (pixels >> np.uint16(8)).astype(np.uint8)
+            pixels = (pixels.astype(np.uint16) >> 8).astype(np.uint8)
         partial = path.with_name(f".{path.stem}.partial{path.suffix}")
         try:
             ok, data = cv2.imencode(path.suffix, np.ascontiguousarray(pixels[:, :, ::-1]))
             if not ok:
                 raise SinkError(f"{path}: the picture cannot be encoded")
             partial.write_bytes(data.tobytes())
-            os.replace(partial, path)
+            partial.replace(path)
         except (OSError, cv2.error) as error:
             partial.unlink(missing_ok=True)
             raise SinkError(f"{path} cannot be written: {error}") from error

@@ -11,8 +11,8 @@ __all__ = ["Source", "open_source"]
 def open_source(uri: str | Path, *, rate: Fraction | None = None) -> Source:
     """Open a video file, an image sequence or a test pattern.
 
-    `frames/%05d.png` and `frames/*.png` are sequences, `pattern:640x360@30?frames=90` is the moving test
-    pattern, all else is a file. `rate` is the frame rate of sequences (25 when not given). Raises
+    `frames/%05d.png` and `frames/*.png` are sequences, `pattern:640x360@30?frames=90` is the moving
+    test pattern, all else is a file. `rate` is the frame rate of sequences (25 when not given). Raises
     SourceError with what is wrong and what to do.
     """
     text = str(uri)

@@ -10,6 +10,7 @@ from typing import cast
 import av
 import numpy as np
 from av.container import InputContainer
+from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -72,17 +73,17 @@ class FileSource(Source):
         while True:
             try:
                 packet = next(packets, None)
-            except av.error.FFmpegError as error:
+            except FFmpegError as error:
                 failed, reason = failed + 1, f"reading stopped: {error.strerror}"
                 packet = None
-            if packet is not None and packet.pts is not None and packet.time_base is not None:
+            if packet is not None and packet.pts is not None:
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
             if packet is not None and packet.stream is not self._stream:
                 continue
             discarded += packet is not None and packet.is_discard
             try:
                 decoded = self._stream.decode(packet)
-            except av.error.FFmpegError as error:
+            except FFmpegError as error:
                 failed += 1
                 reason = reason or f"a frame near number {count} cannot be decoded: {error.strerror}"
                 decoded = []
@@ -190,7 +191,7 @@ def _open(path: Path) -> InputContainer:
         raise SourceError(f"{path} is empty")
     try:
         return av.open(str(path))
-    except av.error.FFmpegError as error:
+    except FFmpegError as error:
         raise SourceError(
             f"{path} cannot be opened as a video: {error.strerror}. "
             "It may be cut off before its index, or not be a video at all"
@@ -200,14 +201,14 @@ def _open(path: Path) -> InputContainer:
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     for stream in container.streams.video:
         # Cover art is a video stream of one picture.
-        if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
+        if not stream.disposition & Disposition.attached_pic:
             return stream
     kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing that is known"
     raise SourceError(f"{path} has no video stream; it holds {kinds}")
 
 
 def describe_format(name: str) -> tuple[PixelFormat, bool, bool]:
-    """(format that frames will have, full range by name, has transparency) of an FFmpeg pixel format."""
+    """(frames' format, full range by name, has transparency) of an FFmpeg pixel format."""
     if match := _YUV.fullmatch(name):
         bits = int(match["bits"] or 8)
         return PixelFormat("yuv", bits, _SUBSAMPLE[match["chroma"]]), bool(match["full"]), False

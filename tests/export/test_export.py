@@ -153,7 +153,8 @@ def test_grid_excess_sees_what_a_bad_network_draws(tmp_path: Path, data_root: Pa
         assert grid_excess(engine, images, 4) > 20
 
 
-def test_the_command_exports_and_measures(data_root: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("data_root")
+def test_the_command_exports_and_measures(tmp_path: Path) -> None:
     checkpoint("upscale-2x").save(tmp_path / "checkpoint.pt")
     done = CliRunner().invoke(
         command.app, [str(tmp_path / "checkpoint.pt"), "-o", str(tmp_path / "out")]

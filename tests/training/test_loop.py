@@ -48,7 +48,7 @@ def test_a_style_learns(data_root: Path, tmp_path: Path, style: Recipe) -> None:
     )
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -61,9 +61,9 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
 
     def stop(progress: object) -> None:
         if getattr(progress, "step") == 6:  # noqa: B009
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         fit(recipe, root=data_root, folder=tmp_path / "cut", report_every=2, save_every=4, report=stop)
     assert Checkpoint.load(tmp_path / "cut/checkpoint.pt").step == 4
     resumed = fit(recipe, root=data_root, folder=tmp_path / "cut", report_every=2)
