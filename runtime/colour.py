@@ -151,8 +151,8 @@ def resample_chroma(
 ) -> tuple[Array, Array]:
     """U and V of a YUV frame, resampled for a frame of `size` (width, height), format and siting.
 
-    Returned untouched when nothing changes. Bicubic (a = -0.75) where the plane grows or shifts,
-    area-averaged first where it shrinks.
+    Returned untouched when nothing changes. Catmull-Rom where the plane grows or shifts, area-averaged
+    first where it shrinks.
     """
     chroma_size = format.chroma_size(*size)
     luma_size = (frame.width, frame.height)
@@ -169,7 +169,7 @@ def resample_chroma(
 
 
 def resample(plane: Array, size: tuple[int, int], x: Axis, y: Axis) -> Array:
-    """One plane to `size` (width, height), with the sampling positions given by `x` and `y`."""
+    """One plane, or packed pixels, to `size` (width, height), sampled where `x` and `y` say."""
     axes = [x, y]
     found = (plane.shape[1], plane.shape[0])
     unmoved = all(abs(a.scale - 1) < 1e-9 and abs(a.offset) < 1e-9 for a in axes)
@@ -186,15 +186,67 @@ def resample(plane: Array, size: tuple[int, int], x: Axis, y: Axis) -> Array:
     placed = all(abs(a.scale - 1) < 1e-9 and abs(a.offset) < 1e-3 for a in axes)
     if placed and (plane.shape[1], plane.shape[0]) == size:
         return plane
-    rows = [[axes[0].scale, 0.0, axes[0].offset], [0.0, axes[1].scale, axes[1].offset]]
-    affine = np.array(rows, np.float64)
-    return cv2.warpAffine(
-        np.ascontiguousarray(plane),
-        affine,
-        size,
-        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    factors = [round(1 / axis.scale) for axis in axes]
+    whole = all(abs(axis.scale * factor - 1) < 1e-9 for axis, factor in zip(axes, factors, strict=True))
+    fits = all(size[i] <= plane.shape[1 - i] * factors[i] for i in range(2))
+    if whole and fits:
+        return _polyphase(np.ascontiguousarray(plane), size, axes, factors)
+    turned = _interpolate_rows(plane, size[1], axes[1]).swapaxes(0, 1)
+    smooth = _interpolate_rows(np.ascontiguousarray(turned), size[0], axes[0]).swapaxes(0, 1)
+    peak = float(np.iinfo(plane.dtype).max)
+    return np.ascontiguousarray(np.rint(np.clip(smooth, 0.0, peak)).astype(plane.dtype))
+
+
+def catmull_rom(fraction: float) -> npt.NDArray[np.float64]:
+    """Weights of the samples at -1, 0, 1, 2 for a position `fraction` (0..1) after sample 0.
+
+    The cubic of Keys (1981) with a = -0.5, the one that reproduces a linear ramp exactly. OpenCV's own
+    cubic has a = -0.75, which turns a ramp into steps of 5% (measured), seen as banding in chroma.
+    """
+    f = fraction
+    return 0.5 * np.array([
+        -f * (1 - f) ** 2,
+        2 - 5 * f**2 + 3 * f**3,
+        f * (1 + 4 * f - 3 * f**2),
+        -(f**2) * (1 - f),
+    ])  # fmt: skip
+
+
+def _polyphase(plane: Array, size: tuple[int, int], axes: list[Axis], factors: list[int]) -> Array:
+    """Growth by whole factors: each output phase is one small filter over the source."""
+    result = np.empty((size[1], size[0], *plane.shape[2:]), plane.dtype)
+    kernels = [
+        [_kernel(phase * axis.scale + axis.offset) for phase in range(factor)]
+        for axis, factor in zip(axes, factors, strict=True)
+    ]
+    for row, down in enumerate(kernels[1]):
+        for column, across in enumerate(kernels[0]):
+            part = result[row :: factors[1], column :: factors[0]]
+            filtered = cv2.sepFilter2D(plane, -1, across, down, borderType=cv2.BORDER_REPLICATE)
+            part[:] = filtered[: part.shape[0], : part.shape[1]]
+    return result
+
+
+def _kernel(position: float) -> npt.NDArray[np.float64]:
+    """A centred filter whose output at a sample is the value `position` samples after it."""
+    base = int(np.floor(position))
+    reach = max(abs(base - 1), abs(base + 2))
+    kernel = np.zeros(2 * reach + 1)
+    kernel[reach + base - 1 : reach + base + 3] = catmull_rom(position - base)
+    return kernel
+
+
+def _interpolate_rows(plane: Array, count: int, axis: Axis) -> npt.NDArray[np.float32]:
+    """`count` rows at the axis's positions, interpolated in float32; rows beyond the edge repeat it."""
+    position = np.arange(count) * axis.scale + axis.offset
+    base = np.floor(position).astype(int)
+    weights = np.stack([catmull_rom(f) for f in position - base], 1).astype(np.float32)
+    total = np.zeros((count, *plane.shape[1:]), np.float32)
+    column = (count, *[1] * (plane.ndim - 1))
+    for tap in range(4):
+        rows = np.clip(base + tap - 1, 0, plane.shape[0] - 1)
+        total += weights[tap].reshape(column) * plane[rows]
+    return total
 
 
 def _offset(subsample: int, siting: Siting, axis: int) -> float:

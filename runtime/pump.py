@@ -192,7 +192,8 @@ class Pump:
         frames = iter(self.source)
         while not self._stop.is_set() and (limit is None or self._reader.count < limit):
             start = time.perf_counter()
-            frame = next(frames, None)
+            with _blaming(self.source, self._reader.count):
+                frame = next(frames, None)
             if frame is None:
                 break
             self._reader.add(time.perf_counter() - start)

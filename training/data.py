@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -89,8 +90,8 @@ class PhotoCrops:
 
     def _cut(self, photo: Image, draw: np.random.Generator) -> Image:
         """One crop, turned and mirrored at random: an upscaler knows no up and down."""
-        piece = np.rot90(_square(photo, self.crop, draw), int(draw.integers(4)))
-        return piece[:, ::-1] if draw.integers(2) else piece
+        piece = np.rot90(_square(photo, self.crop, draw), _below(draw, 4))
+        return piece[:, ::-1] if _below(draw, 2) else piece
 
 
 class UprightCrops(PhotoCrops):
@@ -101,16 +102,21 @@ class UprightCrops(PhotoCrops):
 
     def _cut(self, photo: Image, draw: np.random.Generator) -> Image:
         largest = min(photo.shape[0], photo.shape[1], 2 * self.crop)
-        piece = _square(photo, int(draw.integers(self.crop, largest + 1, dtype=np.int64)), draw)
+        piece = _square(photo, self.crop + _below(draw, largest + 1 - self.crop), draw)
         small = cv2.resize(piece, (self.crop, self.crop), interpolation=cv2.INTER_AREA)
         piece = np.asarray(small, np.uint8)
-        return piece[:, ::-1] if draw.integers(2) else piece
+        return piece[:, ::-1] if _below(draw, 2) else piece
 
 
 def _square(photo: Image, side: int, draw: np.random.Generator) -> Image:
-    top = int(draw.integers(photo.shape[0] - side + 1, dtype=np.int64))
-    left = int(draw.integers(photo.shape[1] - side + 1, dtype=np.int64))
+    top = _below(draw, photo.shape[0] - side + 1)
+    left = _below(draw, photo.shape[1] - side + 1)
     return photo[top : top + side, left : left + side]
+
+
+def _below(draw: np.random.Generator, end: int) -> int:
+    """A number from 0 to `end` - 1."""
+    return int(cast(Any, draw).integers(end))
 
 
 def limited_luma(rgb: Image) -> Image:

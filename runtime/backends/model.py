@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto
 
-from ..card import CardFlags, DType, ModelCard, read_card
+from ..card import CardFlags, DType, Layout, ModelCard, read_card
 from ..errors import ModelError
 from ..frame import Array
 from ..zoo import zoo_models
@@ -101,21 +101,16 @@ def inspect(proto: ModelProto, name: str, trial: Trial) -> tuple[ModelProto, Mod
     shape = [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim]
     if len(shape) != 4:
         raise ModelError(f"{name} takes {len(shape)}-dimensional tensors; a frame model takes 4")
-    layout, channels = ("nchw", shape[1]) if shape[1] in (0, 1, 3) else ("nhwc", shape[3])
-    if channels == 0:
-        channels = 3
+    layout, channels = _layout(shape)
     if channels not in (1, 3):
-        raise ModelError(
-            f"{name} takes {channels if layout == 'nhwc' else shape[1]} channels; "
-            "a frame model takes 1 (luma) or 3 (RGB)"
-        )
+        raise ModelError(f"{name} takes {channels} channels; a frame model takes 1 (luma) or 3 (RGB)")
     declared = (shape[2], shape[3]) if layout == "nchw" else (shape[1], shape[2])
     card = ModelCard(
         name=name,
         task="style",
         input_colour="luma" if channels == 1 else "rgb",
         output_colour="luma" if channels == 1 else "rgb",
-        layout="nchw" if layout == "nchw" else "nhwc",
+        layout=layout,
         dtype=_DTYPES[tensor.elem_type],
     )
     notes = [f"{name} carries no card: inspected it ({channels} channels, {layout})"]
@@ -140,6 +135,14 @@ def inspect(proto: ModelProto, name: str, trial: Trial) -> tuple[ModelProto, Mod
         notes.append(f"runs at {declared[1]}x{declared[0]} only: frames will be tiled to that")
     card = replace(card, scale=scale, task="upscale" if scale > 1 else "style")
     return proto, card, notes
+
+
+def _layout(shape: list[int]) -> tuple[Layout, int]:
+    """Where the channels are, and how many; 0 stands for an axis of any size."""
+    if shape[1] not in (1, 3) and shape[3] in (1, 3):
+        return "nhwc", shape[3]
+    # A graph that leaves even its channels open is taken for RGB.
+    return "nchw", shape[1] or 3
 
 
 def with_free_size(proto: ModelProto) -> ModelProto:

@@ -88,7 +88,8 @@ class StaticEngine(Engine, Generic[Compiled]):
         size = [side * self.card.scale for side in image.shape[:2]]
         channels = self.card.output_channels
         output = np.empty(size if channels == 1 else [*size, channels], image.dtype)
-        return self._start(compiled, np.ascontiguousarray(image), output)
+        # Libraries read the memory in place; OpenVINO takes none that is read-only.
+        return self._start(compiled, np.require(image, requirements=["C", "W"]), output)
 
     def _infer_tiles(self, image: Array, window: tuple[int, int], bits: int) -> Pending:
         scale = self.card.scale

@@ -49,6 +49,7 @@ def window_size(
     if height * width <= max_pixels:
         return height, width
     smallest = 2 * halo + multiple
+    smallest += -smallest % multiple
     options: list[tuple[int, int, int]] = []
     for rows in range(1, 65):
         high = _window(height, rows, halo, multiple)

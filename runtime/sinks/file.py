@@ -87,7 +87,7 @@ class FileSink(Sink):
             self._end = float(self._last * frame.time_base) + step
             self._begun = self._begun if self.frames else self._end - step
             self.duration = self._end - self._begun
-            self._mux(stream.encode(picture))
+            self._encode(stream, picture)
             if self._audio is not None:
                 self._audio.mux_until(float(self._last * frame.time_base))
         self.frames += 1
@@ -99,7 +99,7 @@ class FileSink(Sink):
             raise SinkError(f"{self.path}: no frame came, so nothing was written")
         try:
             with self._reporting():
-                self._mux(self._stream.encode(None))
+                self._encode(self._stream, None)
                 if self._audio is not None:
                     self._audio.mux_until(float("inf"))
                     self._audio.close()
@@ -209,8 +209,9 @@ class FileSink(Sink):
             _fill(plane, pixels)
         return picture
 
-    def _mux(self, packets: object) -> None:
-        for packet in cast("list[Packet[Any]]", packets):
+    def _encode(self, stream: VideoStream, picture: VideoFrame | None) -> None:
+        """Encode a picture, or flush with None, and write what comes out."""
+        for packet in cast("list[Packet[Any]]", stream.encode(picture)):
             self._container.mux(packet)
 
     @contextmanager
