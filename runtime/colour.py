@@ -193,7 +193,7 @@ def resample(plane: Array, size: tuple[int, int], x: Axis, y: Axis) -> Array:
         return _polyphase(np.ascontiguousarray(plane), size, axes, factors)
     turned = _interpolate_rows(plane, size[1], axes[1]).swapaxes(0, 1)
     smooth = _interpolate_rows(np.ascontiguousarray(turned), size[0], axes[0]).swapaxes(0, 1)
-    peak = float(np.iinfo(plane.dtype).max)
+    peak = 255.0 if plane.dtype == np.uint8 else 65535.0
     return np.ascontiguousarray(np.rint(np.clip(smooth, 0.0, peak)).astype(plane.dtype))
 
 

@@ -165,6 +165,8 @@ class VideoInfo:
     """Codec names of the audio streams."""
     path: str | None = None
     """The file that audio can be copied from."""
+    files: tuple[str, ...] = ()
+    """Every file that is read: none of them may be written to."""
     start: float = 0.0
     """Seconds on the file's own clock that count as time 0."""
     notes: tuple[str, ...] = ()

@@ -31,7 +31,7 @@ def open_sink(
     if Path(text).suffix.lower() in PICTURES:
         from .sequence import SequenceSink
 
-        return SequenceSink(text, overwrite=overwrite)
+        return SequenceSink(text, like=like.info, overwrite=overwrite)
     from .file import FileSink
 
     return FileSink(

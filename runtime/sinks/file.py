@@ -36,6 +36,9 @@ _DEFAULTS: dict[str, dict[str, str]] = {
 }
 _PRESET_OPTION = {"libvpx-vp9": "cpu-used"}
 
+_CODED_ASPECT = frozenset({"h264", "hevc", "mpeg2video", "mpeg4"})
+"""Codecs whose own stream tells the sample aspect ratio."""
+
 # ITU-T H.273 code points.
 _MATRIX_CODES = {"bt601": 6, "bt709": 1, "bt2020": 9}
 _RANGE_CODES = {"limited": 1, "full": 2}
@@ -65,10 +68,7 @@ class FileSink(Sink):
         with self._reporting():
             self._container = self._open()
             try:
-                if (
-                    self._encoder.name not in self._container.supported_codecs
-                    and not self._holds_codec()
-                ):
+                if not _holds(self._container, self._encoder.name, self._encoder.canonical_name):
                     raise SinkError(f"{path.suffix} files cannot hold {encoding.codec}: use .mkv")
                 if audio and like.audio and like.path is not None:
                     self._audio = _AudioCopy(like, self._container, path)
@@ -128,7 +128,7 @@ class FileSink(Sink):
             raise SinkError(f"{path} is a folder: name a file in it")
         if not path.parent.is_dir():
             raise SinkError(f"no folder {path.parent}: create it first")
-        if self.like.path is not None and path.exists() and path.samefile(self.like.path):
+        if path.exists() and any(path.samefile(file) for file in self.like.files):
             raise SinkError(f"{path} is the input itself: choose another output")
         if path.exists() and not self.overwrite:
             raise SinkError(f"{path} exists: --overwrite replaces it")
@@ -144,10 +144,6 @@ class FileSink(Sink):
                 f"{self.path}: unknown file type {self.path.suffix!r}; use .mp4 or .mkv"
             ) from error
 
-    def _holds_codec(self) -> bool:
-        codec = self._encoder.canonical_name
-        return codec in self._container.supported_codecs
-
     def _begin(self, frame: Frame) -> VideoStream:
         """Set up the stream from the first frame, which alone knows the size that the stages made."""
         name = self._pix_fmt or _native_format(frame.format, self._encoder)
@@ -162,6 +158,11 @@ class FileSink(Sink):
         context.time_base = frame.time_base
         context.framerate = self.like.rate
         context.sample_aspect_ratio = frame.aspect
+        if frame.aspect != 1 and not self._keeps_aspect():
+            self.notes += (
+                f"pixels {frame.aspect} wide become square: only H.264, HEVC and MPEG-4 in .mp4, .mov "
+                "and .ts keep their shape here",
+            )
         colour = frame.colour
         context.colorspace = _MATRIX_CODES[colour.matrix] if self._format.family != "rgb" else 0
         context.color_range = _RANGE_CODES[colour.range]
@@ -177,10 +178,19 @@ class FileSink(Sink):
             self._container.start_encoding()
         except (FFmpegError, ValueError) as error:
             raise SinkError(
-                f"{self._encoder.name} does not take {width}x{height} {name} "
-                f"with {self._options}: {error}"
+                f"{self._encoder.name} or the container refuse {width}x{height} {name} in a "
+                f"{self.path.suffix} file with {self._options}: try .mkv or other options"
             ) from error
         return stream
+
+    def _keeps_aspect(self) -> bool:
+        """Whether the sample aspect ratio reaches the file.
+
+        PyAV sets the codec's field only. Matroska overrides it with the container's own, and other
+        codecs' streams have none.
+        """
+        coded = self._encoder.canonical_name in _CODED_ASPECT
+        return coded and self._container.format.name not in ("matroska", "webm")
 
     def _even(self, frame: Frame) -> tuple[int, int]:
         """The coded size: subsampled chroma needs whole blocks."""
@@ -240,7 +250,7 @@ class _AudioCopy:
         self._streams: dict[int, AudioStream] = {}
         for stream in self._input.streams.audio:
             codec = stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
-            if codec not in output.supported_codecs:
+            if not _holds(output, codec):
                 self._input.close()
                 raise SinkError(
                     f"{path.suffix} files cannot hold {codec} audio: use .mkv or --no-audio"
@@ -259,7 +269,7 @@ class _AudioCopy:
         """Close the source's file."""
         self._input.close()
 
-    def _read(self) -> Iterator[tuple[float, Packet[Any]]]:
+    def _read(self) -> "Iterator[tuple[float, Packet[Any]]]":
         packets = self._input.demux(*self._input.streams.audio)
         while True:
             try:
@@ -279,11 +289,17 @@ class _AudioCopy:
             yield seconds, packet
 
 
+def _holds(container: OutputContainer, *names: str) -> bool:
+    """Whether the container takes a codec of one of these names."""
+    # MPEG-TS declares no list: FFmpeg then names only its two defaults, yet muxes most codecs.
+    return container.format.name == "mpegts" or not container.supported_codecs.isdisjoint(names)
+
+
 def _encoder(encoding: Encoding) -> "av.Codec":
     name = ENCODERS.get(encoding.codec, encoding.codec)
     try:
         codec = av.Codec(name, "w")
-    except FFmpegError as error:
+    except (FFmpegError, ValueError) as error:
         raise SinkError(f"no encoder {encoding.codec!r}; there are: {', '.join(ENCODERS)}") from error
     if codec.type != "video":
         raise SinkError(f"{encoding.codec!r} encodes {codec.type}, not video")

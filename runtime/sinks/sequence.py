@@ -9,7 +9,7 @@ import numpy as np
 
 from ..colour import to_rgb
 from ..errors import SinkError
-from ..frame import Frame
+from ..frame import Frame, VideoInfo
 from .base import Sink
 
 _NUMBER = re.compile(r"%(0\d+)?d")
@@ -21,7 +21,7 @@ class SequenceSink(Sink):
     A name without a number takes exactly one frame.
     """
 
-    def __init__(self, pattern: str, *, overwrite: bool) -> None:
+    def __init__(self, pattern: str, *, like: VideoInfo, overwrite: bool) -> None:
         """Raises SinkError when a picture of that pattern is there already, or the folder is not."""
         self.uri = pattern
         self.path = Path(pattern)
@@ -32,6 +32,10 @@ class SequenceSink(Sink):
             raise SinkError(f"no folder {folder}: create it first")
         if not os.access(folder, os.W_OK):
             raise SinkError(f"the folder {folder} is not writable")
+        name = _NUMBER.sub("[0-9]+", re.escape(self.path.name).replace("%", "%"))
+        read = (Path(file).resolve() for file in like.files)
+        if any(p.parent == folder.resolve() and re.fullmatch(name, p.name) for p in read):
+            raise SinkError(f"{pattern} names pictures of the input itself: choose another folder")
         taken = folder.glob(_NUMBER.sub("[0-9]*", self.path.name))
         if not overwrite and (first := next(taken, None)):
             raise SinkError(f"{first} exists: --overwrite replaces it")

@@ -140,7 +140,9 @@ class FileSource(Source):
     def _probe(self, path: Path) -> VideoInfo:
         stream, context = self._stream, self._stream.codec_context
         if context.width < 1 or context.height < 1 or context.pix_fmt is None:
-            raise SourceError(f"{path}: the video stream has no picture size; it cannot be decoded")
+            raise SourceError(
+                f"{path}: not one picture of the video can be decoded; the file may be cut off"
+            )
         format, full, alpha = describe_format(context.pix_fmt)
         notes: list[str] = []
         matrix = _MATRICES.get(int(context.colorspace))
@@ -177,6 +179,7 @@ class FileSource(Source):
             codec=context.codec.name,
             audio=tuple(s.codec_context.name for s in self._container.streams.audio if s.codec_context),
             path=self.uri,
+            files=(self.uri,),
             start=max((self._container.start_time or 0) / av.time_base, 0.0),
             notes=tuple(notes),
         )

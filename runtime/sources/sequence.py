@@ -32,6 +32,7 @@ class SequenceSource(Source):
             rate=rate,
             time_base=1 / rate,
             frames=len(self.paths),
+            files=tuple(map(str, self.paths)),
             duration=float(len(self.paths) / rate),
             codec=self.paths[0].suffix.lstrip("."),
             colour=Colour(matrix="bt709", range="limited", primaries=1, transfer=13),

@@ -1,0 +1,175 @@
+"""The command as a user meets it: progress, summaries, JSON, Ctrl-C."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from velatura.runtime.zoo import zoo_models
+
+from . import videos
+
+VELATURA = [sys.executable, "-m", "velatura.runtime"]
+
+
+def velatura(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [*VELATURA, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=check, timeout=120)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return videos.make(tmp_path / "in.mp4", codec="libx264", tone=True, frames=30, rate=30)
+
+
+def test_a_run_says_what_it_did(clip: Path, tmp_path: Path) -> None:
+    done = velatura("run", clip, tmp_path / "out.mp4", "-m", "upscale-2x", "-m", "identity")
+    assert "30 of 30 frames" in done.stdout
+    assert "1 upscale-2x" in done.stdout
+    assert "2 identity" in done.stdout
+    assert "p50" in done.stdout
+    assert "p99" in done.stdout
+    assert f"{tmp_path / 'out.mp4'}: " in done.stdout
+    assert "1.00 s" in done.stdout
+    assert "no colour matrix stated" in done.stderr
+    found = videos.read(tmp_path / "out.mp4")
+    assert (found.width, found.height) == (128, 96)
+    assert found.audio
+
+
+def test_json_is_one_object_and_nothing_else(clip: Path, tmp_path: Path) -> None:
+    done = velatura("run", clip, tmp_path / "out.mkv", "-m", "upscale-2x", "--json")
+    report = json.loads(done.stdout)
+    assert done.stderr == ""
+    assert (report["frames_in"], report["frames_out"], report["frames_lost"]) == (30, 30, 0)
+    assert report["models"][0]["name"] == "upscale-2x"
+    assert set(report["stages_ms"]) == {"read", "1 upscale-2x", "write"}
+    assert report["output_bytes"] == (tmp_path / "out.mkv").stat().st_size
+    assert report["output_seconds"] == pytest.approx(1.0)
+    assert report["peak_memory_mib"] > 20
+    failed = velatura("run", tmp_path / "none.mp4", tmp_path / "o.mp4", "--json", check=False)
+    error = json.loads(failed.stdout)
+    assert error["kind"] == "SourceError"
+    assert error["exit_code"] == failed.returncode == 3
+
+
+def test_quiet_is_quiet(clip: Path, tmp_path: Path) -> None:
+    done = velatura("run", clip, tmp_path / "out.mkv", "--quiet")
+    assert done.stdout == done.stderr == ""
+
+
+def test_frames_size_and_encoding_options(clip: Path, tmp_path: Path) -> None:
+    velatura("run", clip, tmp_path / "o.mkv", "--frames", 10, "--size", "40x30", "--codec", "ffv1",
+             "--pix-fmt", "yuv444p", "--no-audio")  # fmt: skip
+    found = videos.read(tmp_path / "o.mkv")
+    assert (len(found.luma), found.width, found.height) == (10, 40, 30)
+    assert (found.codec, found.pix_fmt, found.audio) == ("ffv1", "yuv444p", [])
+
+
+def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
+    """A run of some seconds reports its progress in whole lines, without control characters."""
+    code = (
+        "import velatura.runtime.command.run as r; r.LineView.EVERY = 0.2; "
+        "from velatura.runtime.__main__ import main; main()"
+    )
+    arguments = ["run", "pattern:320x240?frames=150", str(tmp_path / "o.mkv"), "-m", "upscale-2x"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    lines = [line for line in done.stderr.splitlines() if "frames" in line]
+    assert lines
+    assert "/150 frames" in lines[0]
+    assert "fps" in lines[0]
+    assert "queues" in lines[0]
+    assert "\x1b" not in done.stderr
+
+
+def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    arguments = ["run", "pattern:320x240?frames=200", str(tmp_path / "o.mkv"), "-m", "upscale-2x"]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
+    with subprocess.Popen(
+        [*VELATURA, *arguments], stdout=slave, stderr=slave, env=environment
+    ) as process:
+        os.close(slave)
+        shown = b""
+        try:
+            while chunk := os.read(master, 4096):
+                shown += chunk
+        except OSError:
+            pass  # the terminal's other end closes with the process
+        assert process.wait(60) == 0
+    os.close(master)
+    text = shown.decode()
+    assert "\x1b[" in text
+    assert "/200 frames" in text
+    assert "200 of 200 frames" in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_whole_file(number: signal.Signals, tmp_path: Path) -> None:
+    source = videos.make(
+        tmp_path / "in.mp4", codec="libx264", tone=True, frames=400, size=(160, 120), seconds=16.0
+    )
+    target = tmp_path / "out.mp4"
+    with subprocess.Popen(
+        [*VELATURA, "run", str(source), str(target), "-m", "upscale-2x", "--preset", "veryslow"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        partial = tmp_path / ".out.partial.mp4"
+        deadline = time.monotonic() + 60
+        while not (partial.exists() and partial.stat().st_size > 0):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(0.3)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    found = videos.read(target)
+    assert f"the output is whole and holds {len(found.luma)} frames" in out
+    assert 0 < len(found.luma) < 400
+    assert abs(found.audio[-1][0] - found.seconds[-1]) < 0.2, "the sound ends with the picture"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
+def test_models_and_info(clip: Path) -> None:
+    listed = velatura("models").stdout
+    assert all(name in listed for name in zoo_models())
+    cards = json.loads(velatura("models", "--json").stdout)
+    assert cards["upscale-2x"]["fp32"]["scale"] == 2
+    told = velatura("info", "upscale-2x").stdout
+    assert "luma" in told
+    assert "10020" in told.replace(",", "")
+    video = json.loads(velatura("info", clip, "--json").stdout)
+    assert (video["size"], video["codec"], video["audio"]) == ("64x48", "h264", ["aac"])
+    wrong = velatura("info", "upscale", check=False)
+    assert wrong.returncode == 5
+    assert "did you mean upscale-2x" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_doctor_proves_that_it_works() -> None:
+    told = json.loads(velatura("doctor", "--json").stdout)
+    assert told["used"] == "openvino"
+    assert told["self_test"]["fps_640x360"] > 1
+    assert told["backends"]["openvino"].startswith("available: fp32")
+    assert "self_test" in velatura("doctor").stdout
+
+
+def test_version_and_plain_usage_errors() -> None:
+    assert velatura("--version").stdout.strip() == "0.1.0"
+    for arguments in (("run",), ("run", "a", "b", "--precision", "int4"), ("dance",)):
+        done = velatura(*arguments, check=False)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+
+
+def test_sister_commands_are_found() -> None:
+    assert "recipe" in velatura("train", "--help").stdout.lower()
+    assert "checkpoint" in velatura("export", "--help").stdout.lower()
