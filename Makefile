@@ -5,6 +5,12 @@ VENV ?= .venv
 PACKAGE ?= -e .
 BIN = $(VENV)/bin
 
+# A machine without a desktop lacks what OpenCV's windows need; the headless build does all but windows.
+ensure_opencv = $(BIN)/python -c 'import cv2' 2>/dev/null || { \
+	echo "opencv-python lacks system libraries here: taking opencv-python-headless"; \
+	$(BIN)/python -m pip uninstall --quiet --yes opencv-python \
+	&& $(BIN)/python -m pip install --quiet opencv-python-headless; }
+
 .PHONY: demo test test-environment quick lint format bench wheel clean help
 
 help:
@@ -51,11 +57,13 @@ $(VENV)/bin/python:
 
 $(VENV)/.runtime: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet $(PACKAGE)
+	@$(ensure_opencv)
 	touch $@
 
 # With the extra: `-e .[dev]`, or `dist/velatura-X.whl[dev]`.
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet $(patsubst %.,'%.[dev]',$(patsubst %.whl,'%.whl[dev]',$(PACKAGE)))
+	@$(ensure_opencv)
 	touch $@ $(VENV)/.runtime
 
 clean:

@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import EngineError
 from ..frame import Array
 from .base import Engine, Pending, sample_dtype
+from .buffers import BufferPool
 from .graph import wrap
 from .model import Model
 from .tiling import Tile, pad_for, tiles, window_size
@@ -43,6 +44,7 @@ class StaticEngine(Engine, Generic[Compiled]):
         self.model = model
         self.max_pixels = max_pixels
         self._compiled: OrderedDict[Key, Compiled] = OrderedDict()
+        self._buffers = BufferPool()
 
     @abstractmethod
     def _compile(self, graph: bytes) -> Compiled:
@@ -87,7 +89,7 @@ class StaticEngine(Engine, Generic[Compiled]):
         compiled = self._compile_for((image.shape[0], image.shape[1], bits))
         size = [side * self.card.scale for side in image.shape[:2]]
         channels = self.card.output_channels
-        output = np.empty(size if channels == 1 else [*size, channels], image.dtype)
+        output = self._buffers.take(size if channels == 1 else [*size, channels], image.dtype)
         # Libraries read the memory in place; OpenVINO takes none that is read-only.
         return self._start(compiled, np.require(image, requirements=["C", "W"]), output)
 
@@ -97,7 +99,7 @@ class StaticEngine(Engine, Generic[Compiled]):
         plan = tiles(height, width, window, halo=self.card.halo, multiple=self.card.size_multiple)
         size = [side * scale for side in image.shape[:2]]
         channels = self.card.output_channels
-        result = np.empty(size if channels == 1 else [*size, channels], image.dtype)
+        result = self._buffers.take(size if channels == 1 else [*size, channels], image.dtype)
         running: list[tuple[Tile, Pending]] = []
 
         def collect() -> None:

@@ -65,6 +65,7 @@ class FileSink(Sink):
         self._stream: VideoStream | None = None
         self._format: PixelFormat | None = None
         self._audio: _AudioCopy | None = None
+        self._buffer: VideoFrame | None = None
         with self._reporting():
             self._container = self._open()
             try:
@@ -214,7 +215,10 @@ class FileSink(Sink):
                 "add a resize to one size"
             )
         coded = to_rgb(frame) if self._format.family == "rgb" else to_yuv(frame, self._format)
-        picture = VideoFrame(width, height, self._stream.pix_fmt or "yuv420p")
+        # One picture serves all frames: where the encoder still holds its memory, FFmpeg makes new.
+        picture = self._buffer or VideoFrame(width, height, self._stream.pix_fmt or "yuv420p")
+        picture.make_writable()
+        self._buffer = picture
         for plane, pixels in zip(picture.planes, coded.planes, strict=True):
             _fill(plane, pixels)
         return picture

@@ -31,7 +31,7 @@ class FastStyle(nn.Module):
     the zero padding of the convolutions otherwise paints a frame around every picture.
     """
 
-    PAD = 16
+    PAD = 32
 
     def __init__(self, *, channels: int = 48, stem: int = 24, blocks: int = 5) -> None:
         super().__init__()
