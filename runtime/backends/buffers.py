@@ -13,9 +13,9 @@ from ..frame import Array
 class BufferPool:
     """Hands out uninitialised arrays and takes their memory back when the last view of them is gone.
 
-    A frame of 1280x720 costs hundreds of page faults when its memory is new; a run of the pump needs only
-    as many blocks as frames are on their way at once. Callers do nothing: to drop the array is to give it
-    back.
+    A frame of 1280x720 costs hundreds of page faults when its memory is new; a run of the pump needs
+    only as many blocks as frames are on their way at once. Callers do nothing: to drop the array is to
+    give it back.
     """
 
     def __init__(self, *, keep: int = 16) -> None:
