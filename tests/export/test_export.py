@@ -57,7 +57,7 @@ def picture(card: ModelCard, height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("backend", ["openvino", "ort"])
-@pytest.mark.parametrize("size", [(64, 96), (60, 44)])
+@pytest.mark.parametrize("size", [(64, 96), (60, 52)])
 def test_engines_compute_what_the_network_computes(
     exported: Path, backend: str, size: tuple[int, int]
 ) -> None:

@@ -31,7 +31,10 @@ class FastStyle(nn.Module):
     the zero padding of the convolutions otherwise paints a frame around every picture.
     """
 
-    PAD = 32
+    PAD = 48
+    TRAINING_PAD = 32
+    """Less than at inference: a network learns to draw a frame where it senses the padding, and the
+    wider one moves that frame out of the picture."""
 
     def __init__(self, *, channels: int = 48, stem: int = 24, blocks: int = 5) -> None:
         super().__init__()
@@ -60,7 +63,8 @@ class FastStyle(nn.Module):
         return self.PAD + self.size_multiple
 
     def forward(self, x: Tensor) -> Tensor:
-        padded = F.pad(x, [self.PAD] * 4, mode="reflect")
+        pad = self.TRAINING_PAD if self.training else self.PAD
+        padded = F.pad(x, [pad] * 4, mode="reflect")
         y = F.relu(self.stem(padded))
         y = F.relu(self.down(y))
         for block in self.blocks:
@@ -68,7 +72,7 @@ class FastStyle(nn.Module):
         y = F.relu(self.up(y))
         y = F.relu(self.smooth(y))
         # A constant shift lets the last layer start at mid-gray instead of at black.
-        return self.out(y)[:, :, self.PAD : -self.PAD, self.PAD : -self.PAD] + 0.5
+        return self.out(y)[:, :, pad:-pad, pad:-pad] + 0.5
 
     def fold(self) -> "FastStyle":
         """A copy without normalisation, of plain convolutions, that computes what `eval()` computes."""
