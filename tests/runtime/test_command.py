@@ -111,6 +111,11 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
     assert "200 of 200 frames" in text
 
 
+def hear_ctrl_c() -> None:
+    """A background shell hands an ignored SIGINT to its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_a_whole_file(number: signal.Signals, tmp_path: Path) -> None:
     source = videos.make(
@@ -119,7 +124,7 @@ def test_ctrl_c_leaves_a_whole_file(number: signal.Signals, tmp_path: Path) -> N
     target = tmp_path / "out.mp4"
     with subprocess.Popen(
         [*VELATURA, "run", str(source), str(target), "-m", "upscale-2x", "--preset", "veryslow"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c,
     ) as process:  # fmt: skip
         partial = tmp_path / ".out.partial.mp4"
         deadline = time.monotonic() + 60

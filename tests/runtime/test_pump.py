@@ -1,8 +1,10 @@
 """Order, bounds, errors and interruption of the pump."""
 
-import os
+import json
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -169,20 +171,50 @@ def test_an_error_in_a_pending_result_names_its_frame() -> None:
         Pump(Numbers(50), [Failing(3)], Collector()).run()
 
 
+INTERRUPTED = """
+import json, time
+from velatura.runtime import Pump, open_source
+from velatura.runtime.sinks import Sink
+
+class Collector(Sink):
+    uri = "collector"
+    def __init__(self):
+        self.seen = []
+    def write(self, frame):
+        time.sleep(0.002)
+        self.seen.append(frame.index)
+        if len(self.seen) == 20:
+            print("ready", flush=True)
+    def close(self): pass
+    def abort(self): pass
+
+def same(frame):
+    return frame
+
+sink = Collector()
+stats = Pump(open_source("pattern:16x16?frames=1000000"), [same, same], sink).run()
+ordered = sink.seen == list(range(stats.frames_in))
+print(json.dumps([stats.interrupted, ordered, stats.frames_in, stats.frames_out]))
+"""
+
+
 def test_ctrl_c_finishes_what_is_on_its_way() -> None:
-    sink = Collector(before=lambda _: time.sleep(0.002))
-    source = Numbers(10**6)
+    """In a process of its own, which does not inherit an ignored SIGINT from a background shell."""
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        interrupted, ordered, frames_in, frames_out = json.loads(process.communicate(timeout=30)[0])
+    assert process.returncode == 0
+    assert interrupted
+    assert ordered, "every frame that was read is written, in order"
+    assert 20 <= frames_out == frames_in < 10**6
 
-    def press() -> None:
-        while len(sink.seen) < 20:
-            time.sleep(0.001)
-        os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=press, daemon=True).start()
-    stats = Pump(source, [same, Jittering(2)], sink).run()
-    assert stats.interrupted
-    assert sink.seen == list(range(stats.frames_in)), "every frame that was read is written"
-    assert 20 <= stats.frames_out < 10**6
+def hear_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_stages_overlap() -> None:
