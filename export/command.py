@@ -40,8 +40,9 @@ def export(
 ) -> None:
     """Export a checkpoint to ONNX with its card, quantise it, and measure both."""
     try:
+        trained = Checkpoint.load(checkpoint)
         root = data or data_root()
-        model, card = to_onnx(Checkpoint.load(checkpoint))
+        model, card = to_onnx(trained)
         path = out / f"{card.name}.onnx"
         save(model, card, path)
         card = replace(card, measures=measure(path, root))

@@ -23,10 +23,13 @@ def data_root() -> Path:
     Raises FileNotFoundError when neither exists.
     """
     given = os.environ.get("VELATURA_DATA")
-    root = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "data"
-    if not root.is_dir():
-        raise FileNotFoundError(f"no data folder at {root}: set VELATURA_DATA to it")
-    return root
+    # Beside the checkout: of the code, or, where that is installed, the one that is worked in.
+    checkouts = (Path(__file__).resolve().parents[1], Path.cwd())
+    roots = [Path(given)] if given else [path.parent / "shared" / "data" for path in checkouts]
+    for root in roots:
+        if root.is_dir():
+            return root
+    raise FileNotFoundError(f"no data folder at {roots[-1]}: set VELATURA_DATA to it")
 
 
 def read_image(path: Path) -> Image:
