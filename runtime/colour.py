@@ -59,10 +59,10 @@ def rgb_from_yuv_matrix(colour: Colour, bits: int) -> npt.NDArray[np.float64]:
     return np.column_stack([inverse, -inverse @ forward[:, 3]]).astype(np.float64)
 
 
-def to_rgb(frame: Frame, out: Array | None = None) -> Frame:
+def to_rgb(frame: Frame) -> Frame:
     """The frame as packed full-range RGB of the same depth; an RGB frame is returned as it is.
 
-    Values outside the RGB cube are clipped. `out` (H, W, 3), of the frame's sample type, is reused.
+    Values outside the RGB cube are clipped.
     """
     if frame.format.family == "rgb":
         return frame
@@ -79,7 +79,7 @@ def to_rgb(frame: Frame, out: Array | None = None) -> Frame:
     full = PixelFormat("yuv", frame.format.bits)
     planes = resample_chroma(frame, full, size, "center")
     packed = cv2.merge([np.ascontiguousarray(frame.planes[0]), *planes])
-    pixels = cv2.transform(packed, rgb_from_yuv_matrix(frame.colour, rgb.bits), out)
+    pixels = cv2.transform(packed, rgb_from_yuv_matrix(frame.colour, rgb.bits))
     return frame.with_planes((_clip(pixels, rgb),), rgb)
 
 

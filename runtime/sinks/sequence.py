@@ -26,13 +26,12 @@ class SequenceSink(Sink):
         self.uri = pattern
         self.path = Path(pattern)
         self.numbered = _NUMBER.search(self.path.name) is not None
-        self.written: list[Path] = []
         folder = self.path.parent
         if not folder.is_dir():
             raise SinkError(f"no folder {folder}: create it first")
         if not os.access(folder, os.W_OK):
             raise SinkError(f"the folder {folder} is not writable")
-        name = _NUMBER.sub("[0-9]+", re.escape(self.path.name).replace("%", "%"))
+        name = _NUMBER.sub("[0-9]+", re.escape(self.path.name))
         read = (Path(file).resolve() for file in like.files)
         if any(p.parent == folder.resolve() and re.fullmatch(name, p.name) for p in read):
             raise SinkError(f"{pattern} names pictures of the input itself: choose another folder")
@@ -59,7 +58,6 @@ class SequenceSink(Sink):
         except (OSError, cv2.error) as error:
             partial.unlink(missing_ok=True)
             raise SinkError(f"{path} cannot be written: {error}") from error
-        self.written.append(path)
         self.frames += 1
 
     def close(self) -> None:
