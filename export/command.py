@@ -84,8 +84,8 @@ def _export_int8(path: Path, card: ModelCard, root: Path) -> None:
 def kept_in_float(card: ModelCard, model: "ModelProto") -> list[str]:
     """The layer that is worth keeping in float, found by trying layers of the two networks one by one.
 
-    An upscaler's first layer: 0.13 dB lost on Set5 becomes 0.08 for a tenth of the time. A style's last:
-    36.0 dB of agreement became 38.1, on an early checkpoint.
+    An upscaler's first layer: 0.13 dB lost on Set5 becomes 0.08 for a tenth of the time. A style's last
+    layer: 36.0 dB of agreement became 38.1, on an early checkpoint.
     """
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
     return convolutions[:1] if card.task == "upscale" else convolutions[-1:]
