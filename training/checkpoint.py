@@ -1,10 +1,15 @@
 """Checkpoints: everything a run needs to go on, written so that a crash never leaves half a file."""
 
-from dataclasses import asdict, dataclass
+import io
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+
+
+def _no_sums() -> dict[str, float]:
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,21 +25,41 @@ class Checkpoint:
     average: dict[str, Any]
     """The exponential moving average of the weights, which is what gets exported."""
     optimizer: dict[str, Any]
+    sums: dict[str, float] = field(default_factory=_no_sums)
+    """Losses added up since the last line of the log."""
+    machine: str = ""
+    """What it was trained on, in words."""
+    started_from: str = ""
+    """The model whose weights it began with, in words; empty for random ones."""
 
     def save(self, path: Path) -> None:
-        """Write to a temporary name beside `path`, then rename."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Write to a temporary name beside `path`, then rename.
+
+        Raises OSError when it cannot be written, a full disk for one; the file at `path` is then still
+        the one before.
+        """
+        buffer = io.BytesIO()
+        torch.save(asdict(self), buffer)
         partial = path.with_name(path.name + ".partial")
-        torch.save(asdict(self), partial)
-        partial.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(buffer.getbuffer())
+            partial.replace(path)
+        except OSError as error:
+            if partial.parent.is_dir():
+                partial.unlink(missing_ok=True)
+            kept = f"the checkpoint of before is still at {path}" if path.exists() else "none was saved"
+            raise OSError(
+                error.errno, f"cannot write a checkpoint ({error.strerror}); {kept}", str(path)
+            ) from error
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":
         """Read a checkpoint. Raises FileNotFoundError, or ValueError when it is not one."""
         if not path.is_file():
             raise FileNotFoundError(f"no checkpoint at {path}")
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
         try:
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
             return cls(**state)
-        except TypeError as error:
+        except (TypeError, RuntimeError, EOFError) as error:
             raise ValueError(f"{path} is not a velatura checkpoint: {error}") from error

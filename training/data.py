@@ -1,18 +1,31 @@
-"""Photographs as training crops: decoded once into memory, drawn by a seeded generator."""
+"""Photographs and videos as training crops: decoded by several threads, kept in memory, drawn by seed."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, Protocol, cast
 
+import av
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from .degrade import bicubic_downscale, gaussian_downscale, video_downscale
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".ts"})
+
+CACHE_BYTES = 6 << 30
+"""Decoded photographs kept in memory; what does not fit is decoded anew at every use."""
+
+PAIRS_PER_VIDEO = 24
+PAIR_SIDE = 480
+"""Frames of training pairs are reduced to this short side, which bounds what a video costs in memory."""
 
 Image = npt.NDArray[np.uint8]
 
@@ -40,56 +53,101 @@ def read_image(path: Path) -> Image:
     return np.ascontiguousarray(pixels[:, :, ::-1]).astype(np.uint8, copy=False)
 
 
-class PhotoCrops:
-    """Random square crops with flips and quarter turns; batch `i` is a function of the seed and `i`.
+class Sample(NamedTuple):
+    """One batch of training data, pictures in 0..1."""
 
-    A resumed run therefore sees the batches that the interrupted one would have seen.
+    photos: Tensor
+    """(N, C, crop, crop): what is styled, or what an upscaler should give."""
+    low: Tensor | None = None
+    """(N, C, crop / scale, crop / scale): what an upscaler is given."""
+    frames: Tensor | None = None
+    """(2, N, 3, crop, crop): a frame of a video and the one after it."""
+
+
+class Batches(Protocol):
+    """Batch `index` is a function of the seed and `index` alone: a resumed run sees what it would have.
+
+    Row `r` depends on `r` and not on the number of rows, so that several processes share a batch.
     """
 
-    def __init__(self, folders: Sequence[Path], *, crop: int, seed: int, luma: bool) -> None:
-        """Decode every photograph of `folders`.
+    def batch(self, index: int, size: int, first: int = 0) -> Tensor:
+        """Rows `first` to `first + size` of batch `index`."""
+        ...
+
+
+class PhotoCrops:
+    """Random square crops of photographs, with flips and quarter turns."""
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        *,
+        crop: int,
+        seed: int,
+        luma: bool,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        """Read every photograph of `folders` once.
 
         `luma` keeps BT.601 limited-range luma only. Raises FileNotFoundError for a folder that is
-        missing or holds no usable photograph of at least `crop` pixels.
+        missing or holds no usable photograph of at least `crop` pixels, PermissionError for one that
+        cannot be read.
         """
         self.crop = crop
         self.seed = seed
-        self.photos: list[Image] = []
+        self.luma = luma
+        self.paths: list[Path] = []
+        self.photos: list[Image | None] = []
+        """Decoded, or None where the cache was full."""
         self.skipped = 0
+        areas: list[int] = []
+        left = cache_bytes
         for folder in folders:
-            self._read_folder(folder, luma)
-        sides = np.array([photo.shape[0] * photo.shape[1] for photo in self.photos], np.float64)
+            before = len(self.paths)
+            files = list_files(folder, IMAGE_SUFFIXES, "photographs")
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                for path, photo in zip(files, pool.map(self._read, files), strict=True):
+                    if photo is None:
+                        self.skipped += 1
+                        continue
+                    left -= photo.nbytes
+                    self.paths.append(path)
+                    self.photos.append(photo if left >= 0 else None)
+                    areas.append(photo.shape[0] * photo.shape[1])
+            if len(self.paths) == before:
+                raise FileNotFoundError(
+                    f"{folder} holds no photograph of at least {self.crop} pixels "
+                    f"({len(files)} files, all broken or too small)"
+                )
         # Larger photographs hold more distinct crops.
-        self._share = sides / sides.sum()
+        self._share = np.array(areas, np.float64) / sum(areas)
 
-    def _read_folder(self, folder: Path, luma: bool) -> None:
-        before = len(self.photos)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no folder of photographs at {folder}")
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() not in IMAGE_SUFFIXES:
-                continue
-            try:
-                photo = read_image(path)
-            except ValueError:
-                self.skipped += 1
-                continue
-            if min(photo.shape[:2]) < self.crop:
-                self.skipped += 1
-                continue
-            self.photos.append(limited_luma(photo) if luma else photo)
-        if len(self.photos) == before:
-            raise FileNotFoundError(
-                f"{folder} holds no photograph of at least {self.crop} pixels "
-                f"({self.skipped} broken or too small)"
-            )
+    def _read(self, path: Path) -> Image | None:
+        """The photograph, or None when it is broken or too small."""
+        try:
+            photo = read_image(path)
+        except ValueError:
+            return None
+        if min(photo.shape[:2]) < self.crop:
+            return None
+        return limited_luma(photo) if self.luma else photo
 
-    def batch(self, index: int, size: int) -> Tensor:
+    def batch(self, index: int, size: int, first: int = 0) -> Tensor:
         """(size, C, crop, crop) float32 in 0..1, C = 1 for luma and 3 (RGB) otherwise."""
-        draw = np.random.default_rng((self.seed, index))
-        numbers: list[int] = draw.choice(len(self.photos), size, p=self._share).tolist()
-        crops = np.stack([self._cut(self.photos[number], draw) for number in numbers])
+        channels = 1 if self.luma else 3
+        crops = np.empty((size, self.crop, self.crop, channels), np.uint8)
+        for row in range(size):
+            draw = np.random.default_rng((self.seed, index, first + row))
+            number = int(draw.choice(len(self.photos), p=self._share))
+            crops[row] = self._cut(self._photo(number), draw)
         return torch.from_numpy(crops).permute(0, 3, 1, 2).float().div_(255.0)
+
+    def _photo(self, number: int) -> Image:
+        kept = self.photos[number]
+        photo = self._read(self.paths[number]) if kept is None else kept
+        if photo is None:
+            raise FileNotFoundError(f"{self.paths[number]} has gone since the training began")
+        return photo
 
     def _cut(self, photo: Image, draw: np.random.Generator) -> Image:
         """One crop, turned and mirrored at random: an upscaler knows no up and down."""
@@ -111,6 +169,161 @@ class UprightCrops(PhotoCrops):
         small = cv2.resize(piece, (self.crop, self.crop), interpolation=cv2.INTER_AREA)
         piece = _with_even_areas(np.array(small, np.uint8), draw)
         return piece[:, ::-1] if _below(draw, 2) else piece
+
+
+class FramePairs:
+    """Random crops, at one place, of two successive frames of a video."""
+
+    def __init__(self, folders: Sequence[Path], *, crop: int, seed: int) -> None:
+        """Decode up to 24 pairs of every video, spread over its length.
+
+        Raises FileNotFoundError for a folder that is missing or holds no video that can be decoded and
+        is at least `crop` pixels on its short side.
+        """
+        self.crop = crop
+        self.seed = seed
+        self.skipped = 0
+        self.pairs: list[tuple[Image, Image]] = []
+        for folder in folders:
+            before = len(self.pairs)
+            files = list_files(folder, VIDEO_SUFFIXES, "videos")
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                for pairs in pool.map(partial(read_pairs, least_side=crop), files):
+                    self.pairs += pairs
+                    self.skipped += not pairs
+            if len(self.pairs) == before:
+                raise FileNotFoundError(
+                    f"{folder} holds no video of at least {crop} pixels "
+                    f"({len(files)} files, all broken or too small)"
+                )
+
+    def batch(self, index: int, size: int, first: int = 0) -> Tensor:
+        """(2, size, 3, crop, crop) float32 RGB in 0..1."""
+        crops = np.empty((2, size, self.crop, self.crop, 3), np.uint8)
+        for row in range(size):
+            draw = np.random.default_rng((self.seed, index, first + row, 1))
+            pair = self.pairs[_below(draw, len(self.pairs))]
+            height, width = pair[0].shape[:2]
+            top, left = _below(draw, height - self.crop + 1), _below(draw, width - self.crop + 1)
+            for number, frame in enumerate(pair):
+                crops[number, row] = frame[top : top + self.crop, left : left + self.crop]
+        return torch.from_numpy(crops).permute(0, 1, 4, 2, 3).float().div_(255.0)
+
+
+class Samples:
+    """All that a recipe trains on: batch `index` is a function of the seed and `index`."""
+
+    def __init__(
+        self, photos: PhotoCrops, *, videos: FramePairs | None, scale: int, degradation: str
+    ) -> None:
+        self.photos = photos
+        self.videos = videos
+        self.scale = scale
+        self.degradation = degradation
+
+    @property
+    def skipped(self) -> int:
+        """Files that were broken or too small."""
+        return self.photos.skipped + (self.videos.skipped if self.videos else 0)
+
+    def batch(self, index: int, size: int, first: int = 0) -> Sample:
+        """Rows `first` to `first + size` of batch `index`."""
+        photos = self.photos.batch(index, size, first)
+        frames = self.videos.batch(index, size, first) if self.videos else None
+        return Sample(photos, self._low(photos, index, first), frames)
+
+    def _low(self, photos: Tensor, index: int, first: int) -> Tensor | None:
+        if self.scale == 1:
+            return None
+        if self.degradation == "gaussian":
+            return gaussian_downscale(photos, self.scale)
+        if self.degradation == "video":
+            rows = [
+                video_downscale(
+                    photo[None], self.scale, np.random.default_rng((self.photos.seed, index, first + row, 2))
+                )
+                for row, photo in enumerate(photos)
+            ]
+            return torch.cat(rows)
+        return bicubic_downscale(photos, self.scale)
+
+
+def stream(
+    samples: Samples, steps: range, size: int, *, first: int = 0, workers: int = 0
+) -> Iterator[Sample]:
+    """The batches of `steps` in order, made in this process or ahead of time by `workers` others."""
+    dataset = _Rows(samples, size, first)
+    if not workers:
+        yield from (dataset[index] for index in steps)
+        return
+    yield from DataLoader(
+        cast("Dataset[Sample]", dataset),
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        prefetch_factor=4,
+        worker_init_fn=_single_thread,
+    )
+
+
+class _Rows:
+    """`Samples` as the map from a step to a batch that a `DataLoader` wants."""
+
+    def __init__(self, samples: Samples, size: int, first: int) -> None:
+        self._samples = samples
+        self._size = size
+        self._first = first
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._samples.batch(index, self._size, self._first)
+
+
+def _single_thread(worker: int) -> None:
+    """A worker is one of several: its libraries must not start threads for every core."""
+    del worker
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def list_files(folder: Path, suffixes: frozenset[str], what: str) -> list[Path]:
+    """The folder's files with these suffixes, subfolders included, in order.
+
+    Raises FileNotFoundError when it is missing or has none, PermissionError when it cannot be read.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder of {what} at {folder}")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise PermissionError(f"the folder {folder} may not be read: change its permissions")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no {what} ({', '.join(sorted(suffixes))})")
+    return files
+
+
+def read_pairs(path: Path, *, least_side: int) -> list[tuple[Image, Image]]:
+    """Up to 24 pairs of successive RGB frames, spread over the video; empty when it cannot be used."""
+    frames: list[Image] = []
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            count = stream.frames or round(float((container.duration or 0) / av.time_base) * 30)
+            every = max(2, count // PAIRS_PER_VIDEO)
+            for number, frame in enumerate(container.decode(stream)):
+                if number % every > 1:
+                    continue
+                side = min(frame.width, frame.height)
+                if side < least_side:
+                    return []
+                reduce = min(1.0, max(PAIR_SIDE, least_side) / side)
+                size = (round(frame.width * reduce), round(frame.height * reduce))
+                pixels = frame.reformat(*size, format="rgb24").to_ndarray()
+                frames.append(np.array(pixels, np.uint8))
+                if len(frames) == 2 * PAIRS_PER_VIDEO:
+                    break
+    except (av.error.FFmpegError, IndexError, OSError):
+        # What could be decoded of a damaged file is as good as any.
+        pass
+    return [(a, b) for a, b in zip(frames[::2], frames[1::2], strict=False) if a.shape == b.shape]
 
 
 def _with_even_areas(piece: Image, draw: np.random.Generator) -> Image:
@@ -141,14 +354,3 @@ def limited_luma(rgb: Image) -> Image:
     """BT.601 limited-range luma, (H, W, 3) uint8 -> (H, W, 1) uint8: what a video's Y plane holds."""
     weights = np.array([65.481, 128.553, 24.966], np.float32) / 255.0
     return np.round(rgb.astype(np.float32) @ weights + 16.0).astype(np.uint8)[:, :, None]
-
-
-def bicubic_downscale(images: Tensor, scale: int) -> Tensor:
-    """Antialiased bicubic (a = -0.5) reduction, quantised to 8 bits as a decoded frame would be.
-
-    (N, C, H, W) in 0..1 -> (N, C, H / scale, W / scale). Agrees with MATLAB's `imresize`, which made
-    the field's standard low-resolution pictures.
-    """
-    height, width = images.shape[2] // scale, images.shape[3] // scale
-    low = F.interpolate(images, (height, width), mode="bicubic", align_corners=False, antialias=True)
-    return low.clamp(0.0, 1.0).mul(255.0).round().div(255.0)

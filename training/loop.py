@@ -1,28 +1,34 @@
-"""The training loop: setup -> fit -> validate, for every recipe."""
+"""The training loop: setup -> fit -> validate, for every recipe, on one device or several processes."""
 
 import json
 import math
+import os
+import platform
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from . import losses
 from .checkpoint import Checkpoint
-from .data import Image, PhotoCrops, UprightCrops, bicubic_downscale, read_image
-from .metrics import benchmark_psnr
+from .data import FramePairs, PhotoCrops, Sample, Samples, UprightCrops, stream
 from .nets import build_net
+from .objectives import Objective, build_objective
+from .perception import WeightPaths, resolve
 from .recipe import Recipe
-from .vgg import VGG16, SqueezeNet, load_squeezenet, load_vgg16
+
+
+class TrainingError(ValueError):
+    """A run that cannot go on; its last good checkpoint is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,131 +44,32 @@ class Progress:
     """Seconds over all sessions."""
     remaining: float
     """Estimated seconds left."""
+    images_per_second: float = 0.0
+    """Of this process's own steps since it began."""
+    floor: float = 0.0
+    """Images per second of the loss network's forward and backward alone; 0 without one."""
 
 
-GRID_PERIOD = 4
-"""The total stride of the style networks: the period at which their artefacts repeat."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a run is carried out; nothing of it changes what is learned, but `time_budget`."""
 
-STABILITY_BORDER = 32
-"""Pixels at the edge of a crop where a rolled picture shows its other side."""
-
-
-class Objective(Protocol):
-    """What differs between the tasks: how a batch becomes losses, and how a net is judged."""
-
-    def losses(self, net: Callable[[Tensor], Tensor], photos: Tensor) -> dict[str, Tensor]:
-        """The weighted terms for (N, C, H, W) photographs in 0..1; their sum is minimised."""
-        ...
-
-    def validate(self, net: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Measures of the averaged weights, by name; empty where the data is not at hand."""
-        ...
-
-    def preview(self, net: Callable[[Tensor], Tensor], photos: Tensor) -> Tensor:
-        """(N, 3 or 1, H, W) pictures for a person to look at."""
-        ...
-
-
-class UpscaleObjective:
-    """Pixel loss against the photograph whose antialiased bicubic reduction is the input."""
-
-    def __init__(self, recipe: Recipe, root: Path) -> None:
-        self.recipe = recipe
-        self.root = root
-
-    def losses(self, net: Callable[[Tensor], Tensor], photos: Tensor) -> dict[str, Tensor]:
-        output = net(bicubic_downscale(photos, self.recipe.scale))
-        return {"pixel": self.recipe.pixel * losses.pixel_l1(output, photos)}
-
-    def validate(self, net: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        @torch.no_grad()
-        def upscale(luma: Image) -> Image:
-            output = net(torch.from_numpy(luma)[None, None].float() / 255.0)[0, 0]
-            return output.clamp(0.0, 1.0).mul(255.0).round().byte().numpy()
-
-        scale = self.recipe.scale
-        return {
-            f"{name}_psnr_y_db": float(np.mean(list(benchmark_psnr(upscale, folder, scale))))
-            for name in ("set5", "set14")
-            if (folder := self.root / "eval" / name / f"x{scale}").is_dir()
-        }
-
-    def preview(self, net: Callable[[Tensor], Tensor], photos: Tensor) -> Tensor:
-        low = bicubic_downscale(photos, self.recipe.scale)
-        plain = F.interpolate(low, scale_factor=self.recipe.scale, mode="bicubic").clamp(0, 1)
-        return torch.cat([plain, net(low).clamp(0, 1), photos], 3)
-
-
-class StyleObjective:
-    """Feature reconstruction + Gram style + total variation through the loss networks."""
-
-    def __init__(self, recipe: Recipe, root: Path) -> None:
-        self.recipe = recipe
-        layers = {*recipe.content, *recipe.style}
-        self.vgg_layers = sorted(layer for layer in layers if layer.startswith("relu"))
-        self.squeeze_layers = sorted(layers - set(self.vgg_layers))
-        dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-        self.vgg: VGG16 | None = None
-        self.squeezenet: SqueezeNet | None = None
-        if self.vgg_layers:
-            self.vgg = load_vgg16(root / recipe.vgg)
-            self.vgg.require(self.vgg_layers)
-            channels_last(self.vgg.convs.to(dtype))
-        if self.squeeze_layers:
-            self.squeezenet = load_squeezenet(root / recipe.squeezenet)
-            self.squeezenet.require(self.squeeze_layers)
-            channels_last(self.squeezenet.convs.to(dtype))
-        self.dtype = dtype
-        self.target = self._style_target(root / recipe.style_image)
-
-    def features(self, images: Tensor) -> dict[str, Tensor]:
-        """Activations of all layers that the recipe names, for RGB in 0..1."""
-        found: dict[str, Tensor] = {}
-        for extractor, layers in ((self.vgg, self.vgg_layers), (self.squeezenet, self.squeeze_layers)):
-            if extractor is not None:
-                y = extractor.prepare(images).to(self.dtype, memory_format=torch.channels_last)
-                found |= extractor.activations(y, layers)
-        return found
-
-    @torch.no_grad()
-    def _style_target(self, path: Path) -> dict[str, Tensor]:
-        painting = torch.from_numpy(read_image(path)).permute(2, 0, 1)[None].float() / 255.0
-        grams: dict[str, list[Tensor]] = {layer: [] for layer in self.recipe.style}
-        for short_side in self.recipe.style_sizes:
-            factor = short_side / min(painting.shape[2:])
-            size = [round(side * factor) for side in painting.shape[2:]]
-            resized = F.interpolate(painting, size, mode="bicubic", antialias=True).clamp(0, 1)
-            features = self.features(resized)
-            for layer, found in grams.items():
-                found.append(losses.gram_matrix(features[layer]))
-        return {layer: torch.stack(found).mean(0) for layer, found in grams.items()}
-
-    def losses(self, net: Callable[[Tensor], Tensor], photos: Tensor) -> dict[str, Tensor]:
-        output = net(photos).float()
-        with torch.no_grad():
-            content = self.features(photos)
-        features = self.features(output)
-        terms = {
-            "content": losses.feature_reconstruction(features, content, self.recipe.content),
-            "style": losses.gram_style(features, self.target, self.recipe.style),
-            "tv": self.recipe.total_variation * losses.total_variation(output),
-        }
-        if self.recipe.grid:
-            terms["grid"] = self.recipe.grid * losses.pixel_grid(output, GRID_PERIOD)
-        if self.recipe.stability:
-            rows, columns = (int(n) for n in torch.randint(0, GRID_PERIOD, (2,)))
-            noise = torch.randn_like(photos) * self.recipe.noise
-            moved = net(photos.roll((rows, columns), (2, 3)) + noise)
-            drift = losses.stability(moved, output, (rows, columns), border=STABILITY_BORDER)
-            terms["stability"] = self.recipe.stability * drift
-        return terms
-
-    def validate(self, net: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        del net  # how well a style is met is its training loss; there is no ground truth
-        return {}
-
-    def preview(self, net: Callable[[Tensor], Tensor], photos: Tensor) -> Tensor:
-        return torch.cat([photos, net(photos).clamp(0, 1)], 3)
+    time_budget: float | None = None
+    """Seconds over all sessions: the rate's cosine ends when the first of steps and time runs out."""
+    report_every: int = 50
+    save_every: int = 500
+    preview_every: int = 500
+    validate_every: int = 0
+    """Steps between validations; 0 leaves them to the end."""
+    workers: int = 0
+    """Processes that prepare batches ahead; 0 prepares them in this one."""
+    device: str = "auto"
+    compile: bool = False
+    """Pass the network through torch.compile, with CUDA graphs on a GPU."""
+    tensorboard: bool = False
+    weights: WeightPaths | None = None
+    init: Checkpoint | None = None
+    """Weights to begin with."""
 
 
 def fit(
@@ -170,80 +77,268 @@ def fit(
     *,
     root: Path,
     folder: Path,
-    time_budget: float | None = None,
-    report_every: int = 50,
-    save_every: int = 500,
+    options: Options | None = None,
     report: Callable[[Progress], None] | None = None,
 ) -> Checkpoint:
-    """Train `recipe` on the photographs below `root`, or go on where `folder`'s checkpoint stopped.
+    """Train `recipe` on the pictures below `root`, or go on where `folder`'s checkpoint stopped.
 
-    Writes `checkpoint.pt`, `log.jsonl` and `preview.png` into `folder`. With `time_budget` (seconds,
-    over all sessions) the learning rate's cosine ends when the first of steps and time runs out.
-    Raises FileNotFoundError for missing data, ValueError when `folder` belongs to another recipe.
+    Writes `checkpoint.pt`, `log.jsonl` and `preview.png` into `folder`. Under `torchrun`, each process
+    takes `recipe.batch` pictures of a batch as many times larger, and the first one writes. Raises
+    FileNotFoundError for missing data, ValueError when `folder` belongs to another recipe, and
+    TrainingError when a loss is no longer finite or memory runs out.
     """
-    torch.manual_seed(recipe.seed)
-    net = build_net(recipe.net["kind"], {k: v for k, v in recipe.net.items() if k != "kind"})
-    channels_last(net)
-    average = AveragedModel(net, avg_fn=moving_average(recipe.average), use_buffers=True)
-    optimizer = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate)
-    objective = build_objective(recipe, root)
-    photos = read_photos(recipe, root)
-    step, before = 0, 0.0
+    options = options or Options()
+    with processes(options.device) as (device, rank, world):
+        run = _Run(recipe, root, folder, options, device, rank, world)
+        try:
+            return run.train(report)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise TrainingError(_out_of_memory(recipe, run.step)) from error
+        except RuntimeError as error:
+            if "not enough memory" in str(error) or "can't allocate memory" in str(error):
+                raise TrainingError(_out_of_memory(recipe, run.step)) from error
+            raise
 
-    path = folder / "checkpoint.pt"
-    if path.exists():
-        saved = Checkpoint.load(path)
-        if saved.recipe != recipe.to_mapping():
-            raise ValueError(f"{path} was trained with another recipe: choose another folder")
-        net.load_state_dict(saved.net)
-        average.load_state_dict(saved.average)
-        optimizer.load_state_dict(saved.optimizer)
-        step, before = saved.step, saved.elapsed
 
-    def checkpoint() -> Checkpoint:
+class _Run:
+    """One training run: what it is made of, and its steps."""
+
+    def __init__(
+        self, recipe: Recipe, root: Path, folder: Path, options: Options,
+        device: torch.device, rank: int, world: int,
+    ) -> None:  # fmt: skip
+        self.options, self.device, self.rank, self.world = options, device, rank, world
+        self.path = folder / "checkpoint.pt"
+        self.log = folder / "log.jsonl"
+        self.recipe = recipe = resolve(recipe, root, options.weights)
+        torch.manual_seed(recipe.seed)
+        net = build_net(recipe.net["kind"], {k: v for k, v in recipe.net.items() if k != "kind"})
+        if world > 1 and device.type == "cuda":
+            net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        channels_last(net)
+        self.net = net.to(device)
+        self.average = AveragedModel(net, avg_fn=moving_average(recipe.average), use_buffers=True)
+        self.optimizer = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate)
+        self.objective: Objective = build_objective(recipe, root, options.weights, device)
+        self.samples = read_samples(recipe, root)
+        self.step, self.before = 0, 0.0
+        self.sums: dict[str, float] = {}
+        self.started_from = ""
+        self._begin()
+        # The step that runs may be wrapped; the weights are those of `self.net` all the same.
+        self.runner: nn.Module = self.net
+        if world > 1:
+            self.runner = DistributedDataParallel(self.net, broadcast_buffers=False)
+        if options.compile:
+            mode = "max-autotune" if device.type == "cuda" else "default"
+            self.runner = cast(nn.Module, torch.compile(self.runner, mode=mode))
+
+    def _begin(self) -> None:
+        """Load the folder's checkpoint, or the weights to begin with."""
+        if self.path.exists():
+            saved = Checkpoint.load(self.path)
+            origin = str(self.path)
+            if Recipe.from_mapping(saved.recipe, origin=origin).to_mapping() != self.recipe.to_mapping():
+                raise ValueError(f"{origin} was trained with another recipe: choose another folder")
+            self.net.load_state_dict(saved.net)
+            self.average.load_state_dict(saved.average)
+            self.optimizer.load_state_dict(saved.optimizer)
+            self.step, self.before, self.sums = saved.step, saved.elapsed, dict(saved.sums)
+            self.started_from = saved.started_from
+        elif self.options.init is not None:
+            given = self.options.init
+            try:
+                self.net.load_state_dict(averaged_net(given).state_dict())
+                self.average.module.load_state_dict(self.net.state_dict())
+            except RuntimeError as error:
+                name = given.recipe.get("name")
+                raise ValueError(
+                    f"the checkpoint of {name} holds another network than {self.recipe.name} asks for"
+                ) from error
+            self.started_from = f"{given.recipe.get('name')} after {given.step:,} steps"
+        if self.rank == 0:
+            cut_log(self.log, self.step)
+
+    def train(self, report: Callable[[Progress], None] | None) -> Checkpoint:
+        recipe, options = self.recipe, self.options
+        size, first = recipe.batch, recipe.batch * self.rank
+        batches = stream(
+            self.samples, range(self.step, recipe.steps), size, first=first, workers=options.workers
+        )
+        board = self._board()
+        floor = self._floor(first)
+        start = time.monotonic()
+        begun = self.step
+        done = 0.0
+        names: list[str] = []
+        pending: list[Tensor] = []
+        try:
+            for sample in batches:
+                elapsed = self.before + time.monotonic() - start
+                budget = options.time_budget
+                done = max(self.step / recipe.steps, elapsed / budget if budget else 0.0)
+                rate = learning_rate(recipe, self.step, min(done, 1.0))
+                terms = self._step(to_device(sample, self.device), rate, min(done, 1.0))
+                if list(terms) != names and pending:
+                    self._settle(names, pending)
+                names = list(terms)
+                pending.append(torch.stack([*terms.values()]))
+                self.step += 1
+                last = self.step == recipe.steps or done >= 1.0
+                reports = self.step % options.report_every == 0
+                saves = last or self.step % options.save_every == 0
+                # On a GPU the host must not wait for every step; on a CPU nothing is lost by looking.
+                if reports or saves or self.device.type == "cpu":
+                    self._settle(names, pending)
+                elapsed = self.before + time.monotonic() - start
+                if reports:
+                    per_second = (self.step - begun) * size * self.world / (time.monotonic() - start)
+                    left = elapsed * (1.0 - done) / max(done, 1e-9)
+                    mean = {name: value / options.report_every for name, value in self.sums.items()}
+                    self.sums = {}
+                    progress = Progress(
+                        self.step, recipe.steps, mean, rate, elapsed, left, per_second, floor
+                    )
+                    self._report(progress, report, board)
+                if options.validate_every and self.step % options.validate_every == 0:
+                    self._validate(board)
+                if saves and self.rank == 0:
+                    self.checkpoint(elapsed).save(self.path)
+                if self.rank == 0 and (last or self.step % options.preview_every == 0):
+                    self._preview(board)
+                if last:
+                    break
+        except KeyboardInterrupt:
+            if self.rank == 0:
+                self._settle(names, pending)
+                self.checkpoint(self.before + time.monotonic() - start).save(self.path)
+            raise
+        if board is not None:
+            board.close()
+        return self.checkpoint(self.before + time.monotonic() - start)
+
+    def _step(self, sample: Sample, rate: float, done: float) -> dict[str, Tensor]:
+        """One step of the optimiser; the weighted terms, without gradients."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        set_mode(self.net, training=True, frozen_norm=done >= self.recipe.freeze_norm)
+        torch.manual_seed((self.recipe.seed * 1_000_003 + self.step) * self.world + self.rank)
+        with autocast(self.recipe, self.device):
+            terms = self.objective.losses(self.runner, sample, done)
+        total = torch.stack(list(terms.values())).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
+        self.optimizer.step()
+        self.average.update_parameters(self.net)
+        return {**{name: term.detach() for name, term in terms.items()}, "gradient": norm.detach()}
+
+    def _settle(self, names: list[str], pending: list[Tensor]) -> None:
+        """Add the waiting terms to the sums. Raises TrainingError at the first that is not finite."""
+        if not pending:
+            return
+        values = torch.stack(pending).double().cpu()
+        first = self.step - len(pending)
+        pending.clear()
+        for row, line in enumerate(values.tolist()):
+            bad = [name for name, value in zip(names, line, strict=True) if not math.isfinite(value)]
+            if bad:
+                kept = f"the last good checkpoint is {self.path}" if self.path.exists() else "none was saved"
+                raise TrainingError(
+                    f"{' and '.join(bad)} is no longer finite at step {first + row + 1}; {kept}. Lower "
+                    "learning_rate or that term's weight, or take precision = \"fp32\""
+                )
+            for name, value in zip(names, line, strict=True):
+                self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def checkpoint(self, elapsed: float) -> Checkpoint:
+        """The run as it stands."""
         return Checkpoint(
-            recipe.to_mapping(), step, before + time.monotonic() - start,
-            net.state_dict(), average.state_dict(), optimizer.state_dict(),
+            self.recipe.to_mapping(), self.step, elapsed, self.net.state_dict(),
+            self.average.state_dict(), self.optimizer.state_dict(), dict(self.sums),
+            machine_words(self.device, self.world), self.started_from,
         )  # fmt: skip
 
-    start = time.monotonic()
-    done = 0.0
-    sums: dict[str, float] = {}
-    while done < 1.0 and step < recipe.steps:
-        elapsed = before + time.monotonic() - start
-        done = max(step / recipe.steps, elapsed / time_budget if time_budget else 0.0)
-        rate = learning_rate(recipe, step, min(done, 1.0))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        set_mode(net, training=True, frozen_norm=done >= recipe.freeze_norm)
-        torch.manual_seed(recipe.seed * 1_000_003 + step)
-        batch = photos.batch(step, recipe.batch).to(memory_format=torch.channels_last)
-        with autocast(recipe):
-            terms = objective.losses(net, batch)
-        total = torch.stack(list(terms.values())).sum()
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
-        optimizer.step()
-        average.update_parameters(net)
-        step += 1
-        for name, term in terms.items():
-            sums[name] = sums.get(name, 0.0) + term.item() / report_every
-        if step % report_every == 0:
-            elapsed = before + time.monotonic() - start
-            left = elapsed * (1.0 - done) / max(done, 1e-9)
-            progress = Progress(step, recipe.steps, sums, rate, elapsed, left)
-            append_log(folder / "log.jsonl", progress)
-            if report is not None:
-                report(progress)
-            sums = {}
-        if step % save_every == 0:
-            checkpoint().save(path)
-            write_preview(folder / "preview.png", objective, average, photos)
-    final = checkpoint()
-    final.save(path)
-    write_preview(folder / "preview.png", objective, average, photos)
-    return final
+    def _floor(self, first: int) -> float:
+        """Images a second of the loss network's forward and backward alone, median of three."""
+        sample = to_device(self.samples.batch(0, self.recipe.batch, first), self.device)
+        times: list[float] = []
+        for _ in range(4):
+            start = time.monotonic()
+            with autocast(self.recipe, self.device):
+                if not self.objective.floor(sample):
+                    return 0.0
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.monotonic() - start)
+        # The first one allocates.
+        return self.recipe.batch * self.world / float(np.median(times[1:]))
+
+    def _report(
+        self, progress: Progress, report: Callable[[Progress], None] | None, board: Any
+    ) -> None:
+        if self.rank != 0:
+            return
+        append_log(self.log, progress)
+        if board is not None:
+            for name, value in progress.loss.items():
+                board.add_scalar(f"loss/{name}", value, progress.step)
+            board.add_scalar("rate", progress.learning_rate, progress.step)
+            board.add_scalar("images_per_second", progress.images_per_second, progress.step)
+        if report is not None:
+            report(progress)
+
+    def _validate(self, board: Any) -> None:
+        if self.rank != 0:
+            return
+        self.average.eval()
+        found = self.objective.validate(self.average)
+        with self.log.open("a") as log:
+            log.write(json.dumps({"step": self.step, "validation": found}) + "\n")
+        if board is not None:
+            for name, value in found.items():
+                board.add_scalar(f"validation/{name}", value, self.step)
+
+    @torch.no_grad()
+    def _preview(self, board: Any) -> None:
+        """Four fixed crops before and after, one below the other."""
+        self.average.eval()
+        # A batch far beyond any training: it is never trained on, and stays the same through a run.
+        sample = to_device(self.samples.batch(10**9, 4), self.device)
+        pictures = self.objective.preview(self.average, sample).float().cpu()
+        column = torch.cat(list(pictures), 1).permute(1, 2, 0).mul(255).round().byte().numpy()
+        cv2.imwrite(str(self.path.with_name("preview.png")), np.ascontiguousarray(column[:, :, ::-1]))
+        if board is not None:
+            board.add_image("preview", column, self.step, dataformats="HWC")
+
+    def _board(self) -> Any:
+        if not self.options.tensorboard or self.rank != 0:
+            return None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ModuleNotFoundError as error:
+            raise ValueError("--tensorboard needs the package tensorboard: pip install it") from error
+        writer: Any = SummaryWriter
+        return writer(str(self.path.parent / "tensorboard"), purge_step=self.step)
+
+
+@contextmanager
+def processes(device: str) -> Iterator[tuple[torch.device, int, int]]:
+    """The device of this process, its rank and how many there are; joins `torchrun`'s group."""
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(found if device == "auto" else device)
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if world == 1:
+        yield chosen, 0, 1
+        return
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield chosen, rank, world
+    finally:
+        dist.destroy_process_group()
 
 
 def averaged_net(checkpoint: Checkpoint) -> nn.Module:
@@ -260,16 +355,30 @@ def channels_last(module: nn.Module) -> None:
     cast(Any, module).to(memory_format=torch.channels_last)
 
 
-def build_objective(recipe: Recipe, root: Path) -> Objective:
-    """The objective of the recipe's task."""
-    return UpscaleObjective(recipe, root) if recipe.task == "upscale" else StyleObjective(recipe, root)
-
-
-def read_photos(recipe: Recipe, root: Path) -> PhotoCrops:
-    """The recipe's photographs, decoded."""
+def read_samples(recipe: Recipe, root: Path) -> Samples:
+    """The recipe's photographs and videos, decoded."""
     kind = PhotoCrops if recipe.task == "upscale" else UprightCrops
     folders = [root / folder for folder in recipe.photos]
-    return kind(folders, crop=recipe.crop, seed=recipe.seed, luma=recipe.task == "upscale")
+    photos = kind(folders, crop=recipe.crop, seed=recipe.seed, luma=recipe.planes == 1)
+    videos = [root / folder for folder in recipe.videos]
+    pairs = FramePairs(videos, crop=recipe.crop, seed=recipe.seed) if videos else None
+    scale = recipe.scale if recipe.task == "upscale" else 1
+    return Samples(photos, videos=pairs, scale=scale, degradation=recipe.degradation)
+
+
+def to_device(sample: Sample, device: torch.device) -> Sample:
+    """The batch on the device, channels last."""
+
+    def moved(tensor: Tensor | None) -> Tensor | None:
+        if tensor is None:
+            return None
+        if tensor.ndim == 4:
+            return tensor.to(device, memory_format=torch.channels_last)
+        return tensor.to(device)
+
+    photos = moved(sample.photos)
+    assert photos is not None
+    return Sample(photos, moved(sample.low), moved(sample.frames))
 
 
 def learning_rate(recipe: Recipe, step: int, done: float) -> float:
@@ -298,14 +407,14 @@ def set_mode(net: nn.Module, *, training: bool, frozen_norm: bool) -> None:
     net.train(training)
     if frozen_norm:
         for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
                 module.eval()
 
 
-def autocast(recipe: Recipe) -> AbstractContextManager[Any]:
+def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
     """BF16 autocast where the recipe asks for it."""
     if recipe.precision == "bf16":
-        return torch.autocast("cpu", dtype=torch.bfloat16)
+        return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 
 
@@ -317,12 +426,36 @@ def append_log(path: Path, progress: Progress) -> None:
         log.write(json.dumps({**line, **progress.loss}) + "\n")
 
 
-@torch.no_grad()
-def write_preview(path: Path, objective: Objective, net: nn.Module, photos: PhotoCrops) -> None:
-    """Four fixed crops before and after, one below the other."""
-    net.eval()
-    # Batch -1 is never trained on as such, and stays the same through a run.
-    pictures = objective.preview(net, photos.batch(10**9, 4)).float()
-    column = torch.cat(list(pictures), 1).permute(1, 2, 0).mul(255).round().byte().numpy()
-    cv2.imwrite(str(path), np.ascontiguousarray(column[:, :, ::-1]))
-    net.train()
+def cut_log(path: Path, step: int) -> None:
+    """Drop the lines after `step`, which a killed run wrote beyond its last checkpoint."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return
+    lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(f"{line}\n" for line in lines))
+    partial.replace(path)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        # A line that the kill cut off.
+        return math.inf
+
+
+def machine_words(device: torch.device, world: int) -> str:
+    """What the run is carried out on, for the model's card."""
+    if device.type == "cuda":
+        return f"{world} {torch.cuda.get_device_name(device)}"
+    cores = torch.get_num_threads() * world
+    return f"{cores} {platform.machine()} CPU core{'s' if cores > 1 else ''}"
+
+
+def _out_of_memory(recipe: Recipe, step: int) -> str:
+    smaller = replace(recipe, batch=max(1, recipe.batch // 2))
+    return (
+        f"out of memory at step {step + 1}: lower batch ({recipe.batch}, try --set "
+        f"batch={smaller.batch}) or crop ({recipe.crop}); what was saved before is kept"
+    )

@@ -1,11 +1,12 @@
-"""The losses of Johnson et al. 2016, "Perceptual Losses for Real-Time Style Transfer".
+"""The losses of Johnson et al. 2016, "Perceptual Losses for Real-Time Style Transfer", and pixel losses.
 
-All take float tensors (N, C, H, W) and return a float32 scalar.
+All take float tensors (N, C, H, W), pictures in 0..1, and return a float32 scalar without unit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -17,6 +18,35 @@ def pixel_l1(output: Tensor, target: Tensor) -> Tensor:
 def pixel_l2(output: Tensor, target: Tensor) -> Tensor:
     """Squared Euclidean distance divided by C*H*W, mean over the batch (Johnson, section 3.2)."""
     return (output.float() - target.float()).square().mean()
+
+
+def charbonnier(output: Tensor, target: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """Mean of sqrt(difference^2 + epsilon^2): L1, smooth at zero (Lai et al. 2017, "LapSRN").
+
+    `epsilon` is in the tensors' own unit.
+    """
+    difference = output.float() - target.float()
+    return (difference.square() + epsilon**2).sqrt().mean()
+
+
+PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": pixel_l1,
+    "l2": pixel_l2,
+    "charbonnier": charbonnier,
+}
+
+
+def sobel_edge(output: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of the Sobel gradients, both directions, borders left out.
+
+    The kernels are Sobel and Feldman's (1968) divided by 8, so that a ramp's gradient is its slope per
+    pixel.
+    """
+    kernel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=output.device) / 8
+    kernels = torch.stack([kernel, kernel.T])[:, None]
+    difference = (output.float() - target.float()).flatten(0, 1)[:, None]
+    # The filter is linear: the gradient of the difference is the difference of the gradients.
+    return F.conv2d(difference, kernels).abs().mean()
 
 
 def feature_reconstruction(
@@ -83,13 +113,18 @@ def pixel_grid(image: Tensor, period: int) -> Tensor:
     return (phases - phases.mean((2, 3), keepdim=True)).square().mean()
 
 
-def stability(shifted_output: Tensor, output: Tensor, shift: tuple[int, int], border: int) -> Tensor:
-    """Mean squared difference between f(shift(x) + noise) and shift(f(x)), `border` pixels left out.
+def match_histogram(image: Tensor, reference: Tensor) -> Tensor:
+    """`image` with the distribution of `reference`'s values, per picture and channel.
 
-    `shift` is (rows, columns), by which the input was rolled. A network that passes through strides is
-    bound to the pixel lattice only by its artefacts: what moves with the lattice and not with the
-    picture is penalised, and so is what follows noise. Both flicker in a video.
+    The paper's step after super-resolution ("we post-process the output by histogram matching with the
+    low-resolution input", section 4.2): the k-th smallest value of n becomes the (k + 0.5)/n quantile of
+    the reference. (N, C, H, W) and (N, C, h, w) in the same unit, of any sizes -> (N, C, H, W).
     """
-    moved = output.roll(shift, (2, 3))
-    difference = shifted_output.float() - moved.float()
-    return difference[:, :, border:-border, border:-border].square().mean()
+    flat, values = image.float().flatten(2), reference.float().flatten(2).sort(2).values
+    ranks = flat.argsort(2).argsort(2)
+    last = values.shape[2] - 1
+    place = ((ranks.double() + 0.5) / flat.shape[2] * values.shape[2] - 0.5).clamp(0, last)
+    low = place.floor().long()
+    part = (place - low).float()
+    nearest, following = (values.gather(2, index) for index in (low, (low + 1).clamp_max(last)))
+    return nearest.lerp(following, part).view_as(image)

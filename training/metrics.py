@@ -1,8 +1,9 @@
-"""Measures of an upscaler's fidelity and of a network's grid artefacts, in float64 NumPy."""
+"""Measures of fidelity, of grid artefacts, and of a clip's stability, in float64 NumPy."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -33,20 +34,67 @@ def psnr(image: npt.NDArray[np.generic], reference: npt.NDArray[np.generic], *, 
     return float("inf") if error == 0 else 10.0 * float(np.log10(255.0**2 / error))
 
 
-def benchmark_psnr(upscale: Callable[[Image], Image], folder: Path, scale: int) -> Iterator[float]:
-    """Y-PSNR in dB of each standard pair `lr/NNN.png`, `hr/NNN.png` of a folder, in order.
+def ssim(image: npt.NDArray[np.generic], reference: npt.NDArray[np.generic], *, border: int) -> float:
+    """Structural similarity of Wang et al. 2004 for a peak of 255, as the field reports it for luma.
 
-    `upscale` takes luma (H, W) uint8, BT.601 limited range, and gives (scale * H, scale * W). The
-    reference is MATLAB luma of the high-resolution picture, with `scale` pixels of border cropped.
+    Gaussian window of 11x11 and sigma 1.5, K1 = 0.01, K2 = 0.03, mean over the windows that lie inside,
+    after `border` pixels are cropped from every side. (H, W) each. Raises ValueError when the shapes
+    differ or are smaller than a window.
+    """
+    if image.shape != reference.shape:
+        raise ValueError(f"shapes differ: {image.shape} and {reference.shape}")
+    crop = (slice(border, -border or None),) * 2
+    x, y = (np.ascontiguousarray(a[crop], np.float64) for a in (image, reference))
+    if min(x.shape) < 11:
+        raise ValueError(f"SSIM needs 11 pixels inside the border, not {x.shape}")
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+
+    def mean(a: Array) -> Array:
+        blurred = cv2.GaussianBlur(a, (11, 11), 1.5, borderType=cv2.BORDER_REFLECT_101)
+        return np.asarray(blurred, np.float64)[5:-5, 5:-5]
+
+    mean_x, mean_y = mean(x), mean(y)
+    var_x, var_y = mean(x * x) - mean_x**2, mean(y * y) - mean_y**2
+    covariance = mean(x * y) - mean_x * mean_y
+    numerator = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return float(np.mean(numerator / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))))
+
+
+def benchmark_pairs(
+    upscale: Callable[[Image], Image], folder: Path, *, luma: bool
+) -> Iterator[tuple[Array, Array]]:
+    """Luma of the upscaled picture and of the truth, for each standard pair of a folder, in order.
+
+    The pairs are `lr/NNN.png`, `hr/NNN.png`. `upscale` takes BT.601 limited-range luma (H, W) uint8 where
+    `luma`, else RGB (H, W, 3) uint8, and gives the same, larger. The truth is MATLAB luma, unrounded.
     Raises FileNotFoundError when the folder holds no pairs.
     """
     paths = sorted((folder / "lr").glob("*.png"))
     if not paths:
         raise FileNotFoundError(f"{folder} holds no lr/*.png")
     for path in paths:
-        output = upscale(limited_luma(read_image(path))[:, :, 0])
+        low = read_image(path)
+        output = upscale(limited_luma(low)[:, :, 0] if luma else low)
+        pixels = output.astype(np.float64) if luma else matlab_luma(output)
         truth = matlab_luma(read_image(folder / "hr" / path.name))
-        yield psnr(output, truth[: output.shape[0], : output.shape[1]], border=scale)
+        height, width = (min(a, b) for a, b in zip(pixels.shape, truth.shape, strict=True))
+        yield pixels[:height, :width], truth[:height, :width]
+
+
+def benchmark_psnr(
+    upscale: Callable[[Image], Image], folder: Path, scale: int, *, luma: bool = True
+) -> Iterator[float]:
+    """Y-PSNR in dB of each of `benchmark_pairs`, with `scale` pixels of border cropped."""
+    for output, truth in benchmark_pairs(upscale, folder, luma=luma):
+        yield psnr(output, truth, border=scale)
+
+
+def benchmark_ssim(
+    upscale: Callable[[Image], Image], folder: Path, scale: int, *, luma: bool = True
+) -> Iterator[float]:
+    """SSIM on Y of each of `benchmark_pairs`, with `scale` pixels of border cropped."""
+    for output, truth in benchmark_pairs(upscale, folder, luma=luma):
+        yield ssim(output, truth, border=scale)
 
 
 def grid_energy(image: npt.NDArray[np.generic], period: int) -> float:
@@ -78,3 +126,104 @@ def _patch(spectrum: Array, centre: tuple[int, int], radius: int) -> Array:
     rows = np.arange(centre[0] - radius, centre[0] + radius + 1) % spectrum.shape[0]
     columns = np.arange(centre[1] - radius, centre[1] + radius + 1) % spectrum.shape[1]
     return spectrum[np.ix_(rows, columns)]
+
+
+def gradient_energy(frame: npt.NDArray[np.generic]) -> float:
+    """Mean squared difference of neighbours, vertical plus horizontal: what a blur takes away.
+
+    (H, W) or (H, W, C), in the frame's own unit, squared.
+    """
+    pixels = frame.astype(np.float64)
+    return float(np.square(np.diff(pixels, axis=0)).mean() + np.square(np.diff(pixels, axis=1)).mean())
+
+
+Flow = npt.NDArray[np.float32]
+"""(H, W, 2) in pixels, (x, y): the sample of this frame is found at its place plus flow in the next."""
+
+
+def warp_error(frames: Sequence[Image], flows: Sequence[tuple[Flow, Flow]]) -> float:
+    """E_warp of Lai et al. 2018 ("Learning Blind Video Temporal Consistency"), pictures scaled to 0..1.
+
+    Frame t + 1 is warped to t; `sum(M * difference^2) / sum(M)`, mean over channels and pairs of frames.
+    `flows[t]` is the flow from t to t + 1 and back. M is 0 where `occluded` says so. Raises ValueError
+    unless there is one pair of flows for each pair of frames.
+    """
+    if len(frames) < 2 or len(flows) != len(frames) - 1:
+        raise ValueError(f"{len(frames)} frames need {len(frames) - 1} pairs of flows, not {len(flows)}")
+    errors: list[float] = []
+    for before, after, (forward, backward) in zip(frames, frames[1:], flows, strict=False):
+        a, b = (f.astype(np.float32) / 255.0 for f in (before, after))
+        mask = ~occluded(forward, backward)
+        squared = np.square(a - warp_frame(b, forward)).astype(np.float64)
+        squared = squared.mean(2) if squared.ndim == 3 else squared
+        errors.append(float((squared * mask).sum() / max(float(mask.sum()), 1.0)))
+    return float(np.mean(errors))
+
+
+def warp_frame(frame: npt.NDArray[np.float32], flow: Flow) -> npt.NDArray[np.float32]:
+    """`frame` sampled bilinearly at each pixel plus `flow`; edges are repeated."""
+    rows, columns = np.indices(flow.shape[:2], np.float32)
+    place = (columns + flow[:, :, 0], rows + flow[:, :, 1])
+    warped = cv2.remap(frame, *place, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(warped, np.float32)
+
+
+def occluded(forward: Flow, backward: Flow) -> npt.NDArray[np.bool_]:
+    """(H, W): where the next frame does not show the same thing (Sundaram et al. 2010, as in Ruder).
+
+    With w the flow, w_b the flow back at its end: |w + w_b|^2 > 0.01 (|w|^2 + |w_b|^2) + 0.5, or at a
+    motion boundary, |grad w|^2 > 0.01 |w|^2 + 0.002; and whatever leads out of the frame.
+    """
+    back = warp_frame(backward, forward).reshape(backward.shape)
+    length = np.square(forward).sum(2) + np.square(back).sum(2)
+    hidden = np.square(forward + back).sum(2) > 0.01 * length + 0.5
+    gradients = [np.square(np.gradient(forward[:, :, k], axis=axis)) for k in (0, 1) for axis in (0, 1)]
+    boundary = sum(gradients) > 0.01 * np.square(forward).sum(2) + 0.002
+    height, width = forward.shape[:2]
+    rows, columns = np.indices((height, width), np.float32)
+    x, y = columns + forward[:, :, 0], rows + forward[:, :, 1]
+    outside = (x < 0) | (x > width - 1) | (y < 0) | (y > height - 1)
+    return hidden | boundary | outside
+
+
+def dis_flows(frames: Sequence[Image]) -> list[tuple[Flow, Flow]]:
+    """OpenCV's DIS flow between successive (H, W, 3) RGB frames, there and back."""
+    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    gray = [np.asarray(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY), np.uint8) for f in frames]
+    none = np.zeros((*gray[0].shape, 2), np.float32)
+    return [
+        (
+            np.array(estimator.calc(a, b, none.copy()), np.float32),
+            np.array(estimator.calc(b, a, none.copy()), np.float32),
+        )
+        for a, b in zip(gray, gray[1:], strict=False)
+    ]
+
+
+def flicker(frames: Sequence[Image]) -> float:
+    """Mean squared change from frame to frame, pictures scaled to 0..1: of a static scene, all of it."""
+    changes = [np.square((a.astype(np.float64) - b) / 255.0).mean() for a, b in zip(frames, frames[1:], strict=False)]
+    return float(np.mean(changes))
+
+
+def pan(
+    image: Image, *, count: int, velocity: tuple[float, float], size: tuple[int, int]
+) -> tuple[list[Image], list[tuple[Flow, Flow]]]:
+    """A synthetic pan over a still, with its true flow: frames (height, width, 3) uint8, and flows.
+
+    The window moves by `velocity` (x, y) pixels a frame; samples between pixels are bicubic. Raises
+    ValueError when the still is too small for the way.
+    """
+    height, width = size
+    way = [abs(v) * (count - 1) for v in velocity]
+    if image.shape[1] < width + way[0] + 2 or image.shape[0] < height + way[1] + 2:
+        raise ValueError(f"a still of {image.shape[:2]} is too small for a pan of {size} by {way}")
+    start = [1.0 + (w if v < 0 else 0.0) for v, w in zip(velocity, way, strict=True)]
+    frames: list[Image] = []
+    for number in range(count):
+        x, y = (s + v * number for s, v in zip(start, velocity, strict=True))
+        matrix = np.array([[1.0, 0.0, x], [0.0, 1.0, y]])
+        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        frames.append(np.asarray(cv2.warpAffine(image, matrix, (width, height), flags=flags), np.uint8))
+    flow = np.broadcast_to(np.array(velocity, np.float32), (height, width, 2))
+    return frames, [(-flow, np.array(flow))] * (count - 1)

@@ -18,7 +18,7 @@ def _no_weights() -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that decides the result of a training run, apart from the photographs themselves."""
+    """Everything that decides the result of a training run, apart from the pictures themselves."""
 
     name: str
     """The model's name, also the file's: `upscale-2x`."""
@@ -28,12 +28,14 @@ class Recipe:
     net: dict[str, Any]
     """`kind`, and the options of that network."""
     photos: tuple[str, ...]
-    """Folders of photographs, relative to the data root."""
+    """Folders of photographs, relative to the data root or absolute."""
     steps: int
     batch: int
     crop: int
     """Side of the training crops, in pixels of the target."""
     learning_rate: float
+    videos: tuple[str, ...] = ()
+    """Folders of videos for the losses over two frames."""
     warmup: int = 200
     """Steps of linear warm-up before the cosine."""
     clip: float = 1.0
@@ -45,24 +47,50 @@ class Recipe:
     precision: Literal["bf16", "fp32"] = "bf16"
     seed: int = 1
     scale: int = 1
-    style_image: str = ""
-    """The painting, relative to the data root."""
-    style_sizes: tuple[int, ...] = (512,)
-    """Short sides at which the painting is seen; their Gram matrices are averaged."""
-    vgg: str = "weights/vgg16_relu3_3.npz"
-    squeezenet: str = "weights/squeezenet1_1_fire9.npz"
+    colour: Literal["luma", "rgb"] = "rgb"
+    """What an upscaler eats and gives."""
+    degradation: Literal["bicubic", "gaussian", "video"] = "bicubic"
+    """How an upscaler's input is made from the photograph."""
     pixel: float = 0.0
+    pixel_norm: Literal["l1", "l2", "charbonnier"] = "l1"
+    edge: float = 0.0
+    """Weight of the difference of Sobel gradients."""
+    style_images: tuple[str, ...] = ()
+    """The paintings, relative to the data root or absolute; the style is the mean of theirs."""
+    style_blend: tuple[float, ...] = ()
+    """Weights of the paintings in that mean; equal where it is empty."""
+    style_sizes: tuple[int, ...] = (512,)
+    """Short sides at which a painting is seen; their Gram matrices are averaged."""
+    style_crop: tuple[float, ...] = ()
+    """Left, top, right, bottom of the part of the paintings that counts, each of 0..1."""
+    loss_network: Literal["vgg16", "vgg19"] = "vgg16"
+    """The network behind `relu*`."""
+    vgg: str = "weights/vgg16_relu3_3.npz"
+    """Weights to take where torch's hub cache has no torchvision file."""
+    squeezenet: str = "weights/squeezenet1_1_fire9.npz"
+    content: dict[str, float] = field(default_factory=_no_weights)
+    """Layer -> weight of the feature-reconstruction loss; `relu*` is VGG, the others SqueezeNet."""
+    style: dict[str, float] = field(default_factory=_no_weights)
+    """Layer -> weight of the Gram loss."""
+    content_full: dict[str, float] = field(default_factory=_no_weights)
+    """Instead of `content` where the VGG weights hold all these layers."""
+    style_full: dict[str, float] = field(default_factory=_no_weights)
+    """Instead of `style` where the VGG weights hold all these layers."""
     total_variation: float = 0.0
     stability: float = 0.0
     """Weight of what noise and a shift of the input by a few pixels change in the output."""
-    grid: float = 0.0
-    """Weight of the dependence on the place in the stride's pixel grid."""
     noise: float = 0.02
     """Deviation of that noise, of 0..1."""
-    content: dict[str, float] = field(default_factory=_no_weights)
-    """Layer -> weight of the feature-reconstruction loss; `relu*` is VGG-16, `fire*` SqueezeNet."""
-    style: dict[str, float] = field(default_factory=_no_weights)
-    """Layer -> weight of the Gram loss."""
+    flow: float = 0.0
+    """Weight of the difference along the true flow of a synthetic pan and zoom."""
+    frame_difference: float = 0.0
+    """Weight of the change between two frames of a video beyond the input's own, in pixels."""
+    feature_difference: dict[str, float] = field(default_factory=_no_weights)
+    """Layer -> weight of the same in the loss network's features."""
+    stable_from: float = 0.0
+    """Part of the training after which the temporal terms count: a style is learned on stills first."""
+    grid: float = 0.0
+    """Weight of the dependence on the place in the stride's pixel grid."""
     licence: str = "Apache-2.0"
     attribution: str = ""
 
@@ -73,10 +101,7 @@ class Recipe:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"{origin}: unknown key {', '.join(unknown)}")
-        checked: dict[str, Any] = {
-            key: tuple(cast("list[Any]", value)) if isinstance(value, list) else value
-            for key, value in values.items()
-        }
+        checked = {key: _typed(key, value, origin) for key, value in values.items()}
         try:
             recipe = cls(**checked)
         except TypeError as error:
@@ -86,20 +111,71 @@ class Recipe:
 
     def check(self, origin: str) -> None:
         """Raises ValueError when the values contradict each other."""
-        if self.task not in ("upscale", "style"):
-            raise ValueError(f"{origin}: task is {self.task!r}, not upscale or style")
+        for key, choices in _CHOICES.items():
+            if getattr(self, key) not in choices:
+                raise ValueError(f"{origin}: {key} is {getattr(self, key)!r}, not {', '.join(choices)}")
         if "kind" not in self.net:
             raise ValueError(f"{origin}: net has no kind")
         if min(self.steps, self.batch, self.crop) < 1:
             raise ValueError(f"{origin}: steps, batch and crop must be positive")
-        if self.task == "style" and not (self.style_image and self.style):
-            raise ValueError(f"{origin}: a style recipe needs style_image and style layers")
-        if self.task == "upscale" and self.scale < 2:
-            raise ValueError(f"{origin}: an upscaling recipe needs scale >= 2")
+        if self.task == "style" and not (self.style_images and self.style):
+            raise ValueError(f"{origin}: a style recipe needs style_images and style layers")
+        if self.task == "upscale":
+            if self.scale < 2 or self.crop % self.scale:
+                raise ValueError(f"{origin}: an upscaler needs scale >= 2 and a crop that it divides")
+            if not (self.pixel or self.content):
+                raise ValueError(f"{origin}: an upscaling recipe needs a pixel or a content loss")
+        if self.style_blend and (
+            len(self.style_blend) != len(self.style_images) or min(self.style_blend) <= 0
+        ):
+            raise ValueError(f"{origin}: style_blend needs one positive weight for each painting")
+        if self.style_crop:
+            left, top, right, bottom = (*self.style_crop, *(-1.0,) * 4)[:4]
+            if len(self.style_crop) != 4 or not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+                raise ValueError(f"{origin}: style_crop is left, top, right, bottom, each of 0..1")
+        if (self.frame_difference or self.feature_difference) and not self.videos:
+            raise ValueError(f"{origin}: frame_difference and feature_difference need videos")
+
+    @property
+    def planes(self) -> int:
+        """Channels of the network's input and output."""
+        return 1 if self.task == "upscale" and self.colour == "luma" else 3
 
     def to_mapping(self) -> dict[str, Any]:
         """The recipe as a plain mapping of lists, numbers and strings."""
         return {k: list(cast(Any, v)) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "task": ("upscale", "style"),
+    "precision": ("bf16", "fp32"),
+    "colour": ("luma", "rgb"),
+    "degradation": ("bicubic", "gaussian", "video"),
+    "pixel_norm": ("l1", "l2", "charbonnier"),
+    "loss_network": ("vgg16", "vgg19"),
+}
+
+
+def _typed(key: str, value: Any, origin: str) -> Any:
+    """A TOML value as the field's type. Raises ValueError when it is of another."""
+    field_type: Any = next(f.type for f in fields(Recipe) if f.name == key)
+    wanted: str = field_type.__name__ if isinstance(field_type, type) else str(field_type)
+    wanted = str(field_type) if wanted in ("tuple", "dict") else wanted.removeprefix("typing.")
+    kind = wanted.partition("[")[0]
+    if kind == "tuple" and isinstance(value, list | tuple):
+        items = cast("list[Any]", value)
+        numbers = "str" not in wanted
+        if all(isinstance(item, (int, float) if numbers else str) for item in items):
+            return tuple(items)
+    elif kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif kind == "int" and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    elif kind == "dict" and isinstance(value, Mapping):
+        return dict(cast("Mapping[str, Any]", value))
+    elif kind in ("str", "Literal", "Task") and isinstance(value, str):
+        return value
+    raise ValueError(f"{origin}: {key} is {value!r}, which is no {wanted}")
 
 
 def load_recipe(name: str | Path) -> Recipe:

@@ -1,21 +1,26 @@
-"""VGG-16 and SqueezeNet 1.1 as loss networks: frozen feature extractors with named layers.
+"""VGG-16, VGG-19 and SqueezeNet 1.1 as loss networks: frozen feature extractors with named layers.
 
-Both were trained on ImageNet. Weight files disagree about their input: torchvision's wants RGB, 0..1,
+All were trained on ImageNet. Weight files disagree about their input: torchvision's wants RGB, 0..1,
 normalised by mean and deviation; the Caffe conversions (`.npz`) want BGR, 0..255, minus a mean. The
 loaders know which is which, so callers always pass RGB, 0..1.
 """
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .weights import verify
+
 # Output channels of conv1_1 .. conv5_3, grouped by block (Simonyan and Zisserman 2015, D).
 VGG16_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+# The same of configuration E.
+VGG19_BLOCKS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
 # Squeeze and expand channels of fire2 .. fire9 (Iandola et al. 2016, version 1.1).
 SQUEEZENET_FIRES = (
     (16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256)
@@ -79,28 +84,31 @@ class LossNetwork(nn.Module):
         self.eval()
 
 
-class VGG16(LossNetwork):
-    """VGG-16 up to the deepest convolution that the weights hold.
+class VGG(LossNetwork):
+    """A VGG up to the deepest convolution that the weights hold.
 
     Layers are named `reluB_K` (block B, convolution K). Activations of a (N, 3, H, W) input have
     H / 2^(B-1) rows. `weights` maps `convB_K.weight` (O, I, 3, 3) and `convB_K.bias` (O,) to arrays.
     """
 
+    BLOCKS: ClassVar[tuple[tuple[int, ...], ...]] = ()
+    NAME: ClassVar[str] = ""
+
     def __init__(self, weights: Mapping[str, Tensor], preprocessing: Preprocessing) -> None:
         super().__init__(preprocessing)
         self.convs = nn.ModuleDict()
         channels = 3
-        for block, sizes in enumerate(VGG16_BLOCKS, start=1):
+        for block, sizes in enumerate(self.BLOCKS, start=1):
             for index, size in enumerate(sizes, start=1):
                 name = f"conv{block}_{index}"
                 if f"{name}.weight" not in weights:
-                    break
+                    continue
                 conv = nn.Conv2d(channels, size, 3, padding=1)
                 _assign(conv, weights, name)
                 self.convs[name] = conv
                 channels = size
         if not self.convs:
-            raise ValueError("these weights hold no conv1_1: not a VGG-16 file")
+            raise ValueError(f"these weights hold no conv1_1: not a {self.NAME} file")
         self.finish()
 
     @property
@@ -122,6 +130,20 @@ class VGG16(LossNetwork):
                 if len(found) == len(wanted):
                     break
         return found
+
+
+class VGG16(VGG):
+    """Configuration D: thirteen convolutions, relu1_2, relu2_2, relu3_3, relu4_3, relu5_3 the blocks' last."""
+
+    BLOCKS = VGG16_BLOCKS
+    NAME = "VGG-16"
+
+
+class VGG19(VGG):
+    """Configuration E, which Gatys et al. 2016 use: sixteen convolutions, blocks ending in relu3_4 .."""
+
+    BLOCKS = VGG19_BLOCKS
+    NAME = "VGG-19"
 
 
 class SqueezeNet(LossNetwork):
@@ -170,44 +192,68 @@ class SqueezeNet(LossNetwork):
 def load_vgg16(path: Path) -> VGG16:
     """VGG-16 from torchvision's `vgg16-397923af.pth` or from a Caffe-convention `.npz`.
 
-    Raises FileNotFoundError when the file is missing, ValueError when it is not a VGG-16.
+    Raises FileNotFoundError when the file is missing, ValueError when it is damaged or not a VGG-16.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no VGG-16 weights at {path}: give torchvision's vgg16-397923af.pth, or the .npz "
-            "of the Caffe release, by --vgg or the environment variable VELATURA_DATA"
-        )
-    if path.suffix == ".npz":
-        return VGG16(_read_npz(path), CAFFE_VGG)
-    state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return VGG16(dict(_rename_torchvision(state)), TORCHVISION)
+    return VGG16(*_read(path, VGG16_BLOCKS))
+
+
+def load_vgg19(path: Path) -> VGG19:
+    """VGG-19 from torchvision's `vgg19-dcbb9e9d.pth` or from a Caffe-convention `.npz`.
+
+    Raises FileNotFoundError when the file is missing, ValueError when it is damaged or not a VGG-19.
+    """
+    return VGG19(*_read(path, VGG19_BLOCKS))
 
 
 def load_squeezenet(path: Path) -> SqueezeNet:
-    """SqueezeNet 1.1 from a Caffe-convention `.npz`.
+    """SqueezeNet 1.1 from torchvision's `squeezenet1_1-b8a52dc0.pth` or a Caffe-convention `.npz`.
 
-    Raises FileNotFoundError when the file is missing, ValueError when it is not a SqueezeNet.
+    Raises FileNotFoundError when the file is missing, ValueError when it is damaged or no SqueezeNet.
     """
+    return SqueezeNet(*_read(path, None))
+
+
+def _read(
+    path: Path, blocks: tuple[tuple[int, ...], ...] | None
+) -> tuple[dict[str, Tensor], Preprocessing]:
+    """A weight file's arrays under our names; `blocks` None means SqueezeNet."""
     if not path.is_file():
-        raise FileNotFoundError(f"no SqueezeNet weights at {path}")
-    return SqueezeNet(_read_npz(path), CAFFE_SQUEEZENET)
+        raise FileNotFoundError(
+            f"no loss network's weights at {path}: give torchvision's file, or the .npz of the Caffe "
+            "release, with --weights NETWORK=PATH, or set VELATURA_DATA"
+        )
+    verify(path)
+    try:
+        if path.suffix == ".npz":
+            with np.load(path) as arrays:
+                found = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+            return found, CAFFE_SQUEEZENET if blocks is None else CAFFE_VGG
+        state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (BadZipFile, EOFError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} is not a weight file that can be read: {error}") from error
+    names = _squeezenet_names() if blocks is None else _vgg_names(blocks)
+    return {ours: state[theirs] for theirs, ours in names if theirs in state}, TORCHVISION
 
 
-def _rename_torchvision(state: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
-    """`features.N.*` to `convB_K.*`: N counts convolutions, ReLUs and pools of configuration D."""
+def _vgg_names(blocks: tuple[tuple[int, ...], ...]) -> Iterable[tuple[str, str]]:
+    """`features.N.*` to `convB_K.*`: N counts convolutions, ReLUs and pools."""
     number = 0
-    for block, sizes in enumerate(VGG16_BLOCKS, start=1):
+    for block, sizes in enumerate(blocks, start=1):
         for index in range(1, len(sizes) + 1):
             for part in ("weight", "bias"):
-                if f"features.{number}.{part}" in state:
-                    yield f"conv{block}_{index}.{part}", state[f"features.{number}.{part}"]
+                yield f"features.{number}.{part}", f"conv{block}_{index}.{part}"
             number += 2
         number += 1
 
 
-def _read_npz(path: Path) -> dict[str, Tensor]:
-    with np.load(path) as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+def _squeezenet_names() -> Iterable[tuple[str, str]]:
+    """`features.N.*` to `conv1.*` and `fireK.*`: N counts convolutions, ReLUs, pools and fires."""
+    for part in ("weight", "bias"):
+        yield f"features.0.{part}", f"conv1.{part}"
+        for fire, number in zip(range(2, 10), (3, 4, 6, 7, 9, 10, 11, 12), strict=True):
+            yield f"features.{number}.squeeze.{part}", f"fire{fire}.squeeze1x1.{part}"
+            for size in ("1x1", "3x3"):
+                yield f"features.{number}.expand{size}.{part}", f"fire{fire}.expand{size}.{part}"
 
 
 def _assign(conv: nn.Conv2d, weights: Mapping[str, Tensor], name: str) -> None:

@@ -5,10 +5,21 @@ from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 
+from .johnson import SRCNN, JohnsonStyle, JohnsonUpscaler
 from .style import FastStyle
-from .upscaler import LumaUpscaler
+from .upscaler import LumaUpscaler, RgbUpscaler
 
-__all__ = ["FastStyle", "LumaUpscaler", "Net", "build_net"]
+__all__ = [
+    "NETS",
+    "SRCNN",
+    "FastStyle",
+    "JohnsonStyle",
+    "JohnsonUpscaler",
+    "LumaUpscaler",
+    "Net",
+    "RgbUpscaler",
+    "build_net",
+]
 
 
 class Net(Protocol):
@@ -36,7 +47,14 @@ class Net(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
-NETS: dict[str, type[nn.Module]] = {"luma-upscaler": LumaUpscaler, "fast-style": FastStyle}
+NETS: dict[str, type[nn.Module]] = {
+    "fast-style": FastStyle,
+    "johnson-style": JohnsonStyle,
+    "johnson-upscaler": JohnsonUpscaler,
+    "luma-upscaler": LumaUpscaler,
+    "rgb-upscaler": RgbUpscaler,
+    "srcnn": SRCNN,
+}
 
 
 def build_net(kind: str, options: Mapping[str, Any]) -> nn.Module:

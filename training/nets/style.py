@@ -1,5 +1,7 @@
 """The real-time style network: residual blocks at quarter resolution between smooth resamplings."""
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -36,8 +38,23 @@ class FastStyle(nn.Module):
     """Less than at inference: a network learns to draw a frame where it senses the padding, and the
     wider one moves that frame out of the picture."""
 
-    def __init__(self, *, channels: int = 48, stem: int = 24, blocks: int = 5) -> None:
+    SIZES: ClassVar[dict[str, tuple[int, int, int]]] = {
+        "small": (32, 16, 3),
+        "medium": (48, 24, 5),
+        "large": (64, 32, 7),
+    }
+    """Channels, stem channels and residual blocks of the sizes that recipes name."""
+
+    def __init__(
+        self, *, size: str = "medium", channels: int = 0, stem: int = 0, blocks: int | None = None
+    ) -> None:
+        """`size` is small, medium or large; the numbers, where given, replace that size's own."""
         super().__init__()
+        if size not in self.SIZES:
+            raise TypeError(f"size is {size!r}, not {', '.join(self.SIZES)}")
+        usual = self.SIZES[size]
+        channels, stem = channels or usual[0], stem or usual[1]
+        blocks = usual[2] if blocks is None else blocks
         self.stem: nn.Module = UnshuffleConv(3, stem)
         self.down: nn.Module = NormConv(stem, channels, stride=2)
         self.blocks = nn.ModuleList(ResidualBlock(channels) for _ in range(blocks))
