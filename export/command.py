@@ -1,18 +1,20 @@
-"""`velatura export`: a checkpoint becomes `NAME.onnx` and, where it passes parity, `NAME.int8.onnx`."""
+"""`velatura export`: a checkpoint becomes an ONNX model in the precision asked for, if it passes parity."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+import torch
 import typer
 
 from ..runtime.backends import open_engine
 from ..runtime.card import ModelCard
 from ..training.checkpoint import Checkpoint
 from ..training.data import Image, PhotoCrops, data_root, limited_luma, read_image
-from .precision import Batch, quantise
-from .to_onnx import save, to_onnx
+from ..training.loop import averaged_net
+from .precision import Batch, quantise, to_half
+from .to_onnx import save, to_onnx, with_frame_io
 from .verify import grid_excess, parity_db, upscaler_psnr
 
 if TYPE_CHECKING:
@@ -26,33 +28,118 @@ INT8_MIN_PARITY_DB = 38.0
 
 CALIBRATION_PICTURES = 64
 
+MIN_PARITY_DB = {"fp32": 60.0, "fp16": 45.0}
+"""What a graph in float must agree with PyTorch by, in 8-bit output."""
+
+PARITY_PICTURES = 6
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="checkpoint.pt of a training run.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the models.")] = Path(),
+    model: Annotated[
+        Path | None, typer.Argument(metavar="[OUT.onnx]", help="The file to write. [NAME.onnx]")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Instead: a folder for NAME.onnx and NAME.int8.onnx, as in the zoo."),
+    ] = None,
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    io: Annotated[
+        str,
+        typer.Option(help="frames: uint8 NHWC RGB or planar luma in and out; tensor: float NCHW in 0..1."),
+    ] = "frames",
     data: Annotated[
         Path | None, typer.Option(help="Data folder with photos and eval. [$VELATURA_DATA]")
     ] = None,
-    int8: Annotated[bool, typer.Option(help="Also quantise to INT8.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Write it though it fails parity.")] = False,
 ) -> None:
-    """Export a checkpoint to ONNX with its card, quantise it, and measure both."""
+    """Export a checkpoint to ONNX with its card, and measure what the conversion costs."""
     try:
+        if precision not in ("fp32", "fp16", "int8"):
+            raise ValueError(f"--precision {precision!r} is not fp32, fp16 or int8")
+        if io not in ("frames", "tensor"):
+            raise ValueError(f"--io {io!r} is neither frames nor tensor")
+        if model is not None and (out is not None or model.suffix != ".onnx"):
+            raise ValueError("give either OUT.onnx or --out FOLDER")
         trained = Checkpoint.load(checkpoint)
         root = data or data_root()
-        model, card = to_onnx(trained)
-        path = out / f"{card.name}.onnx"
-        save(model, card, path)
-        card = replace(card, measures=measure(path, root))
-        save(model, card, path)
-        typer.echo(f"{path}: {path.stat().st_size / 1e3:.0f} kB, {_figures(card)}")
-        if int8:
-            _export_int8(path, card, root)
-    except (FileNotFoundError, ValueError) as error:
+        if out is None:
+            target = model or Path(f"{trained.recipe['name']}.onnx")
+            _export_one(trained, target, precision=precision, io=io, root=root, force=force)
+        else:
+            _export_zoo(trained, out, root)
+    except (OSError, ValueError) as error:
         typer.echo(f"velatura: {error}", err=True)
         raise typer.Exit(3) from error
+
+
+def _export_one(
+    trained: Checkpoint, target: Path, *, precision: str, io: str, root: Path, force: bool
+) -> None:
+    """One graph, kept at `target` only if it passes parity."""
+    graph, card = to_onnx(trained)
+    if precision == "fp16":
+        graph, card = to_half(graph), replace(card, precision="fp16")
+    elif precision == "int8":
+        full = target.with_name(f".{target.stem}.fp32.onnx")
+        try:
+            save(graph, card, full)
+            before = measure(full, root)
+        finally:
+            full.unlink(missing_ok=True)
+        reference = replace(card, measures=before)
+        graph = quantise(graph, calibration(card, root), keep=kept_in_float(card, graph))
+        card = replace(card, precision="int8")
+    if io == "frames":
+        graph, card = with_frame_io(graph, card)
+    trial = target.with_name(f".{target.stem}.{'int8.' if precision == 'int8' else ''}onnx")
+    try:
+        save(graph, card, trial)
+        found = {"parity_db": torch_parity(trained, trial, root), **measure(trial, root)}
+        card = replace(card, measures=found)
+        if precision == "int8":
+            reason = refusal(reference, card)  # pyright: ignore[reportPossiblyUnboundVariable]
+        else:
+            low = found["parity_db"] < MIN_PARITY_DB[precision]
+            reason = f"it agrees with PyTorch to {found['parity_db']} dB only" if low else None
+        if reason is not None and not force:
+            raise ValueError(f"{precision} fails parity: {reason} (--force writes it all the same)")
+        save(graph, card, target)
+    finally:
+        trial.unlink(missing_ok=True)
+    typer.echo(f"{target}: {target.stat().st_size / 1e3:.0f} kB, {_figures(card)}")
+
+
+def _export_zoo(trained: Checkpoint, out: Path, root: Path) -> None:
+    """`NAME.onnx` and, where it passes parity, `NAME.int8.onnx`, with float tensors in and out.
+
+    The zoo's graphs leave the samples' type to the runtime, which feeds 8 bits or 10.
+    """
+    model, card = to_onnx(trained)
+    path = out / f"{card.name}.onnx"
+    save(model, card, path)
+    card = replace(card, measures={"parity_db": torch_parity(trained, path, root), **measure(path, root)})
+    save(model, card, path)
+    typer.echo(f"{path}: {path.stat().st_size / 1e3:.0f} kB, {_figures(card)}")
+    _export_int8(path, card, root)
+
+
+def torch_parity(trained: Checkpoint, path: Path, root: Path) -> float:
+    """PSNR in dB of the engine's 8-bit output against PyTorch's, on Kodak's photographs; 99 if equal."""
+    net = averaged_net(trained)
+    with open_engine(path, precision="int8" if ".int8" in path.name else "fp32") as engine:
+        images = pictures(engine.card, root)[:PARITY_PICTURES]
+        error = 0.0
+        for image in images:
+            with torch.no_grad():
+                planes = torch.from_numpy(np.atleast_3d(image)).permute(2, 0, 1)[None].float() / 255.0
+                output = net(planes).clamp(0, 1).mul(255).round()[0].permute(1, 2, 0).numpy()
+            found = np.atleast_3d(engine.run(image)).astype(np.float64)
+            error += float(np.square(found - output).mean()) / len(images)
+    return 99.0 if error == 0 else round(min(99.0, 10.0 * float(np.log10(255.0**2 / error))), 2)
 
 
 def _export_int8(path: Path, card: ModelCard, root: Path) -> None:

@@ -1,4 +1,4 @@
-"""INT8: static quantisation to a QDQ graph, calibrated on real pictures."""
+"""INT8: static quantisation to a QDQ graph, calibrated on real pictures. FP16: half-precision graphs."""
 
 import logging
 import tempfile
@@ -51,6 +51,23 @@ def quantise(model: ModelProto, samples: Iterable[Batch], *, keep: Iterable[str]
         quantised = onnx.load(str(target))
     quantised.producer_name = "velatura"
     return quantised
+
+
+def to_half(model: ModelProto) -> ModelProto:
+    """Weights and activations in float16; input and output stay float32 and are cast at once."""
+    from onnxruntime.transformers.float16 import (
+        convert_float_to_float16,  # pyright: ignore[reportUnknownVariableType]
+    )
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    source = ModelProto()
+    source.CopyFrom(model)
+    half: ModelProto = convert_float_to_float16(source, keep_io_types=True)
+    # The converter appends the casts of the input at the end, where no checker accepts them.
+    OnnxModel(half).topological_sort()
+    del half.graph.value_info[:]
+    onnx.checker.check_model(half)
+    return half
 
 
 class _Reader(CalibrationDataReader):

@@ -1,13 +1,14 @@
 """A checkpoint becomes an ONNX model with its card."""
 
 import logging
-import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import onnx
 import torch
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from ..runtime.card import ModelCard
 from ..training.checkpoint import Checkpoint
@@ -27,7 +28,7 @@ def to_onnx(checkpoint: Checkpoint) -> tuple[ModelProto, ModelCard]:
     recipe = Recipe.from_mapping(checkpoint.recipe, origin="checkpoint")
     net = cast(Net, averaged_net(checkpoint))
     plain = net.fold()
-    channels = 1 if recipe.task == "upscale" else 3
+    channels = recipe.planes
     side = max(net.min_size, net.size_multiple) + 2 * net.size_multiple
     example = torch.rand(1, channels, 2 * side, 3 * side)
     free = torch.export.Dim.DYNAMIC
@@ -66,11 +67,54 @@ def strip(model: ModelProto) -> None:
     del graph.value_info[:]
 
 
+def with_frame_io(model: ModelProto, card: ModelCard) -> tuple[ModelProto, ModelCard]:
+    """The same graph for frames as they are: uint8, (1, H, W, 3) RGB or (1, 1, H, W) luma.
+
+    Each cast stands directly at the uint8 tensor, which is the one order that TensorRT accepts.
+    """
+    framed = ModelProto()
+    framed.CopyFrom(model)
+    graph = framed.graph
+    source, result = graph.input[0].name, graph.output[0].name
+    names = [f"frames_{number}" for number in range(2)]
+    constants = {"frames_top": 255.0, "frames_scale": 1.0 / 255.0, "frames_zero": 0.0, "frames_one": 1.0}
+    for name, value in constants.items():
+        graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), name))
+    rgb = card.input_colour != "luma"
+    before = [helper.make_node("Cast", ["frame"], [names[0]], "frames_in_cast", to=TensorProto.FLOAT)]
+    last = names[0]
+    if rgb:
+        before.append(helper.make_node("Transpose", [last], [names[1]], "frames_in_nchw", perm=[0, 3, 1, 2]))
+        last = names[1]
+    before.append(helper.make_node("Mul", [last, "frames_scale"], [source], "frames_in_scale"))
+    after = [
+        helper.make_node("Clip", [result, "frames_zero", "frames_one"], ["frames_clip"], "frames_out_clip"),
+        helper.make_node("Mul", ["frames_clip", "frames_top"], ["frames_levels"], "frames_out_scale"),
+        helper.make_node("Round", ["frames_levels"], ["frames_round"], "frames_out_round"),
+    ]
+    last = "frames_round"
+    if rgb:
+        after.append(helper.make_node("Transpose", [last], ["frames_nhwc"], "frames_out_nhwc", perm=[0, 2, 3, 1]))
+        last = "frames_nhwc"
+    after.append(helper.make_node("Cast", [last], ["styled"], "frames_out_cast", to=TensorProto.UINT8))
+    nodes = [*before, *graph.node, *after]
+    del graph.node[:], graph.input[:], graph.output[:]
+    graph.node.extend(nodes)
+    shape = [1, "height", "width", 3] if rgb else [1, 1, "height", "width"]
+    larger = [1, "height_out", "width_out", 3] if rgb else [1, 1, "height_out", "width_out"]
+    graph.input.append(helper.make_tensor_value_info("frame", TensorProto.UINT8, shape))
+    graph.output.append(helper.make_tensor_value_info("styled", TensorProto.UINT8, larger))
+    card = replace(card, dtype="uint8", layout="nhwc" if rgb else "nchw", value_range=(0.0, 255.0))
+    onnx.checker.check_model(framed)
+    return framed, card
+
+
 def card_for(recipe: Recipe, checkpoint: Checkpoint, net: Net) -> ModelCard:
     """The contract of an exported network."""
-    colour = "luma" if recipe.task == "upscale" else "rgb"
+    colour = "luma" if recipe.planes == 1 else "rgb"
     minutes = checkpoint.elapsed / 60
     done = f"{checkpoint.step:,} of {recipe.steps:,} steps, batch {recipe.batch}, {minutes:.0f} min"
+    begun = f", begun with {checkpoint.started_from}" if checkpoint.started_from else ""
     return ModelCard(
         name=recipe.name,
         task=recipe.task,
@@ -82,10 +126,31 @@ def card_for(recipe: Recipe, checkpoint: Checkpoint, net: Net) -> ModelCard:
         min_size=net.min_size,
         halo=net.halo,
         recipe=recipe.name,
-        training=f"{done} on one {platform.machine()} CPU core",
+        training=f"{done} on {checkpoint.machine}{begun}",
+        losses=loss_words(recipe),
+        data=", ".join(folder.rpartition("/")[2] for folder in recipe.photos),
         licence=recipe.licence,
         attribution=recipe.attribution,
     )
+
+
+def loss_words(recipe: Recipe) -> str:
+    """The losses and their layers, for the card: `content at VGG-16 relu3_3`."""
+    vgg = "VGG-16" if recipe.loss_network == "vgg16" else "VGG-19"
+    words: list[str] = []
+    for name, layers in (("content", recipe.content), ("style", recipe.style)):
+        if not layers:
+            continue
+        deep = [layer for layer in layers if layer.startswith("relu")]
+        light = [layer for layer in layers if not layer.startswith("relu")]
+        networks = [f"{vgg} {' '.join(deep)}"] if deep else []
+        networks += [f"SqueezeNet 1.1 {' '.join(light)}"] if light else []
+        words.append(f"{name} at {', '.join(networks)}")
+    if recipe.pixel:
+        words.append(f"pixel {recipe.pixel_norm}")
+    others = ("edge", "total_variation", "stability", "flow", "frame_difference", "grid")
+    words += [name.replace("_", " ") for name in others if getattr(recipe, name)]
+    return "; ".join(words)
 
 
 def save(model: ModelProto, card: ModelCard, path: Path) -> None:

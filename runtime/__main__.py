@@ -117,6 +117,9 @@ def doctor(as_json: Json = False) -> None:
     raise SystemExit(examine(as_json=as_json))
 
 
+_EXTRAS = {"evaluate": "export"}
+"""Extras of commands that are not named after them."""
+
 _PASS_ON: dict[str, Any] = {
     "ignore_unknown_options": True,
     "allow_extra_args": True,
@@ -136,6 +139,12 @@ def export(context: typer.Context) -> None:
     _plugin("export", context.args)
 
 
+@app.command(context_settings=_PASS_ON)
+def evaluate(context: typer.Context) -> None:
+    """Measure what a model is worth (extra: velatura[export])."""
+    _plugin("evaluate", context.args)
+
+
 def _plugin(name: str, arguments: list[str]) -> None:
     """Call a sister package's command, which is found by its entry point: no import leads there."""
     found = list(entry_points(group="velatura.commands", name=name))
@@ -144,7 +153,7 @@ def _plugin(name: str, arguments: list[str]) -> None:
     try:
         command: Callable[[list[str]], None] = found[0].load()
     except ModuleNotFoundError as error:
-        _fail(f"`velatura {name}` needs {error.name}: pip install 'velatura[{name}]'", 7)
+        _fail(f"`velatura {name}` needs {error.name}: pip install 'velatura[{_EXTRAS.get(name, name)}]'", 7)
     command(arguments)
 
 

@@ -59,6 +59,10 @@ class ModelCard:
     recipe: str = ""
     training: str = ""
     """How long it was trained, in words: steps, batch, hours, machine."""
+    losses: str = ""
+    """What it was trained for, in words: the losses and the layers of the loss networks."""
+    data: str = ""
+    """What it was trained on."""
     licence: str = ""
     attribution: str = ""
     measures: dict[str, float] = field(default_factory=_empty)

@@ -3,7 +3,15 @@
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import (
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+    shape_inference,
+)
 
 from ..card import ModelCard
 
@@ -79,6 +87,35 @@ def wrap(proto: ModelProto, card: ModelCard, height: int, width: int, bits: int)
     _replace(graph.input, source, helper.make_tensor_value_info(INPUT, samples, given))
     _replace(graph.output, result, helper.make_tensor_value_info(OUTPUT, samples, big))
     return model
+
+
+def macs_per_pixel(proto: ModelProto, card: ModelCard) -> float:
+    """Multiply-adds of the convolutions per input pixel, at 1280x720 or the model's own size."""
+    height, width = card.fixed_size or (720, 1280)
+    model = ModelProto()
+    model.CopyFrom(proto)
+    weights = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    source = next(value for value in model.graph.input if value.name not in weights)
+    rows, columns = (1, 2) if card.layout == "nhwc" else (2, 3)
+    dims = source.type.tensor_type.shape.dim
+    dims[0].dim_value, dims[rows].dim_value, dims[columns].dim_value = 1, height, width
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    inferred = shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*inferred.value_info, *inferred.input, *inferred.output)
+    } | weights
+    total = 0
+    for node in inferred.node:
+        if node.op_type not in ("Conv", "ConvTranspose"):
+            continue
+        kernel = shapes.get(node.input[1], [])
+        # A transposed convolution spends its kernel on every input sample, the other on every output.
+        plane = shapes.get(node.output[0] if node.op_type == "Conv" else node.input[0], [])
+        total += kernel[0] * kernel[1] * kernel[2] * kernel[3] * plane[2] * plane[3] if kernel and plane else 0
+    return total / (height * width)
 
 
 def _channel_axis(card: ModelCard) -> int:

@@ -1,7 +1,9 @@
 """`velatura models` and `velatura info`."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ..backends.graph import macs_per_pixel
 from ..backends.identity import NAME as IDENTITY
 from ..backends.model import find_model, load_model
 from ..backends.opening import trial_runner
@@ -31,7 +34,7 @@ def list_models(*, as_json: bool) -> None:
         return
     table = Table("model", "task", "scale", "precisions", "trained", "licence")
     for name, variants in cards.items():
-        card = variants["fp32"]
+        card = variants.get("fp32") or next(iter(variants.values()))
         table.add_row(
             name, card.task, f"{card.scale}x", " ".join(variants), card.training, card.licence
         )
@@ -45,7 +48,10 @@ def show_info(what: str, *, as_json: bool) -> None:
         model = load_model(path, flags=CardFlags(), trial=trial_runner())
         facts: dict[str, Any] = {**asdict(model.card), "file": str(path), "bytes": path.stat().st_size}
         facts["weights"] = sum(_count(tensor.dims) for tensor in model.proto.graph.initializer)
+        facts["macs_per_pixel"] = round(macs_per_pixel(model.proto, model.card))
         notes = model.notes
+    elif (described := _recipe(what)) is not None:
+        facts, notes = described, ()
     elif Path(what).exists() or ":" in what or "%" in what or "*" in what:
         with open_source(what) as source:
             facts, notes = _video(source.info), source.info.notes
@@ -61,9 +67,23 @@ def show_info(what: str, *, as_json: bool) -> None:
         return
     for name, value in facts.items():
         if value not in (None, "", (), {}):
-            typer.echo(f"{name:<14} {value}")
+            typer.echo(f"{name:<22} {value}")
     for note in notes:
         typer.echo(f"note: {note}", err=True)
+
+
+def _recipe(what: str) -> dict[str, Any] | None:
+    """What the training package, where it is installed, knows of a recipe of this name."""
+    found = list(entry_points(group="velatura.info", name="recipe"))
+    if not found:
+        return None
+    try:
+        describe: Callable[[str], dict[str, Any] | None] = found[0].load()
+        return describe(what)
+    except ModuleNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ModelError(str(error)) from error
 
 
 def _card(path: Path) -> ModelCard:

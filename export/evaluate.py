@@ -1,0 +1,339 @@
+"""`velatura evaluate`: what a model is worth, in the field's measures, beside what it must be compared with."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+
+from ..runtime.backends import Engine, open_engine
+from ..runtime.colour import to_rgb
+from ..runtime.errors import VelaturaError
+from ..runtime.sources import open_source
+from ..training.data import Image, data_root, limited_luma, read_image
+from ..training.losses import match_histogram
+from ..training.metrics import (
+    Flow,
+    benchmark_psnr,
+    benchmark_ssim,
+    dis_flows,
+    flicker,
+    gradient_energy,
+    grid_energy,
+    pan,
+    warp_error,
+)
+from ..training.objectives import StyleObjective, centre_square
+from ..training.optimize import value_of
+from ..training.perception import WeightPaths, perception, resolve
+from ..training.recipe import Recipe, load_recipe
+
+SETS = ("set5", "set14")
+VGG_LAYER = "relu2_2"
+OBJECTIVE_PICTURES = 10
+PAN_PICTURES = 5
+PAN = {"count": 6, "velocity": (1.3, 0.7), "size": (320, 480)}
+CLIP_FRAMES = 24
+NOISE_LEVELS = 2.5
+"""Deviation of the sensor noise on the static scene, in levels of 255."""
+BLUR_SIGMA = 2.0
+"""Of the blurred control: a model that beats it only by blurring has won nothing."""
+
+Report = dict[str, dict[str, float]]
+"""Measure -> who (`model`, `input`, `bicubic`, `blurred`) -> value."""
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Zoo name or .onnx file.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Data folder with eval and weights. [$VELATURA_DATA]")
+    ] = None,
+    clip: Annotated[
+        list[Path] | None, typer.Option(help="Video for E_warp with DIS flow; repeatable. [data's clips]")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe whose objective to compute. [the card's own]")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or int8.")] = "fp32",
+    histogram: Annotated[
+        bool, typer.Option("--match-histogram", help="Match an upscaler's output to its input, as the paper does.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure a model: fidelity and perceptual distance, or style objective, grid and stability."""
+    try:
+        root = data or data_root()
+        with open_engine(model, precision=precision) as engine:
+            if engine.card.task == "upscale":
+                found = upscaling(engine, root, histogram=histogram)
+            else:
+                found = style(engine, root, recipe=recipe, clips=clip)
+            name = engine.card.name
+    except VelaturaError as error:
+        typer.echo(f"velatura: {error}", err=True)
+        raise typer.Exit(5) from error
+    except (OSError, ValueError) as error:
+        typer.echo(f"velatura: {error}", err=True)
+        raise typer.Exit(3) from error
+    if as_json:
+        typer.echo(json.dumps({"model": name, "precision": precision, "measures": found}))
+        return
+    for measure, values in found.items():
+        line = "   ".join(f"{who} {value:.5g}" for who, value in values.items())
+        typer.echo(f"{measure:<28} {line}")
+
+
+def upscaling(
+    engine: Engine, root: Path, *, histogram: bool = False, weights: WeightPaths | None = None
+) -> Report:
+    """Y-PSNR and SSIM in the field's protocol, VGG distance and FLIP in colour, beside bicubic's.
+
+    Raises FileNotFoundError without the evaluation pictures of the model's scale.
+    """
+    card = engine.card
+    luma = card.input_colour == "luma"
+
+    def ours(picture: Image) -> Image:
+        output = engine.run(picture).astype(np.uint8, copy=False)
+        return matched(output, picture) if histogram else output
+
+    def bicubic(picture: Image) -> Image:
+        size = (picture.shape[1] * card.scale, picture.shape[0] * card.scale)
+        return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+    found: Report = {}
+    folders = [folder for name in SETS if (folder := root / "eval" / name / f"x{card.scale}").is_dir()]
+    if not folders:
+        raise FileNotFoundError(f"no evaluation pictures at {root / 'eval'}/*/x{card.scale}")
+    distance = vgg_distance(root, weights)
+    for folder in folders:
+        name = folder.parent.name
+        for who, upscale in (("model", ours), ("bicubic", bicubic)):
+            pairs = list(coloured(upscale, folder, luma=luma))
+            row = {
+                "psnr_y_db": np.mean(list(benchmark_psnr(upscale, folder, card.scale, luma=luma))),
+                "ssim_y": np.mean(list(benchmark_ssim(upscale, folder, card.scale, luma=luma))),
+                f"vgg_{VGG_LAYER}": np.mean([distance(output, truth) for output, truth in pairs]),
+                "flip": np.mean([flip(output, truth) for output, truth in pairs]),
+            }
+            for measure, value in row.items():
+                found.setdefault(f"{name}_{measure}", {})[who] = round(float(value), 5)
+    return found
+
+
+def coloured(
+    upscale: Callable[[Image], Image], folder: Path, *, luma: bool
+) -> Iterable[tuple[Image, Image]]:
+    """RGB pictures, upscaled and true, of a folder's pairs; a luma model's chroma is bicubic's."""
+    for path in sorted((folder / "lr").glob("*.png")):
+        low, truth = read_image(path), read_image(folder / "hr" / path.name)
+        if luma:
+            y = upscale(limited_luma(low)[:, :, 0])
+            size = (y.shape[1], y.shape[0])
+            wide = np.asarray(cv2.cvtColor(low, cv2.COLOR_RGB2YCrCb), np.uint8)
+            chroma = np.asarray(cv2.resize(wide[:, :, 1:], size, interpolation=cv2.INTER_CUBIC), np.uint8)
+            full = np.clip(np.round((y.astype(np.float64) - 16.0) * 255.0 / 219.0), 0, 255)
+            planes = np.dstack([full.astype(np.uint8), chroma])
+            output = np.asarray(cv2.cvtColor(planes, cv2.COLOR_YCrCb2RGB), np.uint8)
+        else:
+            output = upscale(low)
+        height, width = (min(a, b) for a, b in zip(output.shape[:2], truth.shape[:2], strict=True))
+        yield output[:height, :width], truth[:height, :width]
+
+
+def matched(output: Image, picture: Image) -> Image:
+    """The output with the histogram of the input, both uint8."""
+    pair = [torch.from_numpy(np.atleast_3d(p)).permute(2, 0, 1)[None].float() for p in (output, picture)]
+    pixels = match_histogram(*pair)[0].permute(1, 2, 0).round().byte().numpy()
+    return pixels[:, :, 0] if output.ndim == 2 else pixels
+
+
+def vgg_distance(root: Path, weights: WeightPaths | None = None) -> Callable[[Image, Image], float]:
+    """A measure of two RGB pictures: squared distance at relu2_2 over the reference's own energy."""
+    recipe = Recipe.from_mapping(
+        {**load_recipe("upscale-2x-sharp").to_mapping(), "content": {VGG_LAYER: 1.0}, "precision": "fp32"},
+        origin="evaluation",
+    )
+    features = perception(recipe, root, weights)
+
+    @torch.no_grad()
+    def measure(output: Image, reference: Image) -> float:
+        a, b = (features(to_tensor(image))[VGG_LAYER] for image in (output, reference))
+        return float((a - b).square().mean() / b.square().mean())
+
+    return measure
+
+
+def flip(output: Image, reference: Image) -> float:
+    """Mean FLIP of two RGB pictures (Andersson et al. 2020), by NVIDIA's `flip-evaluator`; 0 is equal.
+
+    Raises ValueError when that package is missing.
+    """
+    try:
+        import flip_evaluator
+    except ModuleNotFoundError as error:
+        raise ValueError("FLIP needs the package flip-evaluator: pip install it") from error
+    evaluator: Any = flip_evaluator
+    pair = [image.astype(np.float32) / 255.0 for image in (reference, output)]
+    return float(evaluator.evaluate(*pair, "LDR", applyMagma=False)[1])
+
+
+def style(
+    engine: Engine,
+    root: Path,
+    *,
+    recipe: str | None = None,
+    clips: Sequence[Path] | None = None,
+    weights: WeightPaths | None = None,
+) -> Report:
+    """The paper's objective, grid energy, and stability on pans, on clips and on a noisy static scene.
+
+    Raises FileNotFoundError without the data, ValueError when the recipe makes no style.
+    """
+    kodak = sorted((root / "eval" / "kodak24").glob("*.png"))
+    if not kodak:
+        raise FileNotFoundError(f"no pictures in {root / 'eval' / 'kodak24'}")
+    photos = [read_image(path) for path in kodak[:OBJECTIVE_PICTURES]]
+    found: Report = {}
+    name = recipe or engine.card.recipe
+    if name:
+        objective = style_objective(name, root, weights)
+        found |= {"objective": objective_of(engine, objective, photos)}
+        found |= terms_of(engine, objective, photos)
+    landscape = [photo for photo in photos if photo.shape[1] > photo.shape[0]]
+    for period in (2, 4):
+        ratios = [
+            grid_energy(run(engine, photo).mean(2), period) / grid_energy(photo.mean(2), period)
+            for photo in photos
+        ]
+        found[f"grid_{period}px"] = {"model_over_input": round(float(np.median(ratios)), 4)}
+    found |= pans(engine, landscape[:PAN_PICTURES])
+    found |= clip_stability(engine, clips if clips is not None else sorted((root / "clips").glob("*.mp4")))
+    return found
+
+
+def pans(engine: Engine, photos: Sequence[Image]) -> Report:
+    """E_warp on synthetic pans with their true flow, and flicker on a still with sensor noise."""
+    rows: dict[str, dict[str, list[float]]] = {}
+    draw = np.random.default_rng(1)
+    for photo in photos:
+        frames, flows = pan(photo, **PAN)  # pyright: ignore[reportArgumentType]
+        _stability(rows, "ewarp_pan", engine, frames, flows)
+        noisy = [
+            np.clip(np.round(frames[0] + draw.normal(0, NOISE_LEVELS, frames[0].shape)), 0, 255)
+            for _ in range(4)
+        ]
+        still = [frame.astype(np.uint8) for frame in noisy]
+        output = [run(engine, frame) for frame in still]
+        for who, sequence in (("model", output), ("input", still), ("blurred", blurred(output))):
+            rows.setdefault("flicker_static", {}).setdefault(who, []).append(flicker(sequence))
+    return _means(rows)
+
+
+def clip_stability(engine: Engine, clips: Sequence[Path]) -> Report:
+    """E_warp on real clips, with the flow that OpenCV's DIS estimates on the source."""
+    rows: dict[str, dict[str, list[float]]] = {}
+    for path in clips:
+        with open_source(str(path)) as source:
+            frames = [_small(to_rgb(frame).planes[0]) for frame in islice(source, CLIP_FRAMES)]
+        if len(frames) < 2:
+            continue
+        _stability(rows, "ewarp_dis", engine, frames, dis_flows(frames))
+    return _means(rows)
+
+
+def _stability(
+    rows: dict[str, dict[str, list[float]]],
+    measure: str,
+    engine: Engine,
+    frames: Sequence[Image],
+    flows: Sequence[tuple[Flow, Flow]],
+) -> None:
+    output = [run(engine, frame) for frame in frames]
+    for who, sequence in (("model", output), ("input", frames), ("blurred", blurred(output))):
+        rows.setdefault(measure, {}).setdefault(who, []).append(warp_error(sequence, flows))
+        energy = float(np.mean([gradient_energy(frame) for frame in sequence]))
+        rows.setdefault(f"{measure}_gradient_energy", {}).setdefault(who, []).append(energy)
+
+
+def _means(rows: dict[str, dict[str, list[float]]]) -> Report:
+    return {
+        measure: {who: float(f"{np.mean(values):.5g}") for who, values in found.items()}
+        for measure, found in rows.items()
+    }
+
+
+def style_objective(name: str, root: Path, weights: WeightPaths | None = None) -> StyleObjective:
+    """The objective of a style recipe, in float32. Raises ValueError for an upscaler's."""
+    recipe = load_recipe(name)
+    if recipe.task != "style":
+        raise ValueError(f"recipe {name} makes no style")
+    precise = Recipe.from_mapping(
+        {**resolve(recipe, root, weights).to_mapping(), "precision": "fp32"}, origin=name
+    )
+    return StyleObjective(precise, root, weights, torch.device("cpu"))
+
+
+def objective_of(engine: Engine, objective: StyleObjective, photos: Sequence[Image]) -> dict[str, float]:
+    """The summed content, style and TV terms at 256 pixels, of the output and of the photograph itself."""
+    values: dict[str, list[float]] = {"model": [], "input": []}
+    for photo in photos:
+        square = centre_square(photo, 256)
+        content = objective.content(square)
+        output = to_tensor(run(engine, to_image(square)))
+        values["model"].append(value_of(objective, output, content))
+        values["input"].append(value_of(objective, square, content))
+    return {who: round(float(np.mean(found)), 4) for who, found in values.items()}
+
+
+def terms_of(engine: Engine, objective: StyleObjective, photos: Sequence[Image]) -> Report:
+    """Each term of the objective, mean over the photographs."""
+    sums: dict[str, list[float]] = {}
+    with torch.no_grad():
+        for photo in photos:
+            square = centre_square(photo, 256)
+            output = to_tensor(run(engine, to_image(square)))
+            for name, term in objective.picture_terms(output, objective.content(square)).items():
+                sums.setdefault(f"objective_{name}", []).append(float(term))
+    return {name: {"model": round(float(np.mean(values)), 4)} for name, values in sums.items()}
+
+
+def run(engine: Engine, image: Image) -> Image:
+    """The engine's output for an RGB picture, a copy."""
+    return np.array(engine.run(np.ascontiguousarray(image)), np.uint8)
+
+
+def blurred(frames: Sequence[Image]) -> list[Image]:
+    """The frames after a Gaussian blur: the control that no stable model may be mistaken for."""
+    return [np.asarray(cv2.GaussianBlur(frame, (0, 0), BLUR_SIGMA), np.uint8) for frame in frames]
+
+
+def to_tensor(image: Image) -> Tensor:
+    """(H, W, 3) uint8 -> (1, 3, H, W) in 0..1."""
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255.0
+
+
+def to_image(tensor: Tensor) -> Image:
+    """(1, 3, H, W) in 0..1 -> (H, W, 3) uint8."""
+    return tensor[0].permute(1, 2, 0).mul(255).round().byte().numpy()
+
+
+def _small(image: Image) -> Image:
+    """At most 480 pixels wide: DIS and the network at full size would only take longer."""
+    factor = min(1.0, 480 / image.shape[1])
+    size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def main(arguments: list[str]) -> None:
+    """The entry point behind `velatura evaluate`."""
+    app(arguments, prog_name="velatura evaluate")
