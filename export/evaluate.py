@@ -157,17 +157,19 @@ def matched(output: Image, picture: Image) -> Image:
     return pixels[:, :, 0] if output.ndim == 2 else pixels
 
 
-def vgg_distance(root: Path, weights: WeightPaths | None = None) -> Callable[[Image, Image], float]:
-    """A measure of two RGB pictures: squared distance at relu2_2 over the reference's own energy."""
+def vgg_distance(
+    root: Path, weights: WeightPaths | None = None, *, layer: str = VGG_LAYER
+) -> Callable[[Image, Image], float]:
+    """A measure of two RGB pictures: squared distance at a layer over the reference's own energy."""
     recipe = Recipe.from_mapping(
-        {**load_recipe("upscale-2x-sharp").to_mapping(), "content": {VGG_LAYER: 1.0}, "precision": "fp32"},
+        {**load_recipe("upscale-2x-sharp").to_mapping(), "content": {layer: 1.0}, "precision": "fp32"},
         origin="evaluation",
     )
     features = perception(recipe, root, weights)
 
     @torch.no_grad()
     def measure(output: Image, reference: Image) -> float:
-        a, b = (features(to_tensor(image))[VGG_LAYER] for image in (output, reference))
+        a, b = (features(to_tensor(image))[layer] for image in (output, reference))
         return float((a - b).square().mean() / b.square().mean())
 
     return measure

@@ -3,6 +3,7 @@
 import io
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -61,5 +62,5 @@ class Checkpoint:
         try:
             state: Any = torch.load(path, map_location="cpu", weights_only=True)
             return cls(**state)
-        except (TypeError, RuntimeError, EOFError) as error:
+        except (TypeError, RuntimeError, EOFError, UnpicklingError) as error:
             raise ValueError(f"{path} is not a velatura checkpoint: {error}") from error

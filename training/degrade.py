@@ -70,20 +70,23 @@ Frame = npt.NDArray[np.uint8]
 def h264_frames(frames: list[Frame], *, crf: int) -> list[Frame]:
     """(H, W, 1) luma or (H, W, 3) RGB frames, through H.264 and back."""
     height, width, channels = frames[0].shape
-    # yuv420p needs even sides; luma is coded as it is, in the Y plane.
-    padding = ((0, height % 2), (0, width % 2), (0, 0))
+    even = (height + height % 2, width + width % 2)
+    # yuv420p needs even sides. Luma is the Y plane as it stands: a conversion would change its range.
+    padding = ((0, even[0] - height), (0, even[1] - width), (0, 0))
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="h264") as container:
         stream = container.add_stream("libx264", rate=25)
-        stream.width, stream.height = width + width % 2, height + height % 2
-        stream.pix_fmt = "yuv420p" if channels == 3 else "gray"
+        stream.height, stream.width = even
+        stream.pix_fmt = "yuv420p"
         stream.options = {"crf": str(crf), "preset": "veryfast", "bf": "0", "threads": "1"}
         for frame in frames:
             padded = np.pad(frame, padding, mode="edge")
             if channels == 3:
                 picture = av.VideoFrame.from_ndarray(padded, format="rgb24")
             else:
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded[:, :, 0]), format="gray")
+                gray = np.full((even[0] // 2, even[1]), 128, np.uint8)
+                planes = np.vstack([padded[:, :, 0], gray])
+                picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
     buffer.seek(0)
@@ -93,6 +96,6 @@ def h264_frames(frames: list[Frame], *, crf: int) -> list[Frame]:
             if channels == 3:
                 pixels = picture.to_ndarray(format="rgb24")
             else:
-                pixels = np.asarray(picture.to_ndarray(format="gray"))[:, :, None]
+                pixels = picture.to_ndarray(format="yuv420p")[:, :, None]
             found.append(np.array(pixels[:height, :width], np.uint8))
     return found

@@ -7,6 +7,7 @@ loaders know which is which, so callers always pass RGB, 0..1.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import ClassVar, NamedTuple
 from zipfile import BadZipFile
 
@@ -229,7 +230,7 @@ def _read(
                 found = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
             return found, CAFFE_SQUEEZENET if blocks is None else CAFFE_VGG
         state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except (BadZipFile, EOFError, RuntimeError, ValueError) as error:
+    except (BadZipFile, EOFError, RuntimeError, ValueError, UnpicklingError) as error:
         raise ValueError(f"{path} is not a weight file that can be read: {error}") from error
     names = _squeezenet_names() if blocks is None else _vgg_names(blocks)
     return {ours: state[theirs] for theirs, ours in names if theirs in state}, TORCHVISION

@@ -6,7 +6,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from velatura.training.data import PhotoCrops, UprightCrops, bicubic_downscale, limited_luma
+from velatura.training.data import (
+    FramePairs,
+    PhotoCrops,
+    Samples,
+    UprightCrops,
+    limited_luma,
+    stream,
+)
+from velatura.training.degrade import bicubic_downscale, gaussian_downscale, video_downscale
 from velatura.training.metrics import matlab_luma
 
 
@@ -42,7 +50,7 @@ def test_broken_and_small_pictures_are_skipped_and_counted(photos: Path) -> None
 
 
 def test_a_folder_without_use_is_refused(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no photograph of at least 100 pixels"):
+    with pytest.raises(FileNotFoundError, match="no photograph of at least 100 pixels .5 files"):
         PhotoCrops([photos], crop=100, seed=1, luma=False)
     with pytest.raises(FileNotFoundError, match="no folder of photographs"):
         PhotoCrops([tmp_path / "none"], crop=8, seed=1, luma=False)
@@ -64,3 +72,83 @@ def test_downscaling_agrees_with_the_standard_pairs(data_root: Path) -> None:
         rows, columns = (min(a, b) for a, b in zip(found.shape[:2], low.shape[:2], strict=True))
         error = np.abs(found[:rows, :columns] - low[:rows, :columns])
         assert error.mean() < 0.2, path
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"holds no photographs \(\.bmp, \.jpeg"):
+        PhotoCrops([tmp_path], crop=8, seed=1, luma=False)
+    with pytest.raises(FileNotFoundError, match="holds no videos"):
+        FramePairs([tmp_path], crop=8, seed=1)
+
+
+def test_what_the_cache_does_not_hold_is_read_again(photos: Path) -> None:
+    cached = PhotoCrops([photos], crop=24, seed=1, luma=False)
+    uncached = PhotoCrops([photos], crop=24, seed=1, luma=False, cache_bytes=60 * 80 * 3)
+    assert [photo is None for photo in uncached.photos] == [False, True, True]
+    for index in range(4):
+        assert torch.equal(cached.batch(index, 3), uncached.batch(index, 3))
+
+
+def test_two_halves_of_a_batch_are_the_batch(photos: Path) -> None:
+    crops = UprightCrops([photos], crop=24, seed=1, luma=False)
+    halves = torch.cat([crops.batch(5, 2), crops.batch(5, 2, first=2)])
+    assert torch.equal(crops.batch(5, 4), halves)
+
+
+@pytest.mark.parametrize("degradation", ["bicubic", "gaussian", "video"])
+def test_workers_deliver_what_one_process_makes(photos: Path, degradation: str) -> None:
+    crops = PhotoCrops([photos], crop=24, seed=1, luma=True)
+    samples = Samples(crops, videos=None, scale=2, degradation=degradation)
+    alone = list(stream(samples, range(3, 9), 2))
+    helped = list(stream(samples, range(3, 9), 2, workers=2))
+    assert len(alone) == len(helped) == 6
+    for a, b in zip(alone, helped, strict=True):
+        assert torch.equal(a.photos, b.photos)
+        assert a.low is not None
+        assert b.low is not None
+        assert a.low.shape == (2, 1, 12, 12)
+        assert torch.equal(a.low, b.low)
+
+
+def test_frame_pairs_of_real_clips_follow_each_other(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "rabbit.mp4").symlink_to(clips / "rabbit320.mp4")
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    pairs = FramePairs([tmp_path], crop=96, seed=3)
+    assert pairs.skipped == 1
+    assert len(pairs.pairs) == 24
+    batch = pairs.batch(4, 3)
+    assert batch.shape == (2, 3, 3, 96, 96)
+    assert torch.equal(batch, pairs.batch(4, 3))
+    near = np.mean([np.abs(a.astype(int) - b).mean() for a, b in pairs.pairs])
+    far = np.abs(pairs.pairs[0][0].astype(int) - pairs.pairs[-1][0]).mean()
+    assert 0 < near < far
+
+
+def test_the_papers_reduction_blurs_more_than_bicubic(data_root: Path) -> None:
+    from velatura.training.data import read_image
+
+    image = read_image(data_root / "eval/kodak24/kodim08.png")
+    high = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    sharp, soft = bicubic_downscale(high, 4), gaussian_downscale(high, 4)
+    assert soft.shape == sharp.shape == (1, 3, 128, 192)
+    assert soft.diff(dim=3).square().mean() < 0.95 * sharp.diff(dim=3).square().mean()
+    assert (soft - sharp).abs().mean() < 0.05
+    flat = torch.full((1, 3, 32, 32), 0.4)
+    torch.testing.assert_close(gaussian_downscale(flat, 4), torch.full((1, 3, 8, 8), 0.4), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_video_like_input_is_the_picture_but_damaged(data_root: Path, channels: int) -> None:
+    from velatura.training.data import read_image
+
+    image = read_image(data_root / "eval/kodak24/kodim23.png")[:200, :302]
+    high = torch.from_numpy(image).permute(2, 0, 1)[None, :channels].float() / 255
+    clean = bicubic_downscale(high, 2)
+    errors = []
+    for seed in range(6):
+        damaged = video_downscale(high, 2, np.random.default_rng(seed))
+        assert damaged.shape == clean.shape == (1, channels, 100, 151)
+        errors.append((damaged - clean).abs().mean().item() * 255)
+    assert 0.3 < min(errors)
+    assert max(errors) < 8
+    assert max(errors) > 1.3 * min(errors), "qualities differ"

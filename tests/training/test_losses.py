@@ -98,10 +98,39 @@ def test_pixel_grid_sees_a_grid_and_no_stripe_of_another_period() -> None:
     assert losses.pixel_grid((rows % 32 < 16).float(), 4).item() == pytest.approx(0.0, abs=1e-9)
 
 
-def test_stability_is_zero_for_a_network_that_moves_with_the_picture() -> None:
-    image = tensor(features(1, 3, 24, 24))
-    box = torch.nn.functional.avg_pool2d
-    output = box(image, 3, 1, 1)
-    moved = box(image.roll((2, 3), (2, 3)), 3, 1, 1)
-    assert losses.stability(moved, output, (2, 3), border=6).item() == pytest.approx(0, abs=1e-12)
-    assert losses.stability(moved, output, (1, 3), border=6).item() > 1e-3
+def test_charbonnier() -> None:
+    output, target = features(2, 3, 4, 5), features(2, 3, 4, 5)
+    expected = np.sqrt((output - target) ** 2 + 0.1**2).mean()
+    assert losses.charbonnier(tensor(output), tensor(target), 0.1).item() == pytest.approx(
+        expected, rel=1e-5
+    )
+
+
+def test_sobel_edge_is_the_difference_of_gradients() -> None:
+    output, target = features(2, 3, 7, 8), features(2, 3, 7, 8)
+
+    def gradients(x: np.ndarray) -> np.ndarray:
+        rows = x[:, :, :-2] + 2 * x[:, :, 1:-1] + x[:, :, 2:]
+        columns = x[:, :, :, :-2] + 2 * x[:, :, :, 1:-1] + x[:, :, :, 2:]
+        return np.stack([rows[..., 2:] - rows[..., :-2], columns[:, :, 2:] - columns[:, :, :-2]]) / 8
+
+    expected = np.abs(gradients(output) - gradients(target)).mean()
+    assert losses.sobel_edge(tensor(output), tensor(target)).item() == pytest.approx(expected, rel=1e-5)
+    ramp = torch.arange(9.0).expand(1, 1, 9, 9) * 0.5
+    # Sideways the slope is 0.5 a pixel, downwards 0.
+    assert losses.sobel_edge(ramp, torch.zeros(1, 1, 9, 9)).item() == pytest.approx(0.25)
+
+
+def test_a_matched_histogram_is_the_references() -> None:
+    image, reference = features(2, 3, 8, 8), features(2, 3, 16, 16) * 3 + 1
+    found = losses.match_histogram(tensor(image), tensor(reference)).numpy()
+    for number in range(2):
+        for channel in range(3):
+            values = np.sort(reference[number, channel].ravel())
+            places = (np.arange(64) + 0.5) / 64 * 256 - 0.5
+            expected = np.interp(places, np.arange(256), values)
+            np.testing.assert_allclose(np.sort(found[number, channel].ravel()), expected, atol=1e-5)
+            order = np.argsort(image[number, channel].ravel())
+            assert (np.diff(found[number, channel].ravel()[order]) >= 0).all(), "the order stays"
+    same = tensor(image)
+    torch.testing.assert_close(losses.match_histogram(same, same), same, rtol=0, atol=1e-6)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from velatura.training.vgg import VGG16_BLOCKS, load_squeezenet, load_vgg16
+from velatura.training.vgg import VGG16_BLOCKS, VGG19_BLOCKS, load_squeezenet, load_vgg16, load_vgg19
 
 IMAGE = np.random.default_rng(5).random((3, 20, 24))
 """RGB, 0..1."""
@@ -78,8 +78,8 @@ def test_torchvision_weights_want_normalised_rgb(tmp_path: Path) -> None:
             number, channels = number + 2, size
         number += 1
     state["classifier.0.weight"] = torch.zeros(1)
-    torch.save(state, tmp_path / "vgg16-397923af.pth")
-    net = load_vgg16(tmp_path / "vgg16-397923af.pth")
+    torch.save(state, tmp_path / "vgg16.pth")
+    net = load_vgg16(tmp_path / "vgg16.pth")
     assert net.layers[-1] == "relu5_3"
     mean = np.array([0.485, 0.456, 0.406])[:, None, None]
     std = np.array([0.229, 0.224, 0.225])[:, None, None]
@@ -95,7 +95,7 @@ def test_a_layer_that_is_not_there_is_refused(data_root: Path) -> None:
 
 
 def test_a_missing_file_says_what_to_give(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"vgg16-397923af\.pth"):
+    with pytest.raises(FileNotFoundError, match="no loss network's weights at"):
         load_vgg16(tmp_path / "none.npz")
 
 
@@ -125,3 +125,51 @@ def test_loss_networks_never_learn(data_root: Path) -> None:
     ):
         assert not net.training
         assert not any(p.requires_grad for p in net.parameters())
+
+
+def torchvision_state(blocks: tuple[tuple[int, ...], ...], until: int) -> dict[str, torch.Tensor]:
+    """Random weights of the first blocks, as torchvision names them."""
+    state: dict[str, torch.Tensor] = {}
+    number, channels = 0, 3
+    for sizes in blocks[:until]:
+        for size in sizes:
+            state[f"features.{number}.weight"] = torch.randn(size, channels, 3, 3) * 0.1
+            state[f"features.{number}.bias"] = torch.randn(size) * 0.1
+            number, channels = number + 2, size
+        number += 1
+    return state
+
+
+def test_vgg19_has_four_convolutions_in_its_third_block(tmp_path: Path) -> None:
+    torch.save(torchvision_state(VGG19_BLOCKS, 3), tmp_path / "vgg19.pth")
+    net = load_vgg19(tmp_path / "vgg19.pth")
+    assert net.layers[-4:] == ("relu3_1", "relu3_2", "relu3_3", "relu3_4")
+    with torch.no_grad():
+        assert net(torch.rand(1, 3, 32, 32), ["relu3_4"])["relu3_4"].shape == (1, 256, 8, 8)
+
+
+def test_torchvisions_squeezenet_is_read(tmp_path: Path, data_root: Path) -> None:
+    """The Caffe weights under torchvision's names give the same activations but for the input's scale."""
+    with np.load(data_root / "weights/squeezenet1_1_fire9.npz") as arrays:
+        weights = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    places = dict(zip(range(2, 10), (3, 4, 6, 7, 9, 10, 11, 12), strict=True))
+    state = {}
+    for name, value in weights.items():
+        layer, _, rest = name.partition(".")
+        number = 0 if layer == "conv1" else places[int(layer[4:])]
+        state[f"features.{number}.{rest.replace('squeeze1x1', 'squeeze')}"] = value
+    torch.save(state, tmp_path / "squeezenet.pth")
+    net, caffe = load_squeezenet(tmp_path / "squeezenet.pth"), load_squeezenet(
+        data_root / "weights/squeezenet1_1_fire9.npz"
+    )
+    y = torch.randn(1, 3, 64, 64) * 50
+    with torch.no_grad():
+        a, b = (n.activations(y, ["fire6", "fire9"]) for n in (net, caffe))
+    for layer, found in a.items():
+        torch.testing.assert_close(found, b[layer])
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "vgg16.pth").write_bytes(b"not weights at all")
+    with pytest.raises(ValueError, match="not a weight file that can be read"):
+        load_vgg16(tmp_path / "vgg16.pth")
