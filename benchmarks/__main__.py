@@ -1,4 +1,4 @@
-"""`python -m benchmarks [pipeline|quality|engines]...`: measure and write results/NAME.json."""
+"""`python -m benchmarks [NAME]...`: measure and write results/NAME.json; all of `NAMES` by default."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .machine import facts
 
-NAMES = ("pipeline", "engines", "quality")
+NAMES = ("pipeline", "engines", "quality", "training", "optimisation", "stability")
 RESULTS = Path(__file__).with_name("results")
 
 

@@ -1,10 +1,10 @@
-"""`velatura evaluate`: what a model is worth, in the field's measures, beside what it must be compared with."""
+"""`velatura evaluate`: what a model is worth, in the field's measures, beside its rivals."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
@@ -39,7 +39,9 @@ VGG_LAYER = "relu2_2"
 OBJECTIVE_PICTURES = 10
 PAN_PICTURES = 5
 PAN = {"count": 6, "velocity": (1.3, 0.7), "size": (320, 480)}
-CLIP_FRAMES = 24
+CLIP_FRAMES = 16
+CLIPS = ("crystal.mp4", "elf.mp4", "shooter_gameplay.mp4")
+"""Of the data folder, where no others are given: live action twice and a game."""
 NOISE_LEVELS = 2.5
 """Deviation of the sensor noise on the static scene, in levels of 255."""
 BLUR_SIGMA = 2.0
@@ -58,21 +60,25 @@ def evaluate(
         Path | None, typer.Option(help="Data folder with eval and weights. [$VELATURA_DATA]")
     ] = None,
     clip: Annotated[
-        list[Path] | None, typer.Option(help="Video for E_warp with DIS flow; repeatable. [data's clips]")
+        list[Path] | None,
+        typer.Option(help="Video for E_warp with DIS flow; repeatable. [data's clips]"),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Recipe whose objective to compute. [the card's own]")
     ] = None,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or int8.")] = "fp32",
     histogram: Annotated[
-        bool, typer.Option("--match-histogram", help="Match an upscaler's output to its input, as the paper does.")
+        bool,
+        typer.Option(
+            "--match-histogram", help="Match an upscaler's output to its input, as the paper does."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure a model: fidelity and perceptual distance, or style objective, grid and stability."""
     try:
         root = data or data_root()
-        with open_engine(model, precision=precision) as engine:
+        with open_engine(model, precision=_precision(precision)) as engine:
             if engine.card.task == "upscale":
                 found = upscaling(engine, root, histogram=histogram)
             else:
@@ -90,6 +96,12 @@ def evaluate(
     for measure, values in found.items():
         line = "   ".join(f"{who} {value:.5g}" for who, value in values.items())
         typer.echo(f"{measure:<28} {line}")
+
+
+def _precision(text: str) -> Literal["fp32", "bf16", "int8"]:
+    if text not in ("fp32", "bf16", "int8"):
+        raise ValueError(f"--precision {text!r} is not fp32, bf16 or int8")
+    return text
 
 
 def upscaling(
@@ -140,7 +152,9 @@ def coloured(
             y = upscale(limited_luma(low)[:, :, 0])
             size = (y.shape[1], y.shape[0])
             wide = np.asarray(cv2.cvtColor(low, cv2.COLOR_RGB2YCrCb), np.uint8)
-            chroma = np.asarray(cv2.resize(wide[:, :, 1:], size, interpolation=cv2.INTER_CUBIC), np.uint8)
+            chroma = np.asarray(
+                cv2.resize(wide[:, :, 1:], size, interpolation=cv2.INTER_CUBIC), np.uint8
+            )
             full = np.clip(np.round((y.astype(np.float64) - 16.0) * 255.0 / 219.0), 0, 255)
             planes = np.dstack([full.astype(np.uint8), chroma])
             output = np.asarray(cv2.cvtColor(planes, cv2.COLOR_YCrCb2RGB), np.uint8)
@@ -152,7 +166,9 @@ def coloured(
 
 def matched(output: Image, picture: Image) -> Image:
     """The output with the histogram of the input, both uint8."""
-    pair = [torch.from_numpy(np.atleast_3d(p)).permute(2, 0, 1)[None].float() for p in (output, picture)]
+    pair = [
+        torch.from_numpy(np.atleast_3d(p)).permute(2, 0, 1)[None].float() for p in (output, picture)
+    ]
     pixels = match_histogram(*pair)[0].permute(1, 2, 0).round().byte().numpy()
     return pixels[:, :, 0] if output.ndim == 2 else pixels
 
@@ -219,7 +235,8 @@ def style(
         ]
         found[f"grid_{period}px"] = {"model_over_input": round(float(np.median(ratios)), 4)}
     found |= pans(engine, landscape[:PAN_PICTURES])
-    found |= clip_stability(engine, clips if clips is not None else sorted((root / "clips").glob("*.mp4")))
+    usual = [path for name in CLIPS if (path := root / "clips" / name).is_file()]
+    found |= clip_stability(engine, usual if clips is None else clips)
     return found
 
 
@@ -246,7 +263,10 @@ def clip_stability(engine: Engine, clips: Sequence[Path]) -> Report:
     rows: dict[str, dict[str, list[float]]] = {}
     for path in clips:
         with open_source(str(path)) as source:
-            frames = [_small(to_rgb(frame).planes[0]) for frame in islice(source, CLIP_FRAMES)]
+            frames = [
+                _small(to_rgb(frame).planes[0].astype(np.uint8, copy=False))
+                for frame in islice(source, CLIP_FRAMES)
+            ]
         if len(frames) < 2:
             continue
         _stability(rows, "ewarp_dis", engine, frames, dis_flows(frames))
@@ -285,8 +305,10 @@ def style_objective(name: str, root: Path, weights: WeightPaths | None = None) -
     return StyleObjective(precise, root, weights, torch.device("cpu"))
 
 
-def objective_of(engine: Engine, objective: StyleObjective, photos: Sequence[Image]) -> dict[str, float]:
-    """The summed content, style and TV terms at 256 pixels, of the output and of the photograph itself."""
+def objective_of(
+    engine: Engine, objective: StyleObjective, photos: Sequence[Image]
+) -> dict[str, float]:
+    """The summed content, style and TV terms at 256 pixels, of the output and of the photograph."""
     values: dict[str, list[float]] = {"model": [], "input": []}
     for photo in photos:
         square = centre_square(photo, 256)

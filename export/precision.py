@@ -1,10 +1,12 @@
-"""INT8: static quantisation to a QDQ graph, calibrated on real pictures. FP16: half-precision graphs."""
+"""INT8: static quantisation to a QDQ graph, calibrated on real pictures. FP16: half precision."""
 
+import contextlib
+import io
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +23,20 @@ from onnxruntime.quantization import (
 Batch = npt.NDArray[np.float32]
 
 
-def quantise(model: ModelProto, samples: Iterable[Batch], *, keep: Iterable[str] = ()) -> ModelProto:
+def quantise(
+    model: ModelProto,
+    samples: Iterable[Batch],
+    *,
+    keep: Iterable[str] = (),
+    percentile: float | None = None,
+) -> ModelProto:
     """Weights to int8 per output channel, inputs of convolutions to uint8; all else stays float.
 
     Only what enters a convolution is quantised. A residual is added in float, and so is the picture to
     an upscaler's prediction: the output layer's accumulators are never rounded to 8 bits, which is what
     keeps the loss below the parity bound. `samples` are (1, C, H, W) inputs in the card's range; `keep`
-    names nodes that stay in float.
+    names nodes that stay in float. Ranges go from the lowest to the highest value seen or, with
+    `percentile` (such as 99.99), leave out what is rarer on either side.
     """
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
@@ -35,19 +44,27 @@ def quantise(model: ModelProto, samples: Iterable[Batch], *, keep: Iterable[str]
         named.CopyFrom(model)
         onnx.save(named, str(source))
         logging.getLogger().setLevel(logging.ERROR)
-        quantize_static(
-            str(source),
-            str(target),
-            _Reader(named.graph.input[0].name, samples),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=list(keep),
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"OpTypesToExcludeOutputQuantization": ["Conv"], "QuantizeBias": True},
-        )
+        # The percentile calibrator prints its progress, which is none of a user's business.
+        with contextlib.redirect_stdout(io.StringIO()):
+            quantize_static(
+                str(source),
+                str(target),
+                _Reader(named.graph.input[0].name, samples),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=["Conv"],
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=list(keep),
+                calibrate_method=(
+                    CalibrationMethod.MinMax if percentile is None else CalibrationMethod.Percentile
+                ),
+                extra_options={
+                    "OpTypesToExcludeOutputQuantization": ["Conv"],
+                    "QuantizeBias": True,
+                    **({} if percentile is None else {"CalibPercentile": percentile}),
+                },
+            )
         quantised = onnx.load(str(target))
     quantised.producer_name = "velatura"
     return quantised
@@ -62,7 +79,7 @@ def to_half(model: ModelProto) -> ModelProto:
 
     source = ModelProto()
     source.CopyFrom(model)
-    half: ModelProto = convert_float_to_float16(source, keep_io_types=True)
+    half = cast(ModelProto, convert_float_to_float16(source, keep_io_types=True))
     # The converter appends the casts of the input at the end, where no checker accepts them.
     OnnxModel(half).topological_sort()
     del half.graph.value_info[:]

@@ -77,24 +77,35 @@ def with_frame_io(model: ModelProto, card: ModelCard) -> tuple[ModelProto, Model
     graph = framed.graph
     source, result = graph.input[0].name, graph.output[0].name
     names = [f"frames_{number}" for number in range(2)]
-    constants = {"frames_top": 255.0, "frames_scale": 1.0 / 255.0, "frames_zero": 0.0, "frames_one": 1.0}
+    constants = {
+        "frames_top": 255.0,
+        "frames_scale": 1.0 / 255.0,
+        "frames_zero": 0.0,
+        "frames_one": 1.0,
+    }
     for name, value in constants.items():
         graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), name))
     rgb = card.input_colour != "luma"
     before = [helper.make_node("Cast", ["frame"], [names[0]], "frames_in_cast", to=TensorProto.FLOAT)]
     last = names[0]
     if rgb:
-        before.append(helper.make_node("Transpose", [last], [names[1]], "frames_in_nchw", perm=[0, 3, 1, 2]))
+        before.append(
+            helper.make_node("Transpose", [last], [names[1]], "frames_in_nchw", perm=[0, 3, 1, 2])
+        )
         last = names[1]
     before.append(helper.make_node("Mul", [last, "frames_scale"], [source], "frames_in_scale"))
     after = [
-        helper.make_node("Clip", [result, "frames_zero", "frames_one"], ["frames_clip"], "frames_out_clip"),
+        helper.make_node(
+            "Clip", [result, "frames_zero", "frames_one"], ["frames_clip"], "frames_out_clip"
+        ),
         helper.make_node("Mul", ["frames_clip", "frames_top"], ["frames_levels"], "frames_out_scale"),
         helper.make_node("Round", ["frames_levels"], ["frames_round"], "frames_out_round"),
     ]
     last = "frames_round"
     if rgb:
-        after.append(helper.make_node("Transpose", [last], ["frames_nhwc"], "frames_out_nhwc", perm=[0, 2, 3, 1]))
+        after.append(
+            helper.make_node("Transpose", [last], ["frames_nhwc"], "frames_out_nhwc", perm=[0, 2, 3, 1])
+        )
         last = "frames_nhwc"
     after.append(helper.make_node("Cast", [last], ["styled"], "frames_out_cast", to=TensorProto.UINT8))
     nodes = [*before, *graph.node, *after]

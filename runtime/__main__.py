@@ -153,7 +153,10 @@ def _plugin(name: str, arguments: list[str]) -> None:
     try:
         command: Callable[[list[str]], None] = found[0].load()
     except ModuleNotFoundError as error:
-        _fail(f"`velatura {name}` needs {error.name}: pip install 'velatura[{_EXTRAS.get(name, name)}]'", 7)
+        _fail(
+            f"`velatura {name}` needs {error.name}: pip install 'velatura[{_EXTRAS.get(name, name)}]'",
+            7,
+        )
     command(arguments)
 
 

@@ -1,7 +1,7 @@
 """Why pixel losses mislead: a picture shifted by one pixel against a blurred one.
 
-The shift is invisible and the blur is not; MSE, PSNR and SSIM say the opposite, the VGG feature distance says
-what the eye says. Needs VGG-16 weights and, without an argument, the photographs of the data folder:
+The shift is invisible and the blur is not; MSE, PSNR and SSIM say the opposite, the VGG distance says
+what the eye says. Needs VGG-16 weights and, without an argument, the data folder's photographs:
 
     python samples/pixel_losses.py [PICTURE] [-o FIGURE.png]
 """
@@ -60,7 +60,9 @@ def figure(found: dict[str, Image], rows: dict[str, dict[str, float]]) -> Image:
         legend = np.full((154, SIDE, 3), 255, np.uint8)
         for number, line in enumerate(lines):
             place = (8, 24 + 24 * number)
-            cv2.putText(legend, line, place, cv2.FONT_HERSHEY_SIMPLEX, 0.55, (20, 20, 20), 1, cv2.LINE_AA)
+            cv2.putText(
+                legend, line, place, cv2.FONT_HERSHEY_SIMPLEX, 0.55, (20, 20, 20), 1, cv2.LINE_AA
+            )
         columns += [np.vstack([image, legend]), np.full((SIDE + 154, 8, 3), 255, np.uint8)]
     return np.hstack(columns[:-1])
 

@@ -64,3 +64,25 @@ def test_a_stage_of_ones_own(tmp_path: Path) -> None:
     found = videos.read(tmp_path / "out.mp4")
     assert found.luma[0].shape == (240, 320)
     assert (found.luma[0][18:40, 16:140] > 220).mean() > 0.03, "the time stands in the picture"
+
+
+def test_the_shift_and_the_blur(data_root: Path, tmp_path: Path) -> None:
+    told = sample("pixel_losses.py", data_root / "eval/kodak24/kodim08.png", "-o", tmp_path / "f.png")
+    rows = {line[:7]: line for line in told.splitlines()}
+
+    def figure(row: str, name: str) -> float:
+        return float(rows[row].split(name)[1].split()[0])
+
+    assert figure("shifted", "PSNR dB") < figure("blurred", "PSNR dB")
+    assert figure("shifted", "SSIM") < figure("blurred", "SSIM")
+    assert figure("shifted", "relu2_2") < figure("blurred", "relu2_2")
+    assert cv2.imread(str(tmp_path / "f.png")).shape[1] > 1000
+
+
+@pytest.mark.slow
+def test_the_contact_sheet_shows_every_model(data_root: Path, tmp_path: Path) -> None:
+    photo = cv2.imread(str(data_root / "eval/kodak24/kodim15.png"))[100:360, 100:500]
+    cv2.imwrite(str(tmp_path / "photo.png"), photo)
+    sample("contact_sheet.py", tmp_path / "photo.png", "-o", tmp_path / "sheet.jpg")
+    sheet = cv2.imread(str(tmp_path / "sheet.jpg"))
+    assert min(sheet.shape[:2]) > 1000

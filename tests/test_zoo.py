@@ -12,10 +12,12 @@ from velatura.runtime.zoo import zoo_models
 from velatura.training.data import limited_luma, read_image
 from velatura.training.recipe import load_recipe
 
-EXPECTED = {"upscale-2x": {"fp32", "int8"}, "starry-night": {"fp32", "int8"}}
+STYLES = ("composition-vii", "johnson-half", "starry-night", "the-scream", "udnie", "wave")
+REAL_TIME = tuple(name for name in STYLES if name != "johnson-half")
+UPSCALERS = ("upscale-2x", "upscale-2x-sharp", "upscale-4x", "upscale-4x-sharp")
 
-# Bicubic's published Y-PSNR plus what the upscaler must be better by.
-BOUNDS = {"set5": 33.64 + 2.7, "set14": 30.22 + 2.1}
+# FSRCNN reaches 37.00 and 32.63 with more than twice the multiply-adds.
+BOUNDS = {"set5": 36.9, "set14": 32.7}
 
 
 def files() -> list[tuple[str, str, Path]]:
@@ -23,7 +25,9 @@ def files() -> list[tuple[str, str, Path]]:
 
 
 def test_the_zoo_holds_what_it_should() -> None:
-    assert {name: set(variants) for name, variants in zoo_models().items()} == EXPECTED
+    assert set(zoo_models()) == {*STYLES, *UPSCALERS}
+    for name, variants in zoo_models().items():
+        assert set(variants) == {"fp32", "int8"} or name not in UPSCALERS
 
 
 @pytest.mark.parametrize(("name", "precision", "path"), files())
@@ -36,12 +40,14 @@ def test_every_model_carries_its_card(name: str, precision: str, path: Path) -> 
     assert card.attribution
     assert "steps" in card.training
     assert card.measures
+    assert card.data
+    assert ("relu" in card.losses) == (name not in ("upscale-2x", "upscale-4x"))
     assert path.stat().st_size < 2_000_000
 
 
 @pytest.mark.parametrize("name", ["set5", "set14"])
 @pytest.mark.parametrize("backend", ["openvino", "ort"])
-def test_upscaling_beats_bicubic_by_the_margin(data_root: Path, name: str, backend: str) -> None:
+def test_upscaling_is_as_faithful_as_it_must_be(data_root: Path, name: str, backend: str) -> None:
     folder = data_root / "eval" / name / "x2"
     with open_engine("upscale-2x", backend, precision="fp32") as engine:
         full = upscaler_psnr(engine, folder)
@@ -65,11 +71,11 @@ def photographs(data_root: Path) -> list[np.ndarray]:
     return [read_image(data_root / f"eval/kodak24/kodim{n:02d}.png") for n in (4, 7, 15, 19, 23)]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("name", REAL_TIME)
 @pytest.mark.parametrize("period", [2, 4])
-def test_style_draws_no_pixel_grid(photographs: list[np.ndarray], precision: str, period: int) -> None:
-    with open_engine("starry-night", precision=precision) as engine:
-        assert grid_excess(engine, photographs, period) < 10
+def test_style_draws_no_pixel_grid(photographs: list[np.ndarray], name: str, period: int) -> None:
+    with open_engine(name, precision="fp32") as engine:
+        assert grid_excess(engine, photographs, period) < 3
 
 
 def test_style_changes_the_picture_and_keeps_its_structure(photographs: list[np.ndarray]) -> None:
@@ -90,15 +96,39 @@ def test_style_changes_the_picture_and_keeps_its_structure(photographs: list[np.
             assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.5
 
 
-def test_int8_style_is_the_same_picture(photographs: list[np.ndarray]) -> None:
-    with (
-        open_engine("starry-night", precision="fp32") as full,
-        open_engine("starry-night", precision="int8") as low,
-    ):
-        assert parity_db(full, low, photographs) >= 38.0
+@pytest.mark.parametrize("name", [n for n in REAL_TIME if "int8" in zoo_models().get(n, {})])
+def test_int8_style_is_the_same_picture(photographs: list[np.ndarray], name: str) -> None:
+    with open_engine(name, precision="fp32") as full, open_engine(name, precision="int8") as low:
+        assert parity_db(full, low, photographs) >= 37.5
 
 
-@pytest.mark.parametrize("name", list(EXPECTED))
+@pytest.mark.parametrize("name", ["upscale-2x", "upscale-4x"])
+def test_the_feature_loss_brings_the_picture_nearer_to_the_eye(data_root: Path, name: str) -> None:
+    """Lower VGG distance, at some cost in PSNR: the trade that Johnson et al. describe."""
+    from velatura.export.evaluate import coloured, vgg_distance
+
+    distance = vgg_distance(data_root)
+    found: dict[str, float] = {}
+    for model in (name, f"{name}-sharp"):
+        with open_engine(model, precision="fp32") as engine:
+            folder = data_root / f"eval/set14/x{engine.card.scale}"
+            pairs = coloured(lambda p, e=engine: np.array(e.run(p)), folder, luma=True)
+            found[model] = float(np.mean([distance(output, truth) for output, truth in pairs]))
+    assert found[f"{name}-sharp"] < 0.92 * found[name]
+
+
+@pytest.mark.parametrize("name", REAL_TIME)
+def test_a_style_is_stable_over_time(data_root: Path, name: str) -> None:
+    """Half of what starry-night's network shows without the temporal terms: 0.0139 on the same pans."""
+    from velatura.export.evaluate import pans
+
+    photos = [read_image(data_root / f"eval/kodak24/kodim{n:02d}.png") for n in (1, 5)]
+    with open_engine(name, precision="fp32") as engine:
+        found = pans(engine, photos)
+    assert found["ewarp_pan"]["model"] < 0.5 * 0.0139
+
+
+@pytest.mark.parametrize("name", ["upscale-2x", "upscale-4x", *REAL_TIME[:2]])
 def test_tiles_are_seamless(name: str, data_root: Path) -> None:
     """A frame cut into tiles is the frame in one piece, within one level."""
     from velatura.runtime.backends.static import StaticEngine

@@ -32,14 +32,18 @@ def train(
     recipe: Annotated[str, typer.Argument(help=f"{', '.join(shipped_recipes())}, or a .toml file.")],
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="Folder of the run [runs/NAME]; with --method optimize, the picture."),
+        typer.Option(
+            "-o", "--out", help="Folder of the run [runs/NAME]; with --method optimize, the picture."
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Data folder. [$VELATURA_DATA]")] = None,
     style: Annotated[
-        list[Path] | None, typer.Option(help="Painting in place of the recipe's; repeat to blend several.")
+        list[Path] | None,
+        typer.Option(help="Painting in place of the recipe's; repeat to blend several."),
     ] = None,
     photos: Annotated[
-        list[Path] | None, typer.Option(help="Folder of photographs in place of the recipe's; repeatable.")
+        list[Path] | None,
+        typer.Option(help="Folder of photographs in place of the recipe's; repeatable."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name in place of the recipe's.")] = None,
     change: Annotated[
@@ -57,19 +61,23 @@ def train(
         typer.Option(help="NETWORK=PATH of a loss network: vgg16, vgg19, squeezenet; repeatable."),
     ] = None,
     fetch: Annotated[
-        bool, typer.Option("--download", help="Fetch the loss network's full weights into torch's cache.")
+        bool,
+        typer.Option("--download", help="Fetch the loss network's full weights into torch's cache."),
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [all cores]")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that prepare batches. [CPU: 0, GPU: cores, up to 8]")
+        int | None,
+        typer.Option(min=0, help="Processes that prepare batches. [CPU: 0, GPU: cores, up to 8]"),
     ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard's files into the folder.")
     ] = False,
     preview_every: Annotated[int, typer.Option(min=1, help="Steps between previews.")] = 500,
-    validate_every: Annotated[int, typer.Option(min=0, help="Steps between validations; 0: the end.")] = 0,
+    validate_every: Annotated[
+        int, typer.Option(min=0, help="Steps between validations; 0: the end.")
+    ] = 0,
     method: Annotated[
         str, typer.Option(help="train, or optimize: restyle one picture by L-BFGS, as Gatys et al. do.")
     ] = "train",
@@ -116,9 +124,13 @@ def train(
         typer.echo("velatura: stopped; the same command goes on from here", err=True)
         raise typer.Exit(130) from None
     except OSError as error:
-        hint = ": free some space, then call the same command again" if error.errno == errno.ENOSPC else ""
+        hint = (
+            ": free some space, then call the same command again" if error.errno == errno.ENOSPC else ""
+        )
         typer.echo(f"velatura: {error}{hint}", err=True)
-        raise typer.Exit(4 if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else 3) from error
+        raise typer.Exit(
+            4 if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else 3
+        ) from error
     except ValueError as error:
         typer.echo(f"velatura: {error}", err=True)
         raise typer.Exit(3) from error
@@ -164,7 +176,9 @@ def _root(recipe: Recipe, data: Path | None) -> Path:
     try:
         return data_root()
     except FileNotFoundError:
-        if all(Path(path).is_absolute() for path in (*recipe.photos, *recipe.style_images, *recipe.videos)):
+        if all(
+            Path(path).is_absolute() for path in (*recipe.photos, *recipe.style_images, *recipe.videos)
+        ):
             return Path.cwd()
         raise
 
@@ -183,7 +197,9 @@ def _weights(given: Sequence[str] | None) -> dict[str, Path]:
 
 def _finish(checkpoint: Checkpoint, folder: Path, root: Path, options: Options) -> None:
     recipe = Recipe.from_mapping(checkpoint.recipe, origin="checkpoint")
-    with_no_group = torch.device("cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu")
+    with_no_group = torch.device(
+        "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
+    )
     net = averaged_net(checkpoint).to(with_no_group)
     measures = build_objective(recipe, root, options.weights, with_no_group).validate(net)
     figures = "".join(f", {name} {value:.3f}" for name, value in measures.items())
@@ -220,7 +236,9 @@ def _optimize(
         raise ValueError(f"--start {start!r} is neither noise nor photo")
     target = out or Path(f"{content.stem}.{recipe.name}.png")
     if target.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise ValueError(f"-o {target} is no picture's name; with --method optimize it ends in .png or .jpg")
+        raise ValueError(
+            f"-o {target} is no picture's name; with --method optimize it ends in .png or .jpg"
+        )
     image = read_image(content)
     scale = short_side / min(image.shape[:2])
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
@@ -237,7 +255,9 @@ def _optimize(
             objective,
             iterations=iterations,
             start="photo" if start == "photo" else "noise",
-            report=lambda step, value: typer.echo(f"iteration {step}/{iterations} objective {value:.4f}"),
+            report=lambda step, value: typer.echo(
+                f"iteration {step}/{iterations} objective {value:.4f}"
+            ),
         )[-1]
     pixels = done.picture[0].permute(1, 2, 0).mul(255).round().byte().cpu().numpy()[:, :, ::-1]
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -245,7 +265,9 @@ def _optimize(
     if not cv2.imwrite(str(partial), np.ascontiguousarray(pixels)):
         raise OSError(errno.EIO, "cannot write the picture", str(target))
     partial.replace(target)
-    typer.echo(f"{target}: objective {done.objective:.4f} after {iterations} iterations, {done.seconds:.0f} s")
+    typer.echo(
+        f"{target}: objective {done.objective:.4f} after {iterations} iterations, {done.seconds:.0f} s"
+    )
 
 
 def _seconds(text: str | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Photographs and videos as training crops: decoded by several threads, kept in memory, drawn by seed."""
+"""Photographs and videos as training crops: decoded by several threads, cached, drawn by seed."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from av.error import FFmpegError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -25,7 +26,7 @@ CACHE_BYTES = 6 << 30
 
 PAIRS_PER_VIDEO = 24
 PAIR_SIDE = 480
-"""Frames of training pairs are reduced to this short side, which bounds what a video costs in memory."""
+"""Frames of pairs are reduced to this short side, which bounds what a video costs in memory."""
 
 Image = npt.NDArray[np.uint8]
 
@@ -240,7 +241,9 @@ class Samples:
         if self.degradation == "video":
             rows = [
                 video_downscale(
-                    photo[None], self.scale, np.random.default_rng((self.photos.seed, index, first + row, 2))
+                    photo[None],
+                    self.scale,
+                    np.random.default_rng((self.photos.seed, index, first + row, 2)),
                 )
                 for row, photo in enumerate(photos)
             ]
@@ -320,7 +323,7 @@ def read_pairs(path: Path, *, least_side: int) -> list[tuple[Image, Image]]:
                 frames.append(np.array(pixels, np.uint8))
                 if len(frames) == 2 * PAIRS_PER_VIDEO:
                     break
-    except (av.error.FFmpegError, IndexError, OSError):
+    except (FFmpegError, IndexError, OSError):
         # What could be decoded of a damaged file is as good as any.
         pass
     return [(a, b) for a, b in zip(frames[::2], frames[1::2], strict=False) if a.shape == b.shape]

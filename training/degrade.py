@@ -40,10 +40,10 @@ def gaussian_downscale(images: Tensor, scale: int) -> Tensor:
 
 
 def video_downscale(images: Tensor, scale: int, draw: np.random.Generator) -> Tensor:
-    """As a clip from the web: mild blur, bicubic reduction, sensor noise, and H.264 at a random quality.
+    """As a clip from the web: mild blur, bicubic reduction, noise, and H.264 at a random quality.
 
-    The blur's sigma is 0 to 0.8 pixels of the photograph, the noise's deviation 0 to 3 levels, the CRF 16
-    to 34; the second of two frames is taken, which is predicted from the first. Shapes as
+    The blur's sigma is 0 to 0.8 pixels of the photograph, the noise's deviation 0 to 3 levels, the CRF
+    16 to 34; the second of two frames is taken, which is predicted from the first. Shapes as
     `bicubic_downscale`; every picture draws its own.
     """
     found: list[Tensor] = []

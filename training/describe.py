@@ -63,7 +63,15 @@ def macs_per_pixel(net: nn.Module, planes: int) -> float:
 def _losses(recipe: Any) -> str:
     terms = [
         f"{name} {getattr(recipe, name):g}"
-        for name in ("pixel", "edge", "total_variation", "stability", "flow", "frame_difference", "grid")
+        for name in (
+            "pixel",
+            "edge",
+            "total_variation",
+            "stability",
+            "flow",
+            "frame_difference",
+            "grid",
+        )
         if getattr(recipe, name)
     ]
     for name in ("content", "style", "feature_difference", "content_full", "style_full"):

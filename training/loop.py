@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,7 +89,7 @@ def fit(
     """
     options = options or Options()
     with processes(options.device) as (device, rank, world):
-        run = _Run(recipe, root, folder, options, device, rank, world)
+        run = Run(recipe, root, folder, options, device, rank, world)
         try:
             return run.train(report)
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -100,7 +100,7 @@ def fit(
             raise
 
 
-class _Run:
+class Run:
     """One training run: what it is made of, and its steps."""
 
     def __init__(
@@ -112,9 +112,10 @@ class _Run:
         self.log = folder / "log.jsonl"
         self.recipe = recipe = resolve(recipe, root, options.weights)
         torch.manual_seed(recipe.seed)
-        net = build_net(recipe.net["kind"], {k: v for k, v in recipe.net.items() if k != "kind"})
+        options_of_net = {k: v for k, v in recipe.net.items() if k != "kind"}
+        net: nn.Module = build_net(recipe.net["kind"], options_of_net)
         if world > 1 and device.type == "cuda":
-            net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+            net = cast(nn.Module, cast(Any, nn.SyncBatchNorm).convert_sync_batchnorm(net))
         channels_last(net)
         self.net = net.to(device)
         self.average = AveragedModel(net, avg_fn=moving_average(recipe.average), use_buffers=True)
@@ -138,7 +139,10 @@ class _Run:
         if self.path.exists():
             saved = Checkpoint.load(self.path)
             origin = str(self.path)
-            if Recipe.from_mapping(saved.recipe, origin=origin).to_mapping() != self.recipe.to_mapping():
+            if (
+                Recipe.from_mapping(saved.recipe, origin=origin).to_mapping()
+                != self.recipe.to_mapping()
+            ):
                 raise ValueError(f"{origin} was trained with another recipe: choose another folder")
             self.net.load_state_dict(saved.net)
             self.average.load_state_dict(saved.average)
@@ -178,7 +182,7 @@ class _Run:
                 budget = options.time_budget
                 done = max(self.step / recipe.steps, elapsed / budget if budget else 0.0)
                 rate = learning_rate(recipe, self.step, min(done, 1.0))
-                terms = self._step(to_device(sample, self.device), rate, min(done, 1.0))
+                terms = self.take_step(to_device(sample, self.device), rate, min(done, 1.0))
                 if list(terms) != names and pending:
                     self._settle(names, pending)
                 names = list(terms)
@@ -217,7 +221,7 @@ class _Run:
             board.close()
         return self.checkpoint(self.before + time.monotonic() - start)
 
-    def _step(self, sample: Sample, rate: float, done: float) -> dict[str, Tensor]:
+    def take_step(self, sample: Sample, rate: float, done: float) -> dict[str, Tensor]:
         """One step of the optimiser; the weighted terms, without gradients."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -237,16 +241,20 @@ class _Run:
         """Add the waiting terms to the sums. Raises TrainingError at the first that is not finite."""
         if not pending:
             return
-        values = torch.stack(pending).double().cpu()
+        values = cast("list[list[float]]", torch.stack(pending).double().cpu().tolist())
         first = self.step - len(pending)
         pending.clear()
-        for row, line in enumerate(values.tolist()):
+        for row, line in enumerate(values):
             bad = [name for name, value in zip(names, line, strict=True) if not math.isfinite(value)]
             if bad:
-                kept = f"the last good checkpoint is {self.path}" if self.path.exists() else "none was saved"
+                kept = (
+                    f"the last good checkpoint is {self.path}"
+                    if self.path.exists()
+                    else "none was saved"
+                )
                 raise TrainingError(
                     f"{' and '.join(bad)} is no longer finite at step {first + row + 1}; {kept}. Lower "
-                    "learning_rate or that term's weight, or take precision = \"fp32\""
+                    'learning_rate or that term\'s weight, or take precision = "fp32"'
                 )
             for name, value in zip(names, line, strict=True):
                 self.sums[name] = self.sums.get(name, 0.0) + value
@@ -323,7 +331,7 @@ class _Run:
 
 
 @contextmanager
-def processes(device: str) -> Iterator[tuple[torch.device, int, int]]:
+def processes(device: str) -> Generator[tuple[torch.device, int, int]]:
     """The device of this process, its rank and how many there are; joins `torchrun`'s group."""
     found = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = torch.device(found if device == "auto" else device)

@@ -1,4 +1,4 @@
-"""The losses of Johnson et al. 2016, "Perceptual Losses for Real-Time Style Transfer", and pixel losses.
+"""The losses of Johnson et al. 2016, "Perceptual Losses for Real-Time Style Transfer", and on pixels.
 
 All take float tensors (N, C, H, W), pictures in 0..1, and return a float32 scalar without unit.
 """
@@ -42,7 +42,9 @@ def sobel_edge(output: Tensor, target: Tensor) -> Tensor:
     The kernels are Sobel and Feldman's (1968) divided by 8, so that a ramp's gradient is its slope per
     pixel.
     """
-    kernel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=output.device) / 8
+    kernel = (
+        torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=output.device) / 8
+    )
     kernels = torch.stack([kernel, kernel.T])[:, None]
     difference = (output.float() - target.float()).flatten(0, 1)[:, None]
     # The filter is linear: the gradient of the difference is the difference of the gradients.
@@ -117,8 +119,8 @@ def match_histogram(image: Tensor, reference: Tensor) -> Tensor:
     """`image` with the distribution of `reference`'s values, per picture and channel.
 
     The paper's step after super-resolution ("we post-process the output by histogram matching with the
-    low-resolution input", section 4.2): the k-th smallest value of n becomes the (k + 0.5)/n quantile of
-    the reference. (N, C, H, W) and (N, C, h, w) in the same unit, of any sizes -> (N, C, H, W).
+    low-resolution input", section 4.2): the k-th smallest of n values becomes the (k + 0.5)/n quantile
+    of the reference. (N, C, H, W) and (N, C, h, w) in the same unit, of any sizes -> (N, C, H, W).
     """
     flat, values = image.float().flatten(2), reference.float().flatten(2).sort(2).values
     ranks = flat.argsort(2).argsort(2)

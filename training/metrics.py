@@ -1,6 +1,7 @@
 """Measures of fidelity, of grid artefacts, and of a clip's stability, in float64 NumPy."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -65,8 +66,8 @@ def benchmark_pairs(
 ) -> Iterator[tuple[Array, Array]]:
     """Luma of the upscaled picture and of the truth, for each standard pair of a folder, in order.
 
-    The pairs are `lr/NNN.png`, `hr/NNN.png`. `upscale` takes BT.601 limited-range luma (H, W) uint8 where
-    `luma`, else RGB (H, W, 3) uint8, and gives the same, larger. The truth is MATLAB luma, unrounded.
+    The pairs are `lr/NNN.png`, `hr/NNN.png`. `upscale` takes BT.601 limited-range luma (H, W) uint8
+    where `luma`, else RGB (H, W, 3) uint8, and gives the same, larger. The truth is MATLAB luma, unrounded.
     Raises FileNotFoundError when the folder holds no pairs.
     """
     paths = sorted((folder / "lr").glob("*.png"))
@@ -144,12 +145,14 @@ Flow = npt.NDArray[np.float32]
 def warp_error(frames: Sequence[Image], flows: Sequence[tuple[Flow, Flow]]) -> float:
     """E_warp of Lai et al. 2018 ("Learning Blind Video Temporal Consistency"), pictures scaled to 0..1.
 
-    Frame t + 1 is warped to t; `sum(M * difference^2) / sum(M)`, mean over channels and pairs of frames.
+    Frame t + 1 is warped to t; `sum(M * difference^2) / sum(M)`, mean over channels and frame pairs.
     `flows[t]` is the flow from t to t + 1 and back. M is 0 where `occluded` says so. Raises ValueError
     unless there is one pair of flows for each pair of frames.
     """
     if len(frames) < 2 or len(flows) != len(frames) - 1:
-        raise ValueError(f"{len(frames)} frames need {len(frames) - 1} pairs of flows, not {len(flows)}")
+        raise ValueError(
+            f"{len(frames)} frames need {len(frames) - 1} pairs of flows, not {len(flows)}"
+        )
     errors: list[float] = []
     for before, after, (forward, backward) in zip(frames, frames[1:], flows, strict=False):
         a, b = (f.astype(np.float32) / 255.0 for f in (before, after))
@@ -196,13 +199,13 @@ def dis_flows(frames: Sequence[Image]) -> list[tuple[Flow, Flow]]:
             np.array(estimator.calc(a, b, none.copy()), np.float32),
             np.array(estimator.calc(b, a, none.copy()), np.float32),
         )
-        for a, b in zip(gray, gray[1:], strict=False)
+        for a, b in pairwise(gray)
     ]
 
 
 def flicker(frames: Sequence[Image]) -> float:
-    """Mean squared change from frame to frame, pictures scaled to 0..1: of a static scene, all of it."""
-    changes = [np.square((a.astype(np.float64) - b) / 255.0).mean() for a, b in zip(frames, frames[1:], strict=False)]
+    """Mean squared change from frame to frame, pictures scaled to 0..1, as of a static scene."""
+    changes = [np.square((a.astype(np.float64) - b) / 255.0).mean() for a, b in pairwise(frames)]
     return float(np.mean(changes))
 
 

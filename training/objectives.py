@@ -256,11 +256,9 @@ def centre_square(image: Image, side: int) -> Tensor:
     return F.interpolate(pixels, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
 
 
-
-
 def _floor(features: Perception, photos: Tensor) -> bool:
     with torch.no_grad():
         features(photos)
-    output = photos.detach().clone().requires_grad_()
-    torch.stack([f.float().square().mean() for f in features(output).values()]).sum().backward()
+    found = list(features(photos.detach().clone().requires_grad_()).values())
+    torch.autograd.backward(found, [torch.ones_like(activation) for activation in found])
     return True

@@ -68,7 +68,11 @@ def optimise(
             report(iteration, value)
         if iteration in wanted:
             spent += time.monotonic() - begun
-            found.append(Optimised(iteration, picture.detach().clone(), value_of(objective, picture, content), spent))
+            found.append(
+                Optimised(
+                    iteration, picture.detach().clone(), value_of(objective, picture, content), spent
+                )
+            )
             begun = time.monotonic()
     return found
 

@@ -63,7 +63,7 @@ def resolve(recipe: Recipe, root: Path, given: WeightPaths | None = None) -> Rec
     if not full:
         return recipe
     vgg, _ = _load(recipe, root, given or {}, full)
-    reach = set() if vgg is None else set(vgg.layers)
+    reach: set[str] = set() if vgg is None else set(vgg.layers)
     if all(layer in reach for layer in full if layer.startswith("relu")):
         recipe = replace(
             recipe,
@@ -103,4 +103,3 @@ def _load(
         path = find_weights("squeezenet", given.get("squeezenet"), [root / recipe.squeezenet])
         squeezenet = load_squeezenet(path)
     return vgg, squeezenet
-

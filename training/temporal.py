@@ -1,7 +1,7 @@
 """Losses that keep a video stable: over noise, over small shifts, over frames, and along true motion.
 
-Pictures are (N, C, H, W) in 0..1. A flow is (N, 2, H, W) in pixels, (x, y) in that order: sample (x, y) of
-this frame is found at (x, y) + flow of the other.
+Pictures are (N, C, H, W) in 0..1. A flow is (N, 2, H, W) in pixels, (x, y) in that order: sample (x, y)
+of this frame is found at (x, y) + flow of the other.
 """
 
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ def feature_difference(
 
 
 def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """`image` sampled bilinearly at each pixel plus `flow`; edges are repeated. Same shape as `image`."""
+    """`image` sampled bilinearly at each pixel plus `flow`; edges are repeated. The shape stays."""
     height, width = image.shape[2:]
     rows = torch.arange(height, device=image.device, dtype=torch.float32)
     columns = torch.arange(width, device=image.device, dtype=torch.float32)
@@ -76,7 +76,9 @@ def inside(flow: Tensor, border: int = 0) -> Tensor:
     rows = torch.arange(height, device=flow.device)[None, :, None]
     columns = torch.arange(width, device=flow.device)[None, None]
     x, y = columns + flow[:, 0], rows + flow[:, 1]
-    here = (columns >= border) & (columns < width - border) & (rows >= border) & (rows < height - border)
+    here = (
+        (columns >= border) & (columns < width - border) & (rows >= border) & (rows < height - border)
+    )
     there = (x >= border) & (x <= width - 1 - border) & (y >= border) & (y <= height - 1 - border)
     return (here & there)[:, None].float()
 
@@ -93,7 +95,12 @@ def flow_consistency(output: Tensor, output_other: Tensor, flow: Tensor, mask: T
 
 
 def random_motion(
-    count: int, size: tuple[int, int], generator: torch.Generator, *, pan: float = 6.0, zoom: float = 0.03
+    count: int,
+    size: tuple[int, int],
+    generator: torch.Generator,
+    *,
+    pan: float = 6.0,
+    zoom: float = 0.03,
 ) -> tuple[Tensor, Tensor]:
     """A synthetic pan and zoom per picture: its flow and the flow back, each (N, 2, H, W).
 

@@ -134,14 +134,14 @@ class VGG(LossNetwork):
 
 
 class VGG16(VGG):
-    """Configuration D: thirteen convolutions, relu1_2, relu2_2, relu3_3, relu4_3, relu5_3 the blocks' last."""
+    """Configuration D: thirteen convolutions, blocks ending in relu1_2, relu2_2, relu3_3, .."""
 
     BLOCKS = VGG16_BLOCKS
     NAME = "VGG-16"
 
 
 class VGG19(VGG):
-    """Configuration E, which Gatys et al. 2016 use: sixteen convolutions, blocks ending in relu3_4 .."""
+    """Configuration E, that of Gatys et al. 2016: sixteen convolutions, blocks ending in relu3_4, .."""
 
     BLOCKS = VGG19_BLOCKS
     NAME = "VGG-19"

@@ -64,8 +64,8 @@ def find_weights(network: str, given: Path | None, candidates: Iterable[Path]) -
 def download(network: str) -> Path:
     """Fetch torchvision's file into torch's hub cache, unless it is there, and verify its hash.
 
-    `VELATURA_WEIGHTS_URL` replaces the address of torchvision's files, for a mirror. Raises OSError when
-    it cannot be fetched and ValueError when what came is not the file; a bad file is not kept.
+    `VELATURA_WEIGHTS_URL` replaces the address of torchvision's files, for a mirror. Raises OSError
+    when it cannot be fetched and ValueError when what came is not the file; a bad file is not kept.
     """
     path = hub_path(network)
     if not path.is_file():
@@ -97,6 +97,6 @@ def verify(path: Path, *, name: str | None = None) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(known[name]):
         raise ValueError(
-            f"{path} is damaged or another file: its SHA-256 begins {found[:8]}, not {known[name][:8]}; "
-            "delete it and fetch it again"
+            f"{path} is damaged or another file: its SHA-256 begins {found[:8]}, not "
+            f"{known[name][:8]}; delete it and fetch it again"
         )

@@ -114,7 +114,11 @@ def macs_per_pixel(proto: ModelProto, card: ModelCard) -> float:
         kernel = shapes.get(node.input[1], [])
         # A transposed convolution spends its kernel on every input sample, the other on every output.
         plane = shapes.get(node.output[0] if node.op_type == "Conv" else node.input[0], [])
-        total += kernel[0] * kernel[1] * kernel[2] * kernel[3] * plane[2] * plane[3] if kernel and plane else 0
+        total += (
+            kernel[0] * kernel[1] * kernel[2] * kernel[3] * plane[2] * plane[3]
+            if kernel and plane
+            else 0
+        )
     return total / (height * width)
 
 

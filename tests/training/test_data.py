@@ -50,7 +50,7 @@ def test_broken_and_small_pictures_are_skipped_and_counted(photos: Path) -> None
 
 
 def test_a_folder_without_use_is_refused(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no photograph of at least 100 pixels .5 files"):
+    with pytest.raises(FileNotFoundError, match=r"no photograph of at least 100 pixels \(5 files"):
         PhotoCrops([photos], crop=100, seed=1, luma=False)
     with pytest.raises(FileNotFoundError, match="no folder of photographs"):
         PhotoCrops([tmp_path / "none"], crop=8, seed=1, luma=False)
@@ -134,7 +134,9 @@ def test_the_papers_reduction_blurs_more_than_bicubic(data_root: Path) -> None:
     assert soft.diff(dim=3).square().mean() < 0.95 * sharp.diff(dim=3).square().mean()
     assert (soft - sharp).abs().mean() < 0.05
     flat = torch.full((1, 3, 32, 32), 0.4)
-    torch.testing.assert_close(gaussian_downscale(flat, 4), torch.full((1, 3, 8, 8), 0.4), atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        gaussian_downscale(flat, 4), torch.full((1, 3, 8, 8), 0.4), atol=2e-3, rtol=0
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -149,6 +151,6 @@ def test_a_video_like_input_is_the_picture_but_damaged(data_root: Path, channels
         damaged = video_downscale(high, 2, np.random.default_rng(seed))
         assert damaged.shape == clean.shape == (1, channels, 100, 151)
         errors.append((damaged - clean).abs().mean().item() * 255)
-    assert 0.3 < min(errors)
+    assert min(errors) > 0.3
     assert max(errors) < 8
     assert max(errors) > 1.3 * min(errors), "qualities differ"

@@ -31,7 +31,15 @@ def upscaler() -> Recipe:
 @pytest.fixture
 def style() -> Recipe:
     net = {"kind": "fast-style", "channels": 8, "stem": 8, "blocks": 1}
-    return small(load_recipe("starry-night"), net=net, steps=12, batch=1, crop=96, style_sizes=(128,), stable_from=0.0)
+    return small(
+        load_recipe("starry-night"),
+        net=net,
+        steps=12,
+        batch=1,
+        crop=96,
+        style_sizes=(128,),
+        stable_from=0.0,
+    )
 
 
 def losses(folder: Path, name: str) -> list[float]:
@@ -121,7 +129,8 @@ def test_shipped_recipes_name_data_that_exists(data_root: Path, name: str) -> No
 
 def recipe_text(**changes: str) -> str:
     values = {
-        "name": '"x"', "task": '"upscale"', "title": '"t"', "net": '{ kind = "srcnn" }', "photos": '["p"]',
+        "name": '"x"', "task": '"upscale"', "title": '"t"', "net": '{ kind = "srcnn" }',
+        "photos": '["p"]',
         "steps": "1", "batch": "1", "crop": "32", "learning_rate": "1e-3", "scale": "2", "pixel": "1",
     }  # fmt: skip
     return "\n".join(f"{key} = {value}" for key, value in {**values, **changes}.items())
@@ -187,7 +196,9 @@ def test_every_recipe_lowers_its_loss(data_root: Path, tmp_path: Path, name: str
         assert all(line["stability"] > 0 for line in lines)
 
 
-def test_the_losses_over_time_count_from_their_part_on(data_root: Path, tmp_path: Path, style: Recipe) -> None:
+def test_the_losses_over_time_count_from_their_part_on(
+    data_root: Path, tmp_path: Path, style: Recipe
+) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos/rabbit.mp4").symlink_to(data_root / "clips/rabbit320.mp4")
     recipe = replace(
@@ -200,7 +211,7 @@ def test_the_losses_over_time_count_from_their_part_on(data_root: Path, tmp_path
         steps=8,
     )
     fit(recipe, root=data_root, folder=tmp_path / "run", options=Options(report_every=4))
-    early, late = ((tmp_path / "run/log.jsonl").read_text().splitlines())
+    early, late = (tmp_path / "run/log.jsonl").read_text().splitlines()
     over_time = {"stability", "flow", "frame_difference", "feature_difference"}
     assert not over_time & set(json.loads(early))
     assert over_time < set(json.loads(late))
@@ -271,7 +282,8 @@ def test_two_processes_do_what_one_does_with_the_doubled_batch(data_root: Path, 
     code = """
 import os
 batch = 4 // int(os.environ.get("WORLD_SIZE", "1"))
-fit(replace(recipe, batch=batch), root=root, folder=folder, options=Options(report_every=5, device="cpu"))
+options = Options(report_every=5, device="cpu")
+fit(replace(recipe, batch=batch), root=root, folder=folder, options=options)
 """
     one = start(code, data_root, tmp_path / "one", 20)
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517", "WORLD_SIZE": "2"}
@@ -291,12 +303,14 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_itself(
     fit(replace(upscaler, steps=5), root=data_root, folder=tmp_path / "a")
     good = Checkpoint.load(tmp_path / "a/checkpoint.pt")
     broken = replace(upscaler, learning_rate=1e30, warmup=1, clip=1e30)
-    with pytest.raises(TrainingError, match=r"(pixel|gradient).* no longer finite at step \d+; none was saved"):
+    with pytest.raises(
+        TrainingError, match=r"(pixel|gradient).* no longer finite at step \d+; none was saved"
+    ):
         fit(broken, root=data_root, folder=tmp_path / "b")
     weights = {name: torch.full_like(w, torch.nan) for name, w in good.net.items()}
     replace(good, net=weights, recipe=upscaler.to_mapping()).save(tmp_path / "c/checkpoint.pt")
     kept = (tmp_path / "c/checkpoint.pt").read_bytes()
-    with pytest.raises(TrainingError, match="pixel .*the last good checkpoint is .*c/checkpoint.pt"):
+    with pytest.raises(TrainingError, match=r"pixel .*the last good checkpoint is .*c/checkpoint\.pt"):
         fit(upscaler, root=data_root, folder=tmp_path / "c")
     assert (tmp_path / "c/checkpoint.pt").read_bytes() == kept
 
@@ -328,7 +342,9 @@ assert not list(folder.glob("*.partial")), list(folder.glob("*"))
 
 
 def test_too_little_memory_advises(data_root: Path, tmp_path: Path, upscaler: Recipe) -> None:
-    with pytest.raises(TrainingError, match=r"out of memory at step 1: lower batch \(\d+, try --set batch="):
+    with pytest.raises(
+        TrainingError, match=r"out of memory at step 1: lower batch \(\d+, try --set batch="
+    ):
         fit(replace(upscaler, batch=10**10), root=data_root, folder=tmp_path)
 
 
@@ -338,13 +354,17 @@ def test_weights_to_begin_with(data_root: Path, tmp_path: Path, upscaler: Recipe
     second = fit(recipe, root=data_root, folder=tmp_path / "second", options=Options(init=first))
     assert second.started_from == "upscale-2x after 40 steps"
     for name, weight in averaged_net(first).state_dict().items():
-        torch.testing.assert_close(averaged_net(second).state_dict()[name], weight, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            averaged_net(second).state_dict()[name], weight, rtol=1e-4, atol=1e-6
+        )
     other = replace(recipe, net={"kind": "srcnn"})
     with pytest.raises(ValueError, match="holds another network"):
         fit(other, root=data_root, folder=tmp_path / "other", options=Options(init=first))
 
 
-def test_tensorboard_gets_scalars_and_pictures(data_root: Path, tmp_path: Path, upscaler: Recipe) -> None:
+def test_tensorboard_gets_scalars_and_pictures(
+    data_root: Path, tmp_path: Path, upscaler: Recipe
+) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     options = Options(report_every=5, preview_every=10, validate_every=10, tensorboard=True)

@@ -70,7 +70,9 @@ def test_ssim_and_psnr_are_scikit_images(data_root: Path) -> None:
     draw = np.random.default_rng(1)
     for number in (3, 8, 20):
         truth = matlab_luma(read_image(data_root / f"eval/kodak24/kodim{number:02d}.png"))
-        image = np.clip(np.round(cv2.GaussianBlur(truth, (0, 0), 1) + draw.normal(0, 3, truth.shape)), 0, 255)
+        image = np.clip(
+            np.round(cv2.GaussianBlur(truth, (0, 0), 1) + draw.normal(0, 3, truth.shape)), 0, 255
+        )
         a, b = image[2:-2, 2:-2], truth[2:-2, 2:-2]
         expected = structural_similarity(
             a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
@@ -104,7 +106,9 @@ def photo(data_root: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("velocity", [(2.0, 1.0), (-1.3, 0.7), (0.0, -3.0)])
-def test_a_pans_warp_error_is_that_of_resampling(photo: np.ndarray, velocity: tuple[float, float]) -> None:
+def test_a_pans_warp_error_is_that_of_resampling(
+    photo: np.ndarray, velocity: tuple[float, float]
+) -> None:
     frames, flows = pan(photo, count=4, velocity=velocity, size=(200, 300))
     right = warp_error(frames, flows)
     wrong = warp_error(frames, [(-a, -b) for a, b in flows])
@@ -115,7 +119,10 @@ def test_a_pans_warp_error_is_that_of_resampling(photo: np.ndarray, velocity: tu
 
 def test_warp_error_counts_flicker_and_is_cheated_by_blur(photo: np.ndarray) -> None:
     frames, flows = pan(photo, count=4, velocity=(2.0, 1.0), size=(200, 300))
-    flickering = [np.clip(f.astype(int) + (8 if n % 2 else 0), 0, 255).astype(np.uint8) for n, f in enumerate(frames)]
+    flickering = [
+        np.clip(f.astype(int) + (8 if n % 2 else 0), 0, 255).astype(np.uint8)
+        for n, f in enumerate(frames)
+    ]
     assert warp_error(flickering, flows) == pytest.approx((8 / 255) ** 2, rel=0.1)
     noisy = [
         np.clip(f + np.random.default_rng(n).normal(0, 10, f.shape), 0, 255).astype(np.uint8)
@@ -155,5 +162,7 @@ def test_a_small_still_has_no_room_for_a_pan() -> None:
 
 def test_flicker_of_noise_is_twice_its_variance() -> None:
     draw = np.random.default_rng(0)
-    frames = [np.clip(np.round(draw.normal(128, 6, (80, 80, 3))), 0, 255).astype(np.uint8) for _ in range(4)]
+    frames = [
+        np.clip(np.round(draw.normal(128, 6, (80, 80, 3))), 0, 255).astype(np.uint8) for _ in range(4)
+    ]
     assert flicker(frames) == pytest.approx(2 * 6**2 / 255**2, rel=0.05)

@@ -4,7 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from velatura.training.nets import FastStyle, LumaUpscaler, build_net
+from velatura.training.nets import (
+    SRCNN,
+    FastStyle,
+    JohnsonStyle,
+    JohnsonUpscaler,
+    LumaUpscaler,
+    RgbUpscaler,
+    build_net,
+)
 from velatura.training.nets.blocks import CollapsibleConv, NormConv, UnshuffleConv, UpsampleConv
 
 
@@ -44,12 +52,22 @@ def test_a_folded_block_computes_the_same(block: nn.Module) -> None:
     torch.testing.assert_close(folded(x), block(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("net", [LumaUpscaler(width=32), FastStyle(channels=16, stem=8, blocks=2)])
+@pytest.mark.parametrize(
+    "net",
+    [
+        LumaUpscaler(width=32),
+        LumaUpscaler(scale=4, width=32),
+        *(RgbUpscaler(scale=scale, channels=8, layers=2, width=32) for scale in (2, 3, 4)),
+        FastStyle(channels=16, stem=8, blocks=2),
+        FastStyle(size="small"),
+    ],
+)
 @torch.no_grad()
 def test_a_folded_net_computes_the_same_without_normalisation(net: nn.Module) -> None:
     disturbed(net)
     channels = 1 if isinstance(net, LumaUpscaler) else 3
     x = torch.rand(1, channels, 56, 64)
+    assert net(x).shape[2] == 56 * getattr(net, "scale", 1)
     plain = net.fold()  # type: ignore[operator]
     torch.testing.assert_close(plain(x), net(x), rtol=1e-4, atol=1e-4)
     assert not any(isinstance(part, nn.BatchNorm2d | CollapsibleConv) for part in plain.modules())
@@ -119,3 +137,67 @@ def test_an_unknown_network_or_option_is_refused() -> None:
         build_net("unet", {})
     with pytest.raises(ValueError, match="depth"):
         build_net("fast-style", {"depth": 3})
+
+
+def weights(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+@torch.no_grad()
+def test_the_papers_style_net_is_the_papers() -> None:
+    """Sizes after each part of supplementary table 1, and the known number of weights."""
+    net = JohnsonStyle(norm="instance").eval()
+    assert weights(net) == 1_679_235
+    x = F.pad(torch.rand(1, 3, 256, 256), [net.pad] * 4, mode="reflect")
+    assert net.pad == 40
+    sizes = []
+    for layer in net.layers:
+        x = layer(x)
+        sizes.append(tuple(x.shape[1:]))
+    assert [size[1] for size in sizes] == [336, 168, 84, 80, 76, 72, 68, 64, 128, 256, 256]
+    assert [size[0] for size in sizes] == [32, 64, 128, 128, 128, 128, 128, 128, 64, 32, 3]
+    output = net(torch.rand(1, 3, 64, 96))
+    assert output.shape == (1, 3, 64, 96)
+    assert 0 <= output.min() <= output.max() <= 1
+
+
+def test_half_width_has_a_quarter_of_the_weights() -> None:
+    assert weights(JohnsonStyle(width=0.5)) == 424_899
+
+
+@pytest.mark.parametrize(("scale", "low"), [(4, 72), (8, 36)])
+@torch.no_grad()
+def test_the_papers_upscalers_give_288_pixels(scale: int, low: int) -> None:
+    net = JohnsonUpscaler(scale=scale).eval()
+    assert net(torch.rand(1, 3, low, low)).shape == (1, 3, 288, 288)
+    assert sum(isinstance(part, nn.ConvTranspose2d) for part in net.modules()) == scale.bit_length() - 1
+    kernels = [part.kernel_size[0] for part in net.modules() if isinstance(part, nn.Conv2d)]
+    assert kernels == [9, *[3] * 8, 9]
+
+
+@torch.no_grad()
+def test_srcnn_has_the_published_weights() -> None:
+    net = SRCNN(scale=3)
+    kernels = [part for part in net.modules() if isinstance(part, nn.Conv2d)]
+    assert sum(part.weight.numel() for part in kernels) == 8_032
+    assert net(torch.rand(1, 1, 20, 24)).shape == (1, 1, 60, 72)
+
+
+def test_the_real_time_style_has_three_sizes() -> None:
+    small, medium, large = (
+        weights(FastStyle(size=size).fold()) for size in ("small", "medium", "large")
+    )
+    assert small < medium == 270_252 < large
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("fast-style", {"size": "huge"}),
+        ("johnson-style", {"norm": "layer"}),
+        ("johnson-upscaler", {"scale": 3}),
+    ],
+)
+def test_options_out_of_range_are_named(kind: str, options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(options))} is"):
+        build_net(kind, options)

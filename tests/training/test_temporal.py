@@ -60,7 +60,9 @@ def test_flow_consistency_by_hand() -> None:
     assert mask[0, 0].numpy().tolist() == [[1.0] * 6 + [0.0] * 2] * 6
     o, p = output.numpy(), other.numpy()
     expected = np.mean((o[..., :6] - p[..., 2:]) ** 2)
-    assert temporal.flow_consistency(output, other, flow, mask).item() == pytest.approx(expected, rel=1e-5)
+    assert temporal.flow_consistency(output, other, flow, mask).item() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 @given(st.integers(0, 10**6))

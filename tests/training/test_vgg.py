@@ -149,7 +149,7 @@ def test_vgg19_has_four_convolutions_in_its_third_block(tmp_path: Path) -> None:
 
 
 def test_torchvisions_squeezenet_is_read(tmp_path: Path, data_root: Path) -> None:
-    """The Caffe weights under torchvision's names give the same activations but for the input's scale."""
+    """The Caffe weights under torchvision's names give the same activations of a prepared input."""
     with np.load(data_root / "weights/squeezenet1_1_fire9.npz") as arrays:
         weights = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     places = dict(zip(range(2, 10), (3, 4, 6, 7, 9, 10, 11, 12), strict=True))
@@ -159,8 +159,9 @@ def test_torchvisions_squeezenet_is_read(tmp_path: Path, data_root: Path) -> Non
         number = 0 if layer == "conv1" else places[int(layer[4:])]
         state[f"features.{number}.{rest.replace('squeeze1x1', 'squeeze')}"] = value
     torch.save(state, tmp_path / "squeezenet.pth")
-    net, caffe = load_squeezenet(tmp_path / "squeezenet.pth"), load_squeezenet(
-        data_root / "weights/squeezenet1_1_fire9.npz"
+    net, caffe = (
+        load_squeezenet(tmp_path / "squeezenet.pth"),
+        load_squeezenet(data_root / "weights/squeezenet1_1_fire9.npz"),
     )
     y = torch.randn(1, 3, 64, 64) * 50
     with torch.no_grad():

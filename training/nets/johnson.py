@@ -130,7 +130,7 @@ class JohnsonUpscaler(nn.Module):
 
 
 class SRCNN(nn.Module):
-    """Dong et al. 2014 (9-1-5), the paper's baseline: (N, 1, H, W) luma -> (N, 1, scale * H, scale * W).
+    """Dong et al. 2014 (9-1-5), the baseline: (N, 1, H, W) luma -> (N, 1, scale * H, scale * W).
 
     The picture is enlarged by bicubic interpolation first; three convolutions then sharpen it.
     """
@@ -139,7 +139,9 @@ class SRCNN(nn.Module):
         super().__init__()
         self.scale = scale
         self.layers = nn.Sequential(
-            nn.Conv2d(1, 64, 9, 1, 4), nn.ReLU(), nn.Conv2d(64, 32, 1), nn.ReLU(), nn.Conv2d(32, 1, 5, 1, 2)
+            nn.Conv2d(1, 64, 9, 1, 4), nn.ReLU(),
+            nn.Conv2d(64, 32, 1), nn.ReLU(),
+            nn.Conv2d(32, 1, 5, 1, 2),
         )  # fmt: skip
 
     @property

@@ -13,9 +13,7 @@ class Upscaler(nn.Module):
     loses less in INT8 than a feature residual (Berger et al. 2022, "QuickSRNet").
     """
 
-    def __init__(
-        self, *, planes: int, scale: int, channels: int, layers: int, width: int
-    ) -> None:
+    def __init__(self, *, planes: int, scale: int, channels: int, layers: int, width: int) -> None:
         super().__init__()
         self.planes = planes
         self.scale = scale

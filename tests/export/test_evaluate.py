@@ -1,0 +1,110 @@
+"""`velatura evaluate`: what it measures, and that the measures tell good from bad."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+from velatura.export import evaluate
+from velatura.runtime import open_engine
+from velatura.training.data import read_image
+
+
+def invoke(*words: object) -> tuple[int, str]:
+    done = CliRunner().invoke(evaluate.app, [str(word) for word in words])
+    return done.exit_code, done.output
+
+
+@pytest.mark.slow
+def test_an_upscaler_is_measured_beside_bicubic(data_root: Path) -> None:
+    code, told = invoke("upscale-2x", "--data", data_root, "--json")
+    assert code == 0, told
+    found = json.loads(told)["measures"]
+    with open_engine("upscale-2x", precision="fp32") as engine:
+        card = engine.card
+    for name in ("set5", "set14"):
+        psnr, ssim, vgg, flip = (
+            found[f"{name}_{measure}"] for measure in ("psnr_y_db", "ssim_y", "vgg_relu2_2", "flip")
+        )
+        assert psnr["model"] == pytest.approx(card.measures[f"{name}_psnr_y_db"], abs=0.02)
+        assert psnr["model"] > psnr["bicubic"] + 2
+        assert ssim["model"] > ssim["bicubic"]
+        assert vgg["model"] < vgg["bicubic"]
+        assert 0 < flip["model"] < flip["bicubic"]
+
+
+@pytest.mark.slow
+def test_a_style_is_measured_beside_its_input_and_a_blur(data_root: Path) -> None:
+    clip = data_root / "clips/rabbit320.mp4"
+    code, told = invoke("wave", "--data", data_root, "--clip", clip, "--json")
+    assert code == 0, told
+    found = json.loads(told)["measures"]
+    assert found["objective"]["model"] < 0.6 * found["objective"]["input"]
+    parts = [found[f"objective_{name}"]["model"] for name in ("content", "style", "tv")]
+    assert sum(parts) == pytest.approx(found["objective"]["model"], rel=1e-3)
+    for measure in ("ewarp_pan", "ewarp_dis", "flicker_static"):
+        assert found[measure]["blurred"] < found[measure]["model"], (
+            "blur cheats, which is why it is shown"
+        )
+    assert (
+        found["ewarp_pan_gradient_energy"]["blurred"]
+        < 0.5 * found["ewarp_pan_gradient_energy"]["model"]
+    )
+
+
+def test_flip_is_zero_for_equal_pictures_and_grows(data_root: Path) -> None:
+    image = read_image(data_root / "eval/kodak24/kodim23.png")[:120, :160]
+    draw = np.random.default_rng(1)
+    noisy = [
+        np.clip(image + draw.normal(0, level, image.shape), 0, 255).astype(np.uint8)
+        for level in (5, 20)
+    ]
+    assert evaluate.flip(image, image) == pytest.approx(0, abs=1e-6)
+    assert 0 < evaluate.flip(noisy[0], image) < evaluate.flip(noisy[1], image) < 1
+
+
+def test_the_vgg_distance_prefers_a_shift_to_a_blur(data_root: Path) -> None:
+    import cv2
+
+    image = read_image(data_root / "eval/kodak24/kodim08.png")
+    original, shifted = image[50:250, 50:250], image[50:250, 51:251]
+    blurred = cv2.GaussianBlur(image, (0, 0), 1.3)[50:250, 50:250]
+    distance = evaluate.vgg_distance(data_root)
+    assert distance(original, original) == 0
+    assert distance(shifted, original) < distance(blurred, original)
+
+    def mse(a: np.ndarray) -> float:
+        return float(np.square(a.astype(float) - original).mean())
+
+    assert mse(shifted) > mse(blurred), "where the pixel loss says the opposite"
+
+
+def test_a_matched_histogram_has_the_inputs_mean(data_root: Path) -> None:
+    image = read_image(data_root / "eval/kodak24/kodim05.png")[:100, :120]
+    dark = (image * 0.7).astype(np.uint8)
+    found = evaluate.matched(dark, image)
+    assert found.shape == image.shape
+    assert np.abs(found.mean((0, 1)) - image.mean((0, 1))).max() < 0.6
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "complaint"),
+    [
+        (["sunflowers"], 5, "unknown model"),
+        (["wave", "--recipe", "sunflowers"], 3, "no recipe 'sunflowers'"),
+        (["wave", "--recipe", "upscale-2x"], 3, "makes no style"),
+    ],
+)
+def test_bad_input_says_what_is_wrong(
+    data_root: Path, words: list[str], code: int, complaint: str
+) -> None:
+    found, told = invoke(*words, "--data", data_root)
+    assert found == code
+    assert complaint in told
+
+
+def test_without_pictures_there_is_nothing_to_measure(tmp_path: Path) -> None:
+    code, told = invoke("upscale-2x", "--data", tmp_path)
+    assert code == 3
+    assert "no evaluation pictures" in told
