@@ -67,7 +67,8 @@ def benchmark_pairs(
     """Luma of the upscaled picture and of the truth, for each standard pair of a folder, in order.
 
     The pairs are `lr/NNN.png`, `hr/NNN.png`. `upscale` takes BT.601 limited-range luma (H, W) uint8
-    where `luma`, else RGB (H, W, 3) uint8, and gives the same, larger. The truth is MATLAB luma, unrounded.
+    where `luma`, else RGB (H, W, 3) uint8, and gives the same, larger. The truth
+    is MATLAB luma, unrounded.
     Raises FileNotFoundError when the folder holds no pairs.
     """
     paths = sorted((folder / "lr").glob("*.png"))
