@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .machine import facts
 
-NAMES = ("pipeline", "engines", "quality", "training", "optimisation", "stability")
+NAMES = ("pipeline", "engines", "quality", "training", "optimisation", "stability", "peers")
 RESULTS = Path(__file__).with_name("results")
 
 

@@ -140,23 +140,23 @@ class Pump:
         The sink is left open: closing or aborting it belongs to who opened it.
         """
         self._start = time.perf_counter()
-        threads = [
+        work = (
+            ("read", self._read, (limit,)),
+            *((f"stage-{i}", self._stage, (i,)) for i in range(len(self.stages))),
+            ("write", self._write, ()),
+        )
+        # Not `Thread.join`: a Ctrl-C inside it makes CPython 3.11 take the thread for ended, and the
+        # sink would be closed while the writer still encodes, which crashes the encoder.
+        ended = [threading.Event() for _ in work]
+        for (name, target, args), end in zip(work, ended, strict=True):
             threading.Thread(
-                target=self._guard, args=(work, *args), name=f"velatura-{name}", daemon=True
-            )
-            for name, work, args in (
-                ("read", self._read, (limit,)),
-                *((f"stage-{i}", self._stage, (i,)) for i in range(len(self.stages))),
-                ("write", self._write, ()),
-            )
-        ]
-        for thread in threads:
-            thread.start()
+                target=self._guard, args=(end, target, *args), name=f"velatura-{name}", daemon=True
+            ).start()
         interrupted = False
-        while any(thread.is_alive() for thread in threads):
+        while not all(end.is_set() for end in ended):
             try:
-                for thread in threads:
-                    thread.join(every / len(threads))
+                for end in ended:
+                    end.wait(every / len(ended))
                 if progress is not None:
                     progress(self.snapshot())
             except KeyboardInterrupt:
@@ -241,7 +241,7 @@ class Pump:
             if self._first is None:
                 self._first = time.perf_counter() - self._start
 
-    def _guard(self, work: Callable[..., None], *args: object) -> None:
+    def _guard(self, end: threading.Event, work: Callable[..., None], *args: object) -> None:
         """Run a thread's work; its first error stops the others and waits for `run` to raise it."""
         try:
             work(*args)
@@ -249,6 +249,8 @@ class Pump:
             with self._lock:
                 self._failure = self._failure or error
             self._break_off()
+        finally:
+            end.set()
 
     def _break_off(self) -> None:
         self._stop.set()

@@ -40,7 +40,7 @@ def test_commands_run(line: str, folder: Path) -> None:
     words = shlex.split(line)[1:]
     if words[0] == "run":
         words += ["--frames", "5"]
-    elif words[0] in ("train", "export"):
+    elif words[0] in ("train", "export", "evaluate"):
         words = [words[0], "--help"]
     done = subprocess.run(
         [sys.executable, "-m", "velatura.runtime", *words],

@@ -73,6 +73,9 @@ class UpscaleObjective:
             terms["edge"] = recipe.edge * losses.sobel_edge(output, sample.photos)
         if recipe.total_variation:
             terms["tv"] = recipe.total_variation * losses.total_variation(output)
+        if recipe.grid:
+            difference = output.float() - sample.photos
+            terms["grid"] = recipe.grid * losses.local_grid(difference, recipe.scale)
         if self.features is not None:
             with torch.no_grad():
                 wanted = self.features(seen(sample.photos))

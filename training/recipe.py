@@ -90,7 +90,7 @@ class Recipe:
     stable_from: float = 0.0
     """Part of the training after which the temporal terms count: a style is learned on stills first."""
     grid: float = 0.0
-    """Weight of the dependence on the place in the stride's pixel grid."""
+    """Weight of the dependence on the place in the pixel grid of the stride, or of the upscaling."""
     licence: str = "Apache-2.0"
     attribution: str = ""
 

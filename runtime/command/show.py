@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from ..backends.graph import macs_per_pixel
 from ..backends.identity import NAME as IDENTITY
@@ -32,7 +32,7 @@ def list_models(*, as_json: bool) -> None:
         found = {n: {p: asdict(card) for p, card in v.items()} for n, v in cards.items()}
         typer.echo(json.dumps(found))
         return
-    table = Table("model", "task", "scale", "precisions", "trained", "licence")
+    table = Table(Column("model", no_wrap=True), "task", "scale", "precisions", "trained", "licence")
     for name, variants in cards.items():
         card = variants.get("fp32") or next(iter(variants.values()))
         table.add_row(

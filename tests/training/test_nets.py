@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from velatura.training.nets import (
-    SRCNN,
     FastStyle,
     JohnsonStyle,
     JohnsonUpscaler,
     LumaUpscaler,
     RgbUpscaler,
+    Srcnn,
     build_net,
 )
 from velatura.training.nets.blocks import CollapsibleConv, NormConv, UnshuffleConv, UpsampleConv
@@ -177,7 +177,7 @@ def test_the_papers_upscalers_give_288_pixels(scale: int, low: int) -> None:
 
 @torch.no_grad()
 def test_srcnn_has_the_published_weights() -> None:
-    net = SRCNN(scale=3)
+    net = Srcnn(scale=3)
     kernels = [part for part in net.modules() if isinstance(part, nn.Conv2d)]
     assert sum(part.weight.numel() for part in kernels) == 8_032
     assert net(torch.rand(1, 1, 20, 24)).shape == (1, 1, 60, 72)

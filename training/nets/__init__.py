@@ -5,19 +5,18 @@ from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 
-from .johnson import SRCNN, JohnsonStyle, JohnsonUpscaler
+from .johnson import JohnsonStyle, JohnsonUpscaler, Srcnn
 from .style import FastStyle
 from .upscaler import LumaUpscaler, RgbUpscaler
 
 __all__ = [
-    "NETS",
-    "SRCNN",
     "FastStyle",
     "JohnsonStyle",
     "JohnsonUpscaler",
     "LumaUpscaler",
     "Net",
     "RgbUpscaler",
+    "Srcnn",
     "build_net",
 ]
 
@@ -53,7 +52,7 @@ NETS: dict[str, type[nn.Module]] = {
     "johnson-upscaler": JohnsonUpscaler,
     "luma-upscaler": LumaUpscaler,
     "rgb-upscaler": RgbUpscaler,
-    "srcnn": SRCNN,
+    "srcnn": Srcnn,
 }
 
 

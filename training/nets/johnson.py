@@ -129,7 +129,7 @@ class JohnsonUpscaler(nn.Module):
         return self.eval()
 
 
-class SRCNN(nn.Module):
+class Srcnn(nn.Module):
     """Dong et al. 2014 (9-1-5), the baseline: (N, 1, H, W) luma -> (N, 1, scale * H, scale * W).
 
     The picture is enlarged by bicubic interpolation first; three convolutions then sharpen it.
