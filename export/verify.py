@@ -28,10 +28,11 @@ def parity_db(reference: Engine, other: Engine, images: Iterable[Image]) -> floa
 def upscaler_psnr(engine: Engine, folder: Path) -> float:
     """Mean Y-PSNR in dB over the standard pairs of a folder, of the engine's own 8-bit output."""
 
-    def upscale(luma: Image) -> Image:
-        return engine.run(luma).astype(np.uint8, copy=False)
+    def upscale(picture: Image) -> Image:
+        return engine.run(picture).astype(np.uint8, copy=False)
 
-    return float(np.mean(list(benchmark_psnr(upscale, folder, engine.card.scale))))
+    luma = engine.card.input_colour == "luma"
+    return float(np.mean(list(benchmark_psnr(upscale, folder, engine.card.scale, luma=luma))))
 
 
 def grid_excess(engine: Engine, images: Iterable[Image], period: int) -> float:

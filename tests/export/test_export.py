@@ -24,7 +24,7 @@ NETS = {
     "upscale-2x": {"kind": "luma-upscaler", "channels": 8, "layers": 2, "width": 16},
     "starry-night": {"kind": "fast-style", "channels": 16, "stem": 8, "blocks": 2},
     "upscale-4x": {"kind": "luma-upscaler", "scale": 4, "channels": 8, "layers": 2, "width": 16},
-    "johnson-style": {"kind": "johnson-style", "width": 0.25, "blocks": 1},
+    "johnson-style": {"kind": "johnson-style", "width": 0.125, "blocks": 1},
     "johnson-sr-4x": {"kind": "johnson-upscaler", "scale": 4, "width": 0.125},
     "srcnn": {"kind": "srcnn", "scale": 4},
 }
@@ -201,8 +201,13 @@ def test_int8_that_loses_too_much_is_refused(
     assert (command.refusal(card, replace(card, measures=low)) is not None) == refused
 
 
-@pytest.mark.parametrize("name", list(NETS))
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("upscale-2x", "fp32"), ("starry-night", "fp32"), ("johnson-sr-4x", "fp32"),
+        ("upscale-4x", "fp16"), ("starry-night", "fp16"), ("johnson-style", "fp16"),
+    ],
+)  # fmt: skip
 def test_one_file_takes_frames_as_they_are(
     data_root: Path, tmp_path: Path, name: str, precision: str
 ) -> None:
