@@ -119,13 +119,14 @@ def test_the_feature_loss_brings_the_picture_nearer_to_the_eye(data_root: Path, 
 
 @pytest.mark.parametrize("name", REAL_TIME)
 def test_a_style_is_stable_over_time(data_root: Path, name: str) -> None:
-    """Half of what starry-night's network shows without the temporal terms: 0.0139 on the same pans."""
+    """Half of what starry-night's network shows without the temporal terms, 0.0170 on the same pans
+    (benchmarks/results/stability.json)."""
     from velatura.export.evaluate import pans
 
-    photos = [read_image(data_root / f"eval/kodak24/kodim{n:02d}.png") for n in (1, 5)]
+    photos = [read_image(data_root / f"eval/kodak24/kodim{n:02d}.png") for n in (1, 2, 3, 5, 6)]
     with open_engine(name, precision="fp32") as engine:
         found = pans(engine, photos)
-    assert found["ewarp_pan"]["model"] < 0.5 * 0.0139
+    assert found["ewarp_pan"]["model"] < 0.5 * 0.0170
 
 
 @pytest.mark.parametrize("name", ["upscale-2x", "upscale-4x", *REAL_TIME[:2]])
