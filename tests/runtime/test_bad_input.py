@@ -69,7 +69,7 @@ def test_models_that_are_none(clip: Path, tmp_path: Path) -> None:
     networks.write(four, tmp_path / "four.onnx")
     target = tmp_path / "out.mp4"
     for name, said in (
-        ("upscale-3x", "did you mean upscale-2x"),
+        ("upscale-3x", "did you mean upscale-4x or upscale-2x"),
         (tmp_path / "none.onnx", "no model file at"),
         (tmp_path, "is a folder"),
         (tmp_path / "corrupt.onnx", "not a readable ONNX model"),
