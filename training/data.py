@@ -266,6 +266,8 @@ def stream(
         num_workers=workers,
         prefetch_factor=4,
         worker_init_fn=_single_thread,
+        # A fork inherits the locks of libraries' threads, and may wait for them for ever.
+        multiprocessing_context="spawn",
     )
 
 
