@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from velatura.training.loop import Options, Run, autocast
+from velatura.training.device import autocast
+from velatura.training.loop import Options, Run
 from velatura.training.recipe import Recipe, load_recipe
 
 from .quality import ROOT

@@ -89,16 +89,16 @@ def _export_one(
 ) -> None:
     """One graph, kept at `target` only if it passes parity."""
     graph, card = to_onnx(trained)
+    reference = card
     if precision == "fp16":
         graph, card = to_half(graph), replace(card, precision="fp16")
     elif precision == "int8":
         full = target.with_name(f".{target.stem}.fp32.onnx")
         try:
             save(graph, card, full)
-            before = measure(full, root)
+            reference = replace(card, measures=measure(full, root))
         finally:
             full.unlink(missing_ok=True)
-        reference = replace(card, measures=before)
         keep = kept_in_float(card, graph)[-1]
         graph = quantise(graph, calibration(card, root), keep=keep, percentile=PERCENTILE[card.task])
         card = replace(card, precision="int8")
@@ -110,7 +110,7 @@ def _export_one(
         found = {"parity_db": torch_parity(trained, trial, root), **measure(trial, root)}
         card = replace(card, measures=found)
         if precision == "int8":
-            reason = refusal(reference, card)  # pyright: ignore[reportPossiblyUnboundVariable]
+            reason = refusal(reference, card)
         else:
             low = found["parity_db"] < MIN_PARITY_DB[precision]
             reason = f"it agrees with PyTorch to {found['parity_db']} dB only" if low else None
@@ -160,12 +160,11 @@ def _export_int8(path: Path, card: ModelCard, root: Path) -> None:
     model = onnx.load(str(path))
     target = path.with_suffix(".int8.onnx")
     trial = target.with_name(f".{target.name}")
+    samples, photos = calibration(card, root), pictures(card, root)
     reason = None
     try:
         for keep in kept_in_float(card, model):
-            quantised = quantise(
-                model, calibration(card, root), keep=keep, percentile=PERCENTILE[card.task]
-            )
+            quantised = quantise(model, samples, keep=keep, percentile=PERCENTILE[card.task])
             small = replace(card, precision="int8", measures={})
             save(quantised, small, trial)
             found = measure(trial, root)
@@ -173,7 +172,7 @@ def _export_int8(path: Path, card: ModelCard, root: Path) -> None:
                 open_engine(path, precision="fp32") as full,
                 open_engine(trial, precision="int8") as low,
             ):
-                found["parity_db"] = round(parity_db(full, low, pictures(card, root)), 2)
+                found["parity_db"] = round(parity_db(full, low, photos), 2)
             small = replace(small, measures=found)
             reason = refusal(card, small)
             if reason is None:
@@ -216,8 +215,9 @@ def measure(path: Path, root: Path) -> dict[str, float]:
     with open_engine(path, precision="int8" if ".int8" in path.name else "fp32") as engine:
         card = engine.card
         if card.task == "style":
-            found["grid_2px"] = round(grid_excess(engine, pictures(card, root), 2), 2)
-            found["grid_4px"] = round(grid_excess(engine, pictures(card, root), 4), 2)
+            photos = pictures(card, root)
+            for period in (2, 4):
+                found[f"grid_{period}px"] = round(grid_excess(engine, photos, period), 2)
             return found
         for name in ("set5", "set14"):
             folder = root / "eval" / name / f"x{card.scale}"

@@ -20,25 +20,27 @@ from ..training.data import Image, data_root, limited_luma, read_image
 from ..training.losses import match_histogram
 from ..training.metrics import (
     Flow,
-    benchmark_psnr,
-    benchmark_ssim,
+    benchmark_pairs,
     dis_flows,
     flicker,
     gradient_energy,
-    grid_energy,
     pan,
+    psnr,
+    ssim,
     warp_error,
 )
 from ..training.objectives import StyleObjective, centre_square
-from ..training.optimize import value_of
 from ..training.perception import WeightPaths, perception, resolve
-from ..training.recipe import Recipe, load_recipe
+from ..training.recipe import Recipe, load_recipe, shipped_recipes
+from .verify import grid_excess
 
 SETS = ("set5", "set14")
 VGG_LAYER = "relu2_2"
 OBJECTIVE_PICTURES = 10
 PAN_PICTURES = 5
-PAN = {"count": 6, "velocity": (1.3, 0.7), "size": (320, 480)}
+PAN_FRAMES = 6
+PAN_VELOCITY = (1.3, 0.7)
+PAN_SIZE = (320, 480)
 CLIP_FRAMES = 16
 CLIPS = ("crystal.mp4", "elf.mp4", "shooter_gameplay.mp4")
 """Of the data folder, where no others are given: live action twice and a game."""
@@ -130,10 +132,11 @@ def upscaling(
     for folder in folders:
         name = folder.parent.name
         for who, upscale in (("model", ours), ("bicubic", bicubic)):
+            lumas = list(benchmark_pairs(upscale, folder, luma=luma))
             pairs = list(coloured(upscale, folder, luma=luma))
             row = {
-                "psnr_y_db": np.mean(list(benchmark_psnr(upscale, folder, card.scale, luma=luma))),
-                "ssim_y": np.mean(list(benchmark_ssim(upscale, folder, card.scale, luma=luma))),
+                "psnr_y_db": np.mean([psnr(*pair, border=card.scale) for pair in lumas]),
+                "ssim_y": np.mean([ssim(*pair, border=card.scale) for pair in lumas]),
                 f"vgg_{VGG_LAYER}": np.mean([distance(output, truth) for output, truth in pairs]),
                 "flip": np.mean([flip(output, truth) for output, truth in pairs]),
             }
@@ -222,18 +225,14 @@ def style(
         raise FileNotFoundError(f"no pictures in {root / 'eval' / 'kodak24'}")
     photos = [read_image(path) for path in kodak[:OBJECTIVE_PICTURES]]
     found: Report = {}
-    name = recipe or engine.card.recipe
-    if name:
-        objective = style_objective(name, root, weights)
-        found |= {"objective": objective_of(engine, objective, photos)}
-        found |= terms_of(engine, objective, photos)
+    # The recipe of a model of one's own is not among the shipped; its objective needs --recipe.
+    name = recipe or (engine.card.recipe if engine.card.recipe in shipped_recipes() else None)
+    if name is not None:
+        found |= objective_of(engine, style_objective(name, root, weights), photos)
     landscape = [photo for photo in photos if photo.shape[1] > photo.shape[0]]
     for period in (2, 4):
-        ratios = [
-            grid_energy(run(engine, photo).mean(2), period) / grid_energy(photo.mean(2), period)
-            for photo in photos
-        ]
-        found[f"grid_{period}px"] = {"model_over_input": round(float(np.median(ratios)), 4)}
+        excess = grid_excess(engine, photos, period)
+        found[f"grid_{period}px"] = {"model_over_input": round(excess, 4)}
     found |= pans(engine, landscape[:PAN_PICTURES])
     usual = [path for name in CLIPS if (path := root / "clips" / name).is_file()]
     found |= clip_stability(engine, usual if clips is None else clips)
@@ -245,7 +244,7 @@ def pans(engine: Engine, photos: Sequence[Image]) -> Report:
     rows: dict[str, dict[str, list[float]]] = {}
     draw = np.random.default_rng(1)
     for photo in photos:
-        frames, flows = pan(photo, **PAN)  # pyright: ignore[reportArgumentType]
+        frames, flows = pan(photo, count=PAN_FRAMES, velocity=PAN_VELOCITY, size=PAN_SIZE)
         _stability(rows, "ewarp_pan", engine, frames, flows)
         noisy = [
             np.clip(np.round(frames[0] + draw.normal(0, NOISE_LEVELS, frames[0].shape)), 0, 255)
@@ -305,30 +304,23 @@ def style_objective(name: str, root: Path, weights: WeightPaths | None = None) -
     return StyleObjective(precise, root, weights, torch.device("cpu"))
 
 
-def objective_of(
-    engine: Engine, objective: StyleObjective, photos: Sequence[Image]
-) -> dict[str, float]:
-    """The summed content, style and TV terms at 256 pixels, of the output and of the photograph."""
-    values: dict[str, list[float]] = {"model": [], "input": []}
+def objective_of(engine: Engine, objective: StyleObjective, photos: Sequence[Image]) -> Report:
+    """The content, style and TV terms at 256 pixels and their sum, mean over the photographs.
+
+    The sum is given for the photograph itself, too: what a model that did nothing would have.
+    """
+    rows: dict[str, dict[str, list[float]]] = {}
     for photo in photos:
         square = centre_square(photo, 256)
         content = objective.content(square)
         output = to_tensor(run(engine, to_image(square)))
-        values["model"].append(value_of(objective, output, content))
-        values["input"].append(value_of(objective, square, content))
-    return {who: round(float(np.mean(found)), 4) for who, found in values.items()}
-
-
-def terms_of(engine: Engine, objective: StyleObjective, photos: Sequence[Image]) -> Report:
-    """Each term of the objective, mean over the photographs."""
-    sums: dict[str, list[float]] = {}
-    with torch.no_grad():
-        for photo in photos:
-            square = centre_square(photo, 256)
-            output = to_tensor(run(engine, to_image(square)))
-            for name, term in objective.picture_terms(output, objective.content(square)).items():
-                sums.setdefault(f"objective_{name}", []).append(float(term))
-    return {name: {"model": round(float(np.mean(values)), 4)} for name, values in sums.items()}
+        for who, picture in (("model", output), ("input", square)):
+            with torch.no_grad():
+                terms = {k: float(v) for k, v in objective.picture_terms(picture, content).items()}
+            rows.setdefault("objective", {}).setdefault(who, []).append(sum(terms.values()))
+            for name, term in terms.items():
+                rows.setdefault(f"objective_{name}", {}).setdefault(who, []).append(term)
+    return _means(rows)
 
 
 def run(engine: Engine, image: Image) -> Image:

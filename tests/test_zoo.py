@@ -16,7 +16,7 @@ STYLES = ("composition-vii", "johnson-half", "starry-night", "the-scream", "udni
 REAL_TIME = tuple(name for name in STYLES if name != "johnson-half")
 UPSCALERS = ("upscale-2x", "upscale-2x-sharp", "upscale-4x", "upscale-4x-sharp")
 
-# FSRCNN reaches 37.00 and 32.63 with more than twice the multiply-adds.
+# FSRCNN's paper reports 37.00 and 32.63.
 BOUNDS = {"set5": 36.9, "set14": 32.7}
 
 
@@ -27,7 +27,7 @@ def files() -> list[tuple[str, str, Path]]:
 def test_the_zoo_holds_what_it_should() -> None:
     assert set(zoo_models()) == {*STYLES, *UPSCALERS}
     for name, variants in zoo_models().items():
-        assert set(variants) == {"fp32", "int8"} or name not in UPSCALERS
+        assert set(variants) == {"fp32", "int8"}, name
 
 
 @pytest.mark.parametrize(("name", "precision", "path"), files())
@@ -72,9 +72,12 @@ def photographs(data_root: Path) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("name", REAL_TIME)
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("period", [2, 4])
-def test_style_draws_no_pixel_grid(photographs: list[np.ndarray], name: str, period: int) -> None:
-    with open_engine(name, precision="fp32") as engine:
+def test_style_draws_no_pixel_grid(
+    photographs: list[np.ndarray], name: str, precision: str, period: int
+) -> None:
+    with open_engine(name, precision=precision) as engine:
         assert grid_excess(engine, photographs, period) < 3
 
 
@@ -96,10 +99,10 @@ def test_style_changes_the_picture_and_keeps_its_structure(photographs: list[np.
             assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.5
 
 
-@pytest.mark.parametrize("name", [n for n in REAL_TIME if "int8" in zoo_models().get(n, {})])
+@pytest.mark.parametrize("name", REAL_TIME)
 def test_int8_style_is_the_same_picture(photographs: list[np.ndarray], name: str) -> None:
     with open_engine(name, precision="fp32") as full, open_engine(name, precision="int8") as low:
-        assert parity_db(full, low, photographs) >= 37.5
+        assert parity_db(full, low, photographs) >= 38.0
 
 
 @pytest.mark.parametrize("name", ["upscale-2x", "upscale-4x"])

@@ -15,11 +15,13 @@ import typer
 
 from .checkpoint import Checkpoint
 from .data import data_root, read_image
-from .loop import Options, Progress, averaged_net, fit, processes
+from .device import processes
+from .loop import Options, averaged_net, fit
 from .objectives import StyleObjective, build_objective
 from .optimize import optimise
 from .perception import resolve
 from .recipe import Recipe, load_recipe, shipped_recipes
+from .record import Progress
 from .weights import TORCHVISION_FILES, download
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import av
 import cv2
@@ -65,19 +65,12 @@ class Sample(NamedTuple):
     """(2, N, 3, crop, crop): a frame of a video and the one after it."""
 
 
-class Batches(Protocol):
-    """Batch `index` is a function of the seed and `index` alone: a resumed run sees what it would have.
+class PhotoCrops:
+    """Random square crops of photographs, with flips and quarter turns.
 
+    Batch `index` is a function of the seed and `index` alone: a resumed run sees what it would have.
     Row `r` depends on `r` and not on the number of rows, so that several processes share a batch.
     """
-
-    def batch(self, index: int, size: int, first: int = 0) -> Tensor:
-        """Rows `first` to `first + size` of batch `index`."""
-        ...
-
-
-class PhotoCrops:
-    """Random square crops of photographs, with flips and quarter turns."""
 
     def __init__(
         self,

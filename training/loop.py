@@ -1,53 +1,33 @@
 """The training loop: setup -> fit -> validate, for every recipe, on one device or several processes."""
 
-import json
 import math
-import os
-import platform
+import signal
+import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import cv2
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from .checkpoint import Checkpoint
 from .data import FramePairs, PhotoCrops, Sample, Samples, UprightCrops, stream
+from .device import autocast, channels_last, machine_words, processes, to_device
 from .nets import build_net
 from .objectives import Objective, build_objective
 from .perception import WeightPaths, resolve
 from .recipe import Recipe
+from .record import Progress, Record
 
 
 class TrainingError(ValueError):
     """A run that cannot go on; its last good checkpoint is kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What a run reports every `report_every` steps."""
-
-    step: int
-    steps: int
-    loss: dict[str, float]
-    """Means since the last report, by the loss's name."""
-    learning_rate: float
-    elapsed: float
-    """Seconds over all sessions."""
-    remaining: float
-    """Estimated seconds left."""
-    images_per_second: float = 0.0
-    """Of this process's own steps since it began."""
-    floor: float = 0.0
-    """Images per second of the loss network's forward and backward alone; 0 without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +89,6 @@ class Run:
     ) -> None:  # fmt: skip
         self.options, self.device, self.rank, self.world = options, device, rank, world
         self.path = folder / "checkpoint.pt"
-        self.log = folder / "log.jsonl"
         self.recipe = recipe = resolve(recipe, root, options.weights)
         torch.manual_seed(recipe.seed)
         options_of_net = {k: v for k, v in recipe.net.items() if k != "kind"}
@@ -125,7 +104,7 @@ class Run:
         self.step, self.before = 0, 0.0
         self.sums: dict[str, float] = {}
         self.started_from = ""
-        self._begin()
+        self._begin(folder)
         # The step that runs may be wrapped; the weights are those of `self.net` all the same.
         self.runner: nn.Module = self.net
         if world > 1:
@@ -134,7 +113,7 @@ class Run:
             mode = "max-autotune" if device.type == "cuda" else "default"
             self.runner = cast(nn.Module, torch.compile(self.runner, mode=mode))
 
-    def _begin(self) -> None:
+    def _begin(self, folder: Path) -> None:
         """Load the folder's checkpoint, or the weights to begin with."""
         if self.path.exists():
             saved = Checkpoint.load(self.path)
@@ -160,66 +139,67 @@ class Run:
                     f"the checkpoint of {name} holds another network than {self.recipe.name} asks for"
                 ) from error
             self.started_from = f"{given.recipe.get('name')} after {given.step:,} steps"
-        if self.rank == 0:
-            cut_log(self.log, self.step)
+        self.record = Record(
+            folder, step=self.step, writes=self.rank == 0, tensorboard=self.options.tensorboard
+        )
 
     def train(self, report: Callable[[Progress], None] | None) -> Checkpoint:
-        recipe, options = self.recipe, self.options
+        """The steps that are left. Raises KeyboardInterrupt after Ctrl-C, with a checkpoint saved."""
+        recipe, options, writes = self.recipe, self.options, self.rank == 0
         size, first = recipe.batch, recipe.batch * self.rank
         batches = stream(
             self.samples, range(self.step, recipe.steps), size, first=first, workers=options.workers
         )
-        board = self._board()
         floor = self._floor(first)
         start = time.monotonic()
         begun = self.step
-        done = 0.0
         names: list[str] = []
         pending: list[Tensor] = []
-        try:
+        with ctrl_c() as stop:
             for sample in batches:
                 elapsed = self.before + time.monotonic() - start
                 budget = options.time_budget
                 done = max(self.step / recipe.steps, elapsed / budget if budget else 0.0)
                 rate = learning_rate(recipe, self.step, min(done, 1.0))
                 terms = self.take_step(to_device(sample, self.device), rate, min(done, 1.0))
-                if list(terms) != names and pending:
+                if list(terms) != names:
                     self._settle(names, pending)
                 names = list(terms)
                 pending.append(torch.stack([*terms.values()]))
                 self.step += 1
-                last = self.step == recipe.steps or done >= 1.0
-                reports = self.step % options.report_every == 0
-                saves = last or self.step % options.save_every == 0
+                last = self.step == recipe.steps or done >= 1.0 or stop.is_set()
+                reports = self._due(options.report_every)
                 # On a GPU the host must not wait for every step; on a CPU nothing is lost by looking.
-                if reports or saves or self.device.type == "cpu":
+                if reports or last or self._due(options.save_every) or self.device.type == "cpu":
                     self._settle(names, pending)
                 elapsed = self.before + time.monotonic() - start
                 if reports:
-                    per_second = (self.step - begun) * size * self.world / (time.monotonic() - start)
-                    left = elapsed * (1.0 - done) / max(done, 1e-9)
                     mean = {name: value / options.report_every for name, value in self.sums.items()}
                     self.sums = {}
+                    per_second = (self.step - begun) * size * self.world / (time.monotonic() - start)
+                    left = elapsed * (1.0 - done) / max(done, 1e-9)
                     progress = Progress(
                         self.step, recipe.steps, mean, rate, elapsed, left, per_second, floor
                     )
-                    self._report(progress, report, board)
-                if options.validate_every and self.step % options.validate_every == 0:
-                    self._validate(board)
-                if saves and self.rank == 0:
+                    if writes:
+                        self.record.progress(progress)
+                    if writes and report is not None:
+                        report(progress)
+                if writes and options.validate_every and self._due(options.validate_every):
+                    self._validate()
+                if writes and (last or self._due(options.save_every)):
                     self.checkpoint(elapsed).save(self.path)
-                if self.rank == 0 and (last or self.step % options.preview_every == 0):
-                    self._preview(board)
+                if writes and (last or self._due(options.preview_every)):
+                    self._preview()
                 if last:
                     break
-        except KeyboardInterrupt:
-            if self.rank == 0:
-                self._settle(names, pending)
-                self.checkpoint(self.before + time.monotonic() - start).save(self.path)
-            raise
-        if board is not None:
-            board.close()
+        self.record.close()
+        if stop.is_set():
+            raise KeyboardInterrupt
         return self.checkpoint(self.before + time.monotonic() - start)
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0
 
     def take_step(self, sample: Sample, rate: float, done: float) -> dict[str, Tensor]:
         """One step of the optimiser; the weighted terms, without gradients."""
@@ -282,71 +262,40 @@ class Run:
         # The first one allocates.
         return self.recipe.batch * self.world / float(np.median(times[1:]))
 
-    def _report(
-        self, progress: Progress, report: Callable[[Progress], None] | None, board: Any
-    ) -> None:
-        if self.rank != 0:
-            return
-        append_log(self.log, progress)
-        if board is not None:
-            for name, value in progress.loss.items():
-                board.add_scalar(f"loss/{name}", value, progress.step)
-            board.add_scalar("rate", progress.learning_rate, progress.step)
-            board.add_scalar("images_per_second", progress.images_per_second, progress.step)
-        if report is not None:
-            report(progress)
-
-    def _validate(self, board: Any) -> None:
-        if self.rank != 0:
-            return
+    def _validate(self) -> None:
         self.average.eval()
-        found = self.objective.validate(self.average)
-        with self.log.open("a") as log:
-            log.write(json.dumps({"step": self.step, "validation": found}) + "\n")
-        if board is not None:
-            for name, value in found.items():
-                board.add_scalar(f"validation/{name}", value, self.step)
+        self.record.validation(self.step, self.objective.validate(self.average))
 
     @torch.no_grad()
-    def _preview(self, board: Any) -> None:
-        """Four fixed crops before and after, one below the other."""
+    def _preview(self) -> None:
+        """Four fixed crops before and after."""
         self.average.eval()
         # A batch far beyond any training: it is never trained on, and stays the same through a run.
         sample = to_device(self.samples.batch(10**9, 4), self.device)
-        pictures = self.objective.preview(self.average, sample).float().cpu()
-        column = torch.cat(list(pictures), 1).permute(1, 2, 0).mul(255).round().byte().numpy()
-        cv2.imwrite(str(self.path.with_name("preview.png")), np.ascontiguousarray(column[:, :, ::-1]))
-        if board is not None:
-            board.add_image("preview", column, self.step, dataformats="HWC")
-
-    def _board(self) -> Any:
-        if not self.options.tensorboard or self.rank != 0:
-            return None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ModuleNotFoundError as error:
-            raise ValueError("--tensorboard needs the package tensorboard: pip install it") from error
-        writer: Any = SummaryWriter
-        return writer(str(self.path.parent / "tensorboard"), purge_step=self.step)
+        self.record.preview(self.step, self.objective.preview(self.average, sample))
 
 
 @contextmanager
-def processes(device: str) -> Generator[tuple[torch.device, int, int]]:
-    """The device of this process, its rank and how many there are; joins `torchrun`'s group."""
-    found = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(found if device == "auto" else device)
-    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    if world == 1:
-        yield chosen, 0, 1
+def ctrl_c() -> Generator[threading.Event]:
+    """Set at the first Ctrl-C, so that a step is finished before the run stops; a second interrupts.
+
+    Outside the main thread, where signals cannot be set, it stays as it is.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
         return
-    if chosen.type == "cuda":
-        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(*_: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
     try:
-        yield chosen, rank, world
+        yield asked
     finally:
-        dist.destroy_process_group()
+        signal.signal(signal.SIGINT, before)
 
 
 def averaged_net(checkpoint: Checkpoint) -> nn.Module:
@@ -358,11 +307,6 @@ def averaged_net(checkpoint: Checkpoint) -> nn.Module:
     return average.module.eval()
 
 
-def channels_last(module: nn.Module) -> None:
-    """Keep the module's kernels in the order in which CPU and tensor-core convolutions read them."""
-    cast(Any, module).to(memory_format=torch.channels_last)
-
-
 def read_samples(recipe: Recipe, root: Path) -> Samples:
     """The recipe's photographs and videos, decoded."""
     kind = PhotoCrops if recipe.task == "upscale" else UprightCrops
@@ -372,21 +316,6 @@ def read_samples(recipe: Recipe, root: Path) -> Samples:
     pairs = FramePairs(videos, crop=recipe.crop, seed=recipe.seed) if videos else None
     scale = recipe.scale if recipe.task == "upscale" else 1
     return Samples(photos, videos=pairs, scale=scale, degradation=recipe.degradation)
-
-
-def to_device(sample: Sample, device: torch.device) -> Sample:
-    """The batch on the device, channels last."""
-
-    def moved(tensor: Tensor | None) -> Tensor | None:
-        if tensor is None:
-            return None
-        if tensor.ndim == 4:
-            return tensor.to(device, memory_format=torch.channels_last)
-        return tensor.to(device)
-
-    photos = moved(sample.photos)
-    assert photos is not None
-    return Sample(photos, moved(sample.low), moved(sample.frames))
 
 
 def learning_rate(recipe: Recipe, step: int, done: float) -> float:
@@ -417,48 +346,6 @@ def set_mode(net: nn.Module, *, training: bool, frozen_norm: bool) -> None:
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
                 module.eval()
-
-
-def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
-    """BF16 autocast where the recipe asks for it."""
-    if recipe.precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
-
-
-def append_log(path: Path, progress: Progress) -> None:
-    """One JSON line per report."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = {"step": progress.step, "rate": progress.learning_rate, "elapsed": progress.elapsed}
-    with path.open("a") as log:
-        log.write(json.dumps({**line, **progress.loss}) + "\n")
-
-
-def cut_log(path: Path, step: int) -> None:
-    """Drop the lines after `step`, which a killed run wrote beyond its last checkpoint."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return
-    lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(f"{line}\n" for line in lines))
-    partial.replace(path)
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        # A line that the kill cut off.
-        return math.inf
-
-
-def machine_words(device: torch.device, world: int) -> str:
-    """What the run is carried out on, for the model's card."""
-    if device.type == "cuda":
-        return f"{world} {torch.cuda.get_device_name(device)}"
-    cores = torch.get_num_threads() * world
-    return f"{cores} {platform.machine()} CPU core{'s' if cores > 1 else ''}"
 
 
 def _out_of_memory(recipe: Recipe, step: int) -> str:

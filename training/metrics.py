@@ -91,14 +91,6 @@ def benchmark_psnr(
         yield psnr(output, truth, border=scale)
 
 
-def benchmark_ssim(
-    upscale: Callable[[Image], Image], folder: Path, scale: int, *, luma: bool = True
-) -> Iterator[float]:
-    """SSIM on Y of each of `benchmark_pairs`, with `scale` pixels of border cropped."""
-    for output, truth in benchmark_pairs(upscale, folder, luma=luma):
-        yield ssim(output, truth, border=scale)
-
-
 def grid_energy(image: npt.NDArray[np.generic], period: int) -> float:
     """How far a picture's spectrum stands out at the frequencies of a grid of `period` pixels.
 

@@ -78,11 +78,10 @@ def perception(
     root: Path,
     given: WeightPaths | None = None,
     *,
-    extra: Iterable[str] = (),
     device: torch.device | None = None,
 ) -> Perception:
     """The extractor for all layers that a (resolved) recipe names, in its precision."""
-    layers = {*recipe.content, *recipe.style, *recipe.feature_difference, *extra}
+    layers = {*recipe.content, *recipe.style, *recipe.feature_difference}
     vgg, squeezenet = _load(recipe, root, given or {}, layers)
     dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
     return Perception(layers, vgg=vgg, squeezenet=squeezenet, dtype=dtype, device=device)

@@ -155,7 +155,7 @@ def test_models_and_info(clip: Path) -> None:
     assert (video["size"], video["codec"], video["audio"]) == ("64x48", "h264", ["aac"])
     wrong = velatura("info", "upscale", check=False)
     assert wrong.returncode == 5
-    assert "did you mean upscale-" in wrong.stderr
+    assert "did you mean upscale-4x or upscale-2x" in wrong.stderr
 
 
 @pytest.mark.slow

@@ -243,36 +243,41 @@ def start(code: str, *arguments: object, **environment: str) -> subprocess.Popen
     )
 
 
-def test_a_killed_run_goes_on_with_the_same_loss_curve(data_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_run_goes_on_with_the_same_loss_curve(
+    data_root: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     code = "fit(recipe, root=root, folder=folder, options=Options(report_every=7, save_every=20))"
-    whole = start(code, data_root, tmp_path / "whole", 1500)
+    whole = start(code, data_root, tmp_path / "whole", 800)
     assert whole.wait(timeout=300) == 0
     killed = 0
     while killed < 3:
-        run = start(code, data_root, tmp_path / "cut", 1500)
+        run = start(code, data_root, tmp_path / "cut", 800)
         log = tmp_path / "cut/log.jsonl"
         before = log.stat().st_size if log.exists() else 0
         deadline = time.monotonic() + 120
         # Somewhere in the middle: after some new lines, wherever the step then is.
         while run.poll() is None and time.monotonic() < deadline:
-            if log.exists() and log.stat().st_size > before + 4000:
+            if log.exists() and log.stat().st_size > before + 2500:
                 break
             time.sleep(0.002)
         if run.poll() is None:
-            run.send_signal(signal.SIGKILL)
+            run.send_signal(number)
             killed += 1
-        run.wait()
+        output, _ = run.communicate(timeout=120)
+        if number == signal.SIGINT and run.returncode:
+            assert "KeyboardInterrupt" in output, "after a checkpoint"
         if run.returncode == 0:
             break
     assert killed, "the run was over before it could be killed"
-    last = start(code, data_root, tmp_path / "cut", 1500)
+    last = start(code, data_root, tmp_path / "cut", 800)
     assert last.wait(timeout=300) == 0, last.stdout and last.stdout.read()
 
     def curve(name: str) -> list[tuple[int, float]]:
         lines = (tmp_path / name / "log.jsonl").read_text().splitlines()
         return [(line["step"], line["pixel"]) for line in map(json.loads, lines)]
 
-    assert len(curve("whole")) == 214
+    assert len(curve("whole")) == 114
     assert [step for step, _ in curve("cut")] == [step for step, _ in curve("whole")]
     values = [[value for _, value in curve(name)] for name in ("cut", "whole")]
     assert values[0] == pytest.approx(values[1], rel=1e-6)

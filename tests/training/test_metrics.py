@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from velatura.training.data import limited_luma, read_image
 from velatura.training.metrics import (
+    benchmark_pairs,
     benchmark_psnr,
-    benchmark_ssim,
     dis_flows,
     flicker,
     gradient_energy,
@@ -89,7 +89,8 @@ def test_ssim_of_bicubic_is_the_published(data_root: Path) -> None:
     def upscale(luma: np.ndarray) -> np.ndarray:
         return cv2.resize(luma, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
 
-    found = np.mean(list(benchmark_ssim(upscale, data_root / "eval/set5/x2", 2)))
+    pairs = benchmark_pairs(upscale, data_root / "eval/set5/x2", luma=True)
+    found = np.mean([ssim(output, truth, border=2) for output, truth in pairs])
     assert found == pytest.approx(0.9299, abs=0.005)
 
 
@@ -112,7 +113,7 @@ def test_a_pans_warp_error_is_that_of_resampling(
     frames, flows = pan(photo, count=4, velocity=velocity, size=(200, 300))
     right = warp_error(frames, flows)
     wrong = warp_error(frames, [(-a, -b) for a, b in flows])
-    assert right < 0.002 < 0.05 * wrong or right < 0.05 * wrong
+    assert right < 0.05 * wrong
     if all(v == int(v) for v in velocity):
         assert right == pytest.approx(0.0, abs=1e-9)
 

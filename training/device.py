@@ -1,0 +1,68 @@
+"""Where a run is carried out: device, processes, memory order and precision."""
+
+import os
+import platform
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from .data import Sample
+from .recipe import Recipe
+
+
+@contextmanager
+def processes(device: str) -> Generator[tuple[torch.device, int, int]]:
+    """The device of this process, its rank and how many there are; joins `torchrun`'s group."""
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(found if device == "auto" else device)
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if world == 1:
+        yield chosen, 0, 1
+        return
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield chosen, rank, world
+    finally:
+        dist.destroy_process_group()
+
+
+def channels_last(module: nn.Module) -> None:
+    """Keep the module's kernels in the order in which CPU and tensor-core convolutions read them."""
+    cast(Any, module).to(memory_format=torch.channels_last)
+
+
+def to_device(sample: Sample, device: torch.device) -> Sample:
+    """The batch on the device, channels last."""
+
+    def moved(tensor: Tensor | None) -> Tensor | None:
+        if tensor is None:
+            return None
+        if tensor.ndim == 4:
+            return tensor.to(device, memory_format=torch.channels_last)
+        return tensor.to(device)
+
+    photos = moved(sample.photos)
+    assert photos is not None
+    return Sample(photos, moved(sample.low), moved(sample.frames))
+
+
+def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
+    """BF16 autocast where the recipe asks for it."""
+    if recipe.precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def machine_words(device: torch.device, world: int) -> str:
+    """What the run is carried out on, for the model's card."""
+    if device.type == "cuda":
+        return f"{world} {torch.cuda.get_device_name(device)}"
+    cores = torch.get_num_threads() * world
+    return f"{cores} {platform.machine()} CPU core{'s' if cores > 1 else ''}"
