@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -15,6 +16,9 @@ from .sources import Source
 from .stages import PipelinedStage, Stage
 
 T = TypeVar("T")
+
+PATIENCE = 10.0
+"""Seconds that an aborted run waits for a thread that is stuck inside a library."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,7 @@ class Pump:
         """Process all frames (or the first `limit`) and return the figures. Run a pump once.
 
         Ctrl-C stops reading, finishes the frames on the way and returns with `interrupted`; a second
-        Ctrl-C raises KeyboardInterrupt. The first error of any thread ends the run and is raised here:
+        Ctrl-C drops them and raises KeyboardInterrupt. The first error of any thread ends the run and is raised here:
         a `VelaturaError` as its own class, anything else as a StageError, both with the frame's number.
         The sink is left open: closing or aborting it belongs to who opened it.
         """
@@ -153,15 +157,14 @@ class Pump:
                 target=self._guard, args=(end, target, *args), name=f"velatura-{name}", daemon=True
             ).start()
         interrupted = False
-        while not all(end.is_set() for end in ended):
+        while True:
             try:
-                for end in ended:
-                    end.wait(every / len(ended))
-                if progress is not None:
-                    progress(self.snapshot())
-            except KeyboardInterrupt:
-                if interrupted:
+                self._watch(ended, progress, every)
+                break
+            except BaseException as error:
+                if not isinstance(error, KeyboardInterrupt) or interrupted:
                     self._break_off()
+                    _wait_for_all(ended)
                     raise
                 interrupted = True
                 self._stop.set()
@@ -179,6 +182,16 @@ class Pump:
             damage=Damage() if interrupted or limit is not None else self.source.damage,
             interrupted=interrupted,
         )
+
+    def _watch(
+        self, ended: list[threading.Event], progress: Callable[[Snapshot], None] | None, every: float
+    ) -> None:
+        """Report until every thread has ended."""
+        while not all(end.is_set() for end in ended):
+            for end in ended:
+                end.wait(every / len(ended))
+            if progress is not None:
+                progress(self.snapshot())
 
     def snapshot(self) -> Snapshot:
         """Where the run stands; may be called from any thread."""
@@ -256,6 +269,19 @@ class Pump:
         self._stop.set()
         for channel in self._channels:
             channel.break_off()
+
+
+def _wait_for_all(ended: list[threading.Event]) -> None:
+    """Until no thread uses the engines and the sink, which the caller closes next.
+
+    A thread stuck in its library, as on a source that no longer answers, is given up after some seconds.
+    """
+    patience = time.monotonic() + PATIENCE
+    while not all(end.is_set() for end in ended) and time.monotonic() < patience:
+        # Whoever asks a third time waits as long.
+        with suppress(KeyboardInterrupt):
+            for end in ended:
+                end.wait(max(patience - time.monotonic(), 0.0))
 
 
 class _blaming:  # noqa: N801 - reads as a verb

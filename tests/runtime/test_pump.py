@@ -213,6 +213,64 @@ def test_ctrl_c_finishes_what_is_on_its_way() -> None:
     assert 20 <= frames_out == frames_in < 10**6
 
 
+IMPATIENT = """
+import json, time
+from velatura.runtime import Pump, open_source
+from velatura.runtime.sinks import Sink
+
+class Slow(Sink):
+    uri = "slow"
+    writing = False
+    written = 0
+    def write(self, frame):
+        self.writing = True
+        if not self.written:
+            print("ready", flush=True)
+        time.sleep(0.5)
+        self.written += 1
+        self.writing = False
+    def close(self): pass
+    def abort(self): pass
+
+sink = Slow()
+try:
+    Pump(open_source("pattern:16x16?frames=1000000"), [lambda frame: frame], sink).run()
+except KeyboardInterrupt:
+    print(json.dumps([sink.writing, sink.written]), flush=True)
+    time.sleep(0.7)
+    print(json.dumps([sink.writing, sink.written]))
+"""
+
+
+def test_a_second_ctrl_c_drops_the_rest_but_leaves_nobody_at_work() -> None:
+    """The caller closes the sink and the engines next: a thread inside them would crash the process."""
+    with subprocess.Popen(
+        [sys.executable, "-c", IMPATIENT], stdout=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        at_once, later = map(json.loads, process.communicate(timeout=30)[0].splitlines())
+    assert not at_once[0]
+    assert at_once == later
+    assert at_once[1] < 4
+
+
+def test_a_failing_progress_callback_ends_the_run() -> None:
+    sink = Collector(before=lambda _: time.sleep(0.002))
+
+    def fail(snapshot: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Pump(Numbers(100_000), [same], sink).run(progress=fail, every=0.01)
+    seen = len(sink.seen)
+    time.sleep(0.05)
+    assert len(sink.seen) == seen < 100_000
+
+
 def hear_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
