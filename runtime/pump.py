@@ -139,9 +139,9 @@ class Pump:
         """Process all frames (or the first `limit`) and return the figures. Run a pump once.
 
         Ctrl-C stops reading, finishes the frames on the way and returns with `interrupted`; a second
-        Ctrl-C drops them and raises KeyboardInterrupt. The first error of any thread ends the run and is raised here:
-        a `VelaturaError` as its own class, anything else as a StageError, both with the frame's number.
-        The sink is left open: closing or aborting it belongs to who opened it.
+        Ctrl-C drops them and raises KeyboardInterrupt. The first error of any thread ends the run and is
+        raised here: a `VelaturaError` as its own class, anything else as a StageError, both with the
+        frame's number. The sink is left open: closing or aborting it belongs to who opened it.
         """
         self._start = time.perf_counter()
         work = (
@@ -274,7 +274,7 @@ class Pump:
 def _wait_for_all(ended: list[threading.Event]) -> None:
     """Until no thread uses the engines and the sink, which the caller closes next.
 
-    A thread stuck in its library, as on a source that no longer answers, is given up after some seconds.
+    A thread stuck in its library, as on a source that no longer answers, is given up after a while.
     """
     patience = time.monotonic() + PATIENCE
     while not all(end.is_set() for end in ended) and time.monotonic() < patience:

@@ -261,7 +261,7 @@ def test_a_second_ctrl_c_drops_the_rest_but_leaves_nobody_at_work() -> None:
 def test_a_failing_progress_callback_ends_the_run() -> None:
     sink = Collector(before=lambda _: time.sleep(0.002))
 
-    def fail(snapshot: object) -> None:
+    def fail(_: object) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
