@@ -139,8 +139,8 @@ class Pump:
         """Process all frames (or the first `limit`) and return the figures. Run a pump once.
 
         Ctrl-C stops reading, finishes the frames on the way and returns with `interrupted`; a second
-        Ctrl-C drops them and raises KeyboardInterrupt. The first error of any thread ends the run and is
-        raised here: a `VelaturaError` as its own class, anything else as a StageError, both with the
+        Ctrl-C drops them and raises KeyboardInterrupt. The first error of any thread ends the run and
+        is raised here: a `VelaturaError` as its own class, anything else as a StageError, both with the
         frame's number. The sink is left open: closing or aborting it belongs to who opened it.
         """
         self._start = time.perf_counter()
