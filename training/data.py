@@ -79,17 +79,20 @@ class PhotoCrops:
         crop: int,
         seed: int,
         luma: bool,
+        reduce: float = 1.0,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         """Read every photograph of `folders` once.
 
-        `luma` keeps BT.601 limited-range luma only. Raises FileNotFoundError for a folder that is
+        `luma` keeps BT.601 limited-range luma only. Crops are reduced by factors from 1 down to
+        `reduce`, where the photograph is large enough. Raises FileNotFoundError for a folder that is
         missing or holds no usable photograph of at least `crop` pixels, PermissionError for one that
         cannot be read.
         """
         self.crop = crop
         self.seed = seed
         self.luma = luma
+        self.reduce = reduce
         self.paths: list[Path] = []
         self.photos: list[Image | None] = []
         """Decoded, or None where the cache was full."""
@@ -145,7 +148,13 @@ class PhotoCrops:
 
     def _cut(self, photo: Image, draw: np.random.Generator) -> Image:
         """One crop, turned and mirrored at random: an upscaler knows no up and down."""
-        piece = np.rot90(_square(photo, self.crop, draw), _below(draw, 4))
+        largest = min(round(self.crop / self.reduce), *photo.shape[:2])
+        side = self.crop + _below(draw, largest - self.crop + 1)
+        piece = _square(photo, side, draw)
+        if side > self.crop:
+            small = cv2.resize(piece, (self.crop, self.crop), interpolation=cv2.INTER_AREA)
+            piece = np.asarray(small, np.uint8).reshape(self.crop, self.crop, -1)
+        piece = np.rot90(piece, _below(draw, 4))
         return piece[:, ::-1] if _below(draw, 2) else piece
 
 

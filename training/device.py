@@ -1,5 +1,6 @@
 """Where a run is carried out: device, processes, memory order and precision."""
 
+import ctypes
 import os
 import platform
 from collections.abc import Generator
@@ -31,6 +32,23 @@ def processes(device: str) -> Generator[tuple[torch.device, int, int]]:
         yield chosen, rank, world
     finally:
         dist.destroy_process_group()
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what a step frees, for the next one, instead of giving it back to the system.
+
+    Activations of tens of megabytes are otherwise mapped, cleared and unmapped anew at each step: a
+    tenth of a style's step, two thirds of the time of a float32 addition. Elsewhere it does nothing.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 1 << 28)):
+        mallopt(option, value)
+
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 def channels_last(module: nn.Module) -> None:

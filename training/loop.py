@@ -18,7 +18,14 @@ from torch.optim.swa_utils import AveragedModel
 
 from .checkpoint import Checkpoint
 from .data import FramePairs, PhotoCrops, Sample, Samples, UprightCrops, stream
-from .device import autocast, channels_last, machine_words, processes, to_device
+from .device import (
+    autocast,
+    channels_last,
+    keep_freed_memory,
+    machine_words,
+    processes,
+    to_device,
+)
 from .nets import build_net
 from .objectives import Objective, build_objective
 from .perception import WeightPaths, resolve
@@ -68,6 +75,7 @@ def fit(
     TrainingError when a loss is no longer finite or memory runs out.
     """
     options = options or Options()
+    keep_freed_memory()
     with processes(options.device) as (device, rank, world):
         run = Run(recipe, root, folder, options, device, rank, world)
         try:
@@ -311,7 +319,9 @@ def read_samples(recipe: Recipe, root: Path) -> Samples:
     """The recipe's photographs and videos, decoded."""
     kind = PhotoCrops if recipe.task == "upscale" else UprightCrops
     folders = [root / folder for folder in recipe.photos]
-    photos = kind(folders, crop=recipe.crop, seed=recipe.seed, luma=recipe.planes == 1)
+    photos = kind(
+        folders, crop=recipe.crop, seed=recipe.seed, luma=recipe.planes == 1, reduce=recipe.reduce
+    )
     videos = [root / folder for folder in recipe.videos]
     pairs = FramePairs(videos, crop=recipe.crop, seed=recipe.seed) if videos else None
     scale = recipe.scale if recipe.task == "upscale" else 1

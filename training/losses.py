@@ -4,6 +4,7 @@ All take float tensors (N, C, H, W), pictures in 0..1, and return a float32 scal
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,54 @@ def sobel_edge(output: Tensor, target: Tensor) -> Tensor:
     return F.conv2d(difference, kernels).abs().mean()
 
 
+class _SquaredDistance(torch.autograd.Function):
+    """Mean of (output - target)^2 in float32, the difference kept in the tensors' own precision.
+
+    Written out because PyTorch's own chain of conversions and products, forward and back, took a
+    quarter of a training step: the features are large, and memory is what limits.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, target: Tensor) -> Tensor:
+        difference = output - target
+        ctx.save_for_backward(difference)
+        return _mean_square(difference)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (difference,) = cast("tuple[Tensor]", ctx.saved_tensors)
+        return difference * (gradients[0] * (2.0 / difference.numel())).to(difference.dtype), None
+
+
+class _Gram(torch.autograd.Function):
+    """(N, C, H, W) -> (N, C, C) float32, with one product on the way back.
+
+    The Gram matrix is F^T F: its gradient by F is F (D + D^T), where autograd would form F D and
+    F D^T, the second in the other memory order, and add them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        ctx.save_for_backward(features)
+        flat = features.permute(0, 2, 3, 1).flatten(1, 2)
+        return (flat.transpose(1, 2) @ flat).float() / features[0].numel()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (features,) = cast("tuple[Tensor]", ctx.saved_tensors)
+        batch, channels, height, width = features.shape
+        both = (gradients[0] + gradients[0].transpose(1, 2)) / features[0].numel()
+        flat = features.permute(0, 2, 3, 1).flatten(1, 2)
+        product = flat @ both.to(flat.dtype)
+        return product.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _mean_square(x: Tensor) -> Tensor:
+    """Mean of squares; of BF16 in float32, without a float32 copy of `x`."""
+    dtype = torch.float32 if x.dtype == torch.bfloat16 else None
+    return cast(Tensor, torch.linalg.vector_norm(x, dtype=dtype)).square() / x.numel()
+
+
 def feature_reconstruction(
     output: Mapping[str, Tensor], target: Mapping[str, Tensor], weights: Mapping[str, float]
 ) -> Tensor:
@@ -61,9 +110,9 @@ def feature_reconstruction(
     """
     terms: list[Tensor] = []
     for layer, weight in weights.items():
-        goal = target[layer].float()
-        energy = goal.square().mean().clamp_min(1e-6)
-        terms.append(weight * (output[layer].float() - goal).square().mean() / energy)
+        energy = _mean_square(target[layer]).clamp_min(1e-6)
+        distance = cast(Tensor, cast(Any, _SquaredDistance).apply(output[layer], target[layer]))
+        terms.append(weight * distance / energy)
     return torch.stack(terms).sum()
 
 
@@ -73,9 +122,7 @@ def gram_matrix(features: Tensor) -> Tensor:
     The product runs in the features' own precision (BF16 accumulates in float32), pixels by channels,
     which is a view of channels-last memory: copies into the other order took half of a training step.
     """
-    _, channels, height, width = features.shape
-    flat = features.permute(0, 2, 3, 1).flatten(1, 2)
-    return (flat.transpose(1, 2) @ flat).float() / (channels * height * width)
+    return cast(Tensor, cast(Any, _Gram).apply(features))
 
 
 def gram_style(
@@ -113,21 +160,6 @@ def pixel_grid(image: Tensor, period: int) -> Tensor:
     cells = image.float()[:, :, : rows * period, : columns * period]
     phases = cells.reshape(batch, channels, rows, period, columns, period).mean((2, 4))
     return (phases - phases.mean((2, 3), keepdim=True)).square().mean()
-
-
-def local_grid(difference: Tensor, period: int, cells: int = 12) -> Tensor:
-    """`pixel_grid` within windows of `cells` x `cells` periods, mean over them; of output minus target.
-
-    The feature loss gains by a fine cross-hatch whose strength follows the picture, which the mean over
-    a whole picture does not show and a viewer does. Windows that do not fit are left out; a picture
-    smaller than a window is one.
-    """
-    height, width = difference.shape[2:]
-    side = min(cells * period, height // period * period, width // period * period)
-    windows = difference.float().unfold(2, side, side).unfold(3, side, side)
-    batch, channels, rows, columns = windows.shape[:4]
-    tiles = windows.permute(0, 2, 3, 1, 4, 5).reshape(batch * rows * columns, channels, side, side)
-    return pixel_grid(tiles, period)
 
 
 def match_histogram(image: Tensor, reference: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What differs between the tasks: how a batch becomes losses, and how a network is judged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -61,7 +61,6 @@ class UpscaleObjective:
             self.features = perception(recipe, root, weights, device=device)
 
     def losses(self, net: Network, sample: Sample, done: float) -> dict[str, Tensor]:
-        del done
         recipe = self.recipe
         assert sample.low is not None
         output = net(sample.low)
@@ -73,10 +72,7 @@ class UpscaleObjective:
             terms["edge"] = recipe.edge * losses.sobel_edge(output, sample.photos)
         if recipe.total_variation:
             terms["tv"] = recipe.total_variation * losses.total_variation(output)
-        if recipe.grid:
-            difference = output.float() - sample.photos
-            terms["grid"] = recipe.grid * losses.local_grid(difference, recipe.scale)
-        if self.features is not None:
+        if self.features is not None and done >= recipe.content_from:
             with torch.no_grad():
                 wanted = self.features(seen(sample.photos))
             found = self.features(seen(output.float()))
@@ -84,7 +80,10 @@ class UpscaleObjective:
         return terms
 
     def floor(self, sample: Sample) -> bool:
-        return self.features is not None and _floor(self.features, seen(sample.photos))
+        if self.features is None:
+            return False
+        _floor(self.features, seen(sample.photos), self.recipe.content)
+        return True
 
     def validate(self, net: Network) -> dict[str, float]:
         scale, luma = self.recipe.scale, self.recipe.planes == 1
@@ -154,7 +153,7 @@ class StyleObjective:
     def content(self, photos: Tensor) -> dict[str, Tensor]:
         """The photographs' features, which the output should keep."""
         with torch.no_grad():
-            return self.features(photos)
+            return self.features(photos, {*self.recipe.content, *self.recipe.feature_difference})
 
     def picture_terms(self, output: Tensor, content: dict[str, Tensor]) -> dict[str, Tensor]:
         """The paper's objective (equation 5) of pictures alone: content, style, total variation."""
@@ -214,7 +213,8 @@ class StyleObjective:
         return terms
 
     def floor(self, sample: Sample) -> bool:
-        return _floor(self.features, sample.photos)
+        _floor(self.features, sample.photos, self.recipe.content)
+        return True
 
     def validate(self, net: Network) -> dict[str, float]:
         """The picture's terms, mean over four of Kodak's photographs at 256 pixels."""
@@ -259,9 +259,9 @@ def centre_square(image: Image, side: int) -> Tensor:
     return F.interpolate(pixels, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
 
 
-def _floor(features: Perception, photos: Tensor) -> bool:
+def _floor(features: Perception, photos: Tensor, content: Iterable[str]) -> None:
+    """The target's content layers, then all layers of an output, forward and backward."""
     with torch.no_grad():
-        features(photos)
+        features(photos, content)
     found = list(features(photos.detach().clone().requires_grad_()).values())
     torch.autograd.backward(found, [torch.ones_like(activation) for activation in found])
-    return True

@@ -45,9 +45,14 @@ class Perception:
             cast(Any, network.convs).to(dtype=dtype, memory_format=torch.channels_last)
             self.networks.append((network, sorted(names)))
 
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+    def __call__(self, images: Tensor, only: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """All layers, or `only` some of them; a network that has none of these is not run."""
         found: dict[str, Tensor] = {}
-        for network, layers in self.networks:
+        wanted = None if only is None else set(only)
+        for network, names in self.networks:
+            layers = names if wanted is None else [name for name in names if name in wanted]
+            if not layers:
+                continue
             y = network.prepare(images).to(self.dtype, memory_format=torch.channels_last)
             found |= network.activations(y, layers)
         return found

@@ -49,6 +49,8 @@ class Recipe:
     scale: int = 1
     colour: Literal["luma", "rgb"] = "rgb"
     """What an upscaler eats and gives."""
+    reduce: float = 1.0
+    """Smallest factor of the random reduction of an upscaler's crops, against the traces of JPEG."""
     degradation: Literal["bicubic", "gaussian", "video"] = "bicubic"
     """How an upscaler's input is made from the photograph."""
     pixel: float = 0.0
@@ -70,6 +72,8 @@ class Recipe:
     squeezenet: str = "weights/squeezenet1_1_fire9.npz"
     content: dict[str, float] = field(default_factory=_no_weights)
     """Layer -> weight of the feature-reconstruction loss; `relu*` is VGG, the others SqueezeNet."""
+    content_from: float = 0.0
+    """Part of an upscaler's training after which the feature loss counts: pixels first, cheaply."""
     style: dict[str, float] = field(default_factory=_no_weights)
     """Layer -> weight of the Gram loss."""
     content_full: dict[str, float] = field(default_factory=_no_weights)
@@ -90,7 +94,7 @@ class Recipe:
     stable_from: float = 0.0
     """Part of the training after which the temporal terms count: a style is learned on stills first."""
     grid: float = 0.0
-    """Weight of the dependence on the place in the pixel grid of the stride, or of the upscaling."""
+    """Weight of a style's dependence on the place in the pixel grid of the stride."""
     licence: str = "Apache-2.0"
     attribution: str = ""
 
@@ -125,6 +129,8 @@ class Recipe:
                 raise ValueError(f"{origin}: an upscaler needs scale >= 2 and a crop that it divides")
             if not (self.pixel or self.content):
                 raise ValueError(f"{origin}: an upscaling recipe needs a pixel or a content loss")
+        if not 0 < self.reduce <= 1:
+            raise ValueError(f"{origin}: reduce is {self.reduce}, not above 0 and at most 1")
         if self.style_blend and (
             len(self.style_blend) != len(self.style_images) or min(self.style_blend) <= 0
         ):

@@ -40,6 +40,22 @@ def test_batches_repeat_by_index_and_seed(photos: Path, kind: type[PhotoCrops]) 
     assert not torch.equal(first.batch(7, 4), other.batch(7, 4))
 
 
+def test_crops_are_reduced_as_far_as_the_recipe_and_the_photograph_allow(tmp_path: Path) -> None:
+    """A ramp's slope tells the factor: steps of one level a pixel become steps of up to two."""
+    ramp = np.tile(np.arange(80, dtype=np.uint8)[:, None], (1, 80))
+    cv2.imwrite(str(tmp_path / "ramp.png"), ramp)
+    slopes: dict[float, np.ndarray] = {}
+    for reduce in (1.0, 0.5, 0.01):
+        crops = PhotoCrops([tmp_path], crop=24, seed=1, luma=False, reduce=reduce)
+        levels = crops.batch(0, 64).numpy()[:, 0] * 255
+        assert levels.shape == (64, 24, 24)
+        slopes[reduce] = np.ptp(levels, axis=(1, 2)) / 23
+    np.testing.assert_allclose(slopes[1.0], 1.0, atol=1e-4)
+    assert slopes[0.5].min() >= 0.95
+    assert 1.8 < slopes[0.5].max() < 2.1
+    assert slopes[0.01].max() < 80 / 24 + 0.1, "never beyond the photograph"
+
+
 def test_broken_and_small_pictures_are_skipped_and_counted(photos: Path) -> None:
     crops = PhotoCrops([photos], crop=24, seed=1, luma=True)
     assert len(crops.photos) == 3

@@ -186,6 +186,7 @@ def test_every_recipe_lowers_its_loss(data_root: Path, tmp_path: Path, name: str
     crop = SMOKE["crop"].get(name, 48 if upscaler else 112)
     sizes = recipe.style_sizes and (192,)
     quick = small(recipe, steps=steps, crop=crop, batch=2, style_sizes=sizes, stable_from=0.0)
+    quick = replace(quick, content_from=0.0)
     fit(quick, root=data_root, folder=tmp_path, options=Options(report_every=steps // 6))
     terms = [key for key in ("pixel", "content", "style") if getattr(recipe, key)]
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -215,6 +216,16 @@ def test_the_losses_over_time_count_from_their_part_on(
     over_time = {"stability", "flow", "frame_difference", "feature_difference"}
     assert not over_time & set(json.loads(early))
     assert over_time < set(json.loads(late))
+
+
+def test_the_feature_loss_counts_from_its_part_on(
+    data_root: Path, tmp_path: Path, upscaler: Recipe
+) -> None:
+    recipe = replace(upscaler, content={"relu1_2": 1.0}, content_from=0.5, steps=8)
+    fit(recipe, root=data_root, folder=tmp_path, options=Options(report_every=4))
+    early, late = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert "content" not in early
+    assert late["content"] > 0
 
 
 TRAIN = """

@@ -65,6 +65,25 @@ def test_feature_reconstruction() -> None:
     assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_gradients_written_by_hand_are_those_of_autograd() -> None:
+    array, goal = torch.from_numpy(features(2, 4, 5, 6)), torch.from_numpy(features(2, 4, 5, 6))
+
+    def by_hand(x: torch.Tensor) -> torch.Tensor:
+        distance = losses.feature_reconstruction({"r": x}, {"r": goal}, {"r": 3.0})
+        return distance + losses.gram_matrix(x)[:, 0, 1].sum() + losses.gram_matrix(x).square().sum()
+
+    def plain(x: torch.Tensor) -> torch.Tensor:
+        gram = torch.einsum("nchw,ndhw->ncd", x, x) / x[0].numel()
+        distance = 3.0 * (x - goal).square().mean() / goal.square().mean()
+        return distance + gram[:, 0, 1].sum() + gram.square().sum()
+
+    for memory in (torch.contiguous_format, torch.channels_last):
+        x = array.clone(memory_format=memory).requires_grad_()
+        (found,) = torch.autograd.grad(by_hand(x), x)
+        (expected,) = torch.autograd.grad(plain(x), x)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_total_variation() -> None:
     image = features(2, 3, 6, 5)
     expected = np.mean(np.diff(image, axis=2) ** 2) + np.mean(np.diff(image, axis=3) ** 2)

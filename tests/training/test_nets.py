@@ -13,14 +13,29 @@ from velatura.training.nets import (
     Srcnn,
     build_net,
 )
-from velatura.training.nets.blocks import CollapsibleConv, NormConv, UnshuffleConv, UpsampleConv
+from velatura.training.nets.blocks import (
+    CollapsibleConv,
+    NormConv,
+    UnshuffleConv,
+    UpsampleConv,
+)
+from velatura.training.nets.upscaler import grid_filter
+from velatura.training.recipe import load_recipe
+
+SIZES = {
+    "upscale-2x": 3_846,
+    "upscale-2x-sharp": 57_148,
+    "upscale-4x": 11_904,
+    "upscale-4x-sharp": 62_896,
+}
 
 
 def disturbed(module: nn.Module) -> nn.Module:
     """Random weights and statistics, so that nothing holds only for the initial ones."""
     torch.manual_seed(1)
     for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.2)
+        if parameter.requires_grad:  # a filter is no weight
+            nn.init.normal_(parameter, std=0.2)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
             assert part.running_mean is not None
@@ -56,8 +71,9 @@ def test_a_folded_block_computes_the_same(block: nn.Module) -> None:
     "net",
     [
         LumaUpscaler(width=32),
-        LumaUpscaler(scale=4, width=32),
+        LumaUpscaler(scale=4, width=32, smooth=True),
         *(RgbUpscaler(scale=scale, channels=8, layers=2, width=32) for scale in (2, 3, 4)),
+        RgbUpscaler(scale=3, channels=8, layers=2, width=32, smooth=True),
         FastStyle(channels=16, stem=8, blocks=2),
         FastStyle(size="small"),
     ],
@@ -104,7 +120,10 @@ def test_a_flat_picture_stays_flat() -> None:
     assert (inner.amax((2, 3)) - inner.amin((2, 3))).max() < 1e-4 * output.abs().max()
 
 
-@pytest.mark.parametrize("net", [LumaUpscaler(width=16), FastStyle(channels=8, stem=8)])
+@pytest.mark.parametrize(
+    "net",
+    [LumaUpscaler(width=16), LumaUpscaler(width=16, smooth=True), FastStyle(channels=8, stem=8)],
+)
 def test_the_halo_covers_the_receptive_field(net: LumaUpscaler | FastStyle) -> None:
     """The gradient of one output pixel reaches no input further away than the halo."""
     # Positive weights keep every path open, so that the field is exact and not a matter of luck.
@@ -127,9 +146,50 @@ def test_the_halo_covers_the_receptive_field(net: LumaUpscaler | FastStyle) -> N
     assert reach > net.halo - 3 * net.size_multiple, "the halo wastes work"
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@torch.no_grad()
+def test_the_grid_filter_is_a_triangle_over_the_enlarged_picture(scale: int) -> None:
+    phases = torch.rand(1, scale**2, 8, 9)
+    found = F.pixel_shuffle(F.conv2d(phases, grid_filter(scale), padding=1), scale)
+    side = (scale - (torch.arange(2 * scale - 1) - (scale - 1)).abs()).float() / scale**2
+    expected = F.conv2d(
+        F.pixel_shuffle(phases, scale), (side[:, None] * side)[None, None], padding=scale - 1
+    )
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@torch.no_grad()
+def test_a_smooth_upscaler_cannot_draw_a_grid(scale: int) -> None:
+    """Even areas stay even, whatever the weights; without the filter they show the sub-pixels."""
+    flat = torch.full((1, 1, 24, 24), 0.4)
+    spread: dict[bool, float] = {}
+    for smooth in (True, False):
+        net = disturbed(LumaUpscaler(scale=scale, channels=8, layers=2, width=16, smooth=smooth))
+        assert isinstance(net, LumaUpscaler)
+        net.skip.weight.zero_()
+        output = net(flat)[..., 8 * scale : -8 * scale, 8 * scale : -8 * scale]
+        spread[smooth] = float(output.amax() - output.amin()) / float(output.abs().max())
+    assert spread[True] < 1e-5
+    assert spread[False] > 0.1
+
+
+def test_an_upscaler_begins_as_a_plain_enlargement() -> None:
+    x = torch.rand(1, 1, 16, 16)
+    with torch.no_grad():
+        output = LumaUpscaler(scale=2, channels=16, layers=4)(x)
+    repeated = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert (output - repeated).abs().mean() < 0.05
+
+
 def test_shipped_sizes() -> None:
-    plain = LumaUpscaler().fold()
-    assert sum(p.numel() for p in plain.parameters()) == 10_020
+    """Weights of the folded networks that the recipes name."""
+    found = {
+        name: weights(build_net(net.pop("kind"), net).fold())
+        for name in ("upscale-2x", "upscale-2x-sharp", "upscale-4x", "upscale-4x-sharp")
+        if (net := dict(load_recipe(name).net))
+    }
+    assert found == SIZES
 
 
 def test_an_unknown_network_or_option_is_refused() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from velatura.training.perception import Perception
 from velatura.training.vgg import VGG16_BLOCKS, VGG19_BLOCKS, load_squeezenet, load_vgg16, load_vgg19
 
 IMAGE = np.random.default_rng(5).random((3, 20, 24))
@@ -116,6 +117,21 @@ def test_squeezenet_first_layers_against_numpy(data_root: Path) -> None:
         found = net(torch.from_numpy(IMAGE)[None].float(), ["conv1", "fire9"])
     compare(found, {"conv1": first})
     assert found["fire9"].shape[1] == 512
+
+
+def test_only_what_is_asked_for_is_computed(data_root: Path) -> None:
+    both = Perception(
+        ["relu1_2", "relu2_2", "fire2"],
+        vgg=load_vgg16(data_root / "weights/vgg16_relu3_3.npz"),
+        squeezenet=load_squeezenet(data_root / "weights/squeezenet1_1_fire9.npz"),
+    )
+    picture = torch.from_numpy(IMAGE)[None].float()
+    with torch.no_grad():
+        found = both(picture)
+        some = both(picture, ["relu2_2"])
+    assert set(found) == {"relu1_2", "relu2_2", "fire2"}
+    assert set(some) == {"relu2_2"}
+    torch.testing.assert_close(some["relu2_2"], found["relu2_2"])
 
 
 def test_loss_networks_never_learn(data_root: Path) -> None:

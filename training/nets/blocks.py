@@ -17,15 +17,20 @@ class CollapsibleConv(nn.Module):
     Shapes: (N, channels_in, H, W) -> (N, channels_out, H, W), zero padding of 1.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, *, width: int = 128) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, *, width: int = 128, gain: float = 1.0,
+        identity: bool = True,
+    ) -> None:  # fmt: skip
+        """`gain` scales the first weights; `identity` False leaves the identity out in any case."""
         super().__init__()
         self.expand = nn.Parameter(torch.empty(width, channels_in, 3, 3))
         self.project = nn.Parameter(torch.empty(channels_out, width))
         self.bias = nn.Parameter(torch.zeros(channels_out))
-        self.has_identity = channels_in == channels_out
+        self.has_identity = identity and channels_in == channels_out
         nn.init.normal_(self.expand, std=(2.0 / (9 * channels_in)) ** 0.5)
         # The pair's product must have the variance that a single ReLU layer would start with.
-        nn.init.normal_(self.project, std=(1.0 / width) ** 0.5 * (0.5 if self.has_identity else 1.0))
+        share = gain * (0.5 if self.has_identity else 1.0)
+        nn.init.normal_(self.project, std=(1.0 / width) ** 0.5 * share)
 
     def weight(self) -> Tensor:
         """The effective kernel, (channels_out, channels_in, 3, 3), float32."""
@@ -128,10 +133,12 @@ class UnshuffleConv(NormConv):
         return plain_conv(weight, folded.bias, stride=2, padding=2)
 
 
-def plain_conv(weight: Tensor, bias: Tensor, *, stride: int = 1, padding: int = 1) -> nn.Conv2d:
-    """A frozen `Conv2d` with the given (O, I, K, K) weight and (O,) bias."""
+def plain_conv(
+    weight: Tensor, bias: Tensor, *, stride: int = 1, padding: int = 1, groups: int = 1
+) -> nn.Conv2d:
+    """A frozen `Conv2d` with the given (O, I / groups, K, K) weight and (O,) bias."""
     channels_out, channels_in, size, _ = weight.shape
-    conv = nn.Conv2d(channels_in, channels_out, size, stride, padding)
+    conv = nn.Conv2d(channels_in * groups, channels_out, size, stride, padding, groups=groups)
     with torch.no_grad():
         conv.weight.copy_(weight)
         assert conv.bias is not None

@@ -1,32 +1,56 @@
-"""The real-time upscalers: plain 3x3 convolutions, ReLU, one pixel shuffle, input residual."""
+"""The real-time upscalers: plain 3x3 convolutions, ReLU, a linear skip, one pixel shuffle."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import CollapsibleConv
+from .blocks import CollapsibleConv, plain_conv
 
 
 class Upscaler(nn.Module):
     """(N, planes, H, W), 0..1 -> (N, planes, scale * H, scale * W).
 
-    The network predicts what the repeated input lacks. An image-space residual costs one addition and
-    loses less in INT8 than a feature residual (Berger et al. 2022, "QuickSRNet").
+    The network predicts what a linear upsampling of the input lacks; that upsampling is learned, too,
+    as one 3x3 convolution per plane. An image-space residual loses less in INT8 than a feature
+    residual (Berger et al. 2022, "QuickSRNet").
+
+    Fewer places with more channels (a pixel unshuffle by 2 first) run twice as fast at the same
+    multiply-adds, but reach less at the same time: 36.5 against 36.7 dB on Set5 after 3,000 steps.
     """
 
-    def __init__(self, *, planes: int, scale: int, channels: int, layers: int, width: int) -> None:
+    def __init__(
+        self, *, planes: int, scale: int, channels: int, layers: int, width: int, smooth: bool
+    ) -> None:
+        """`smooth` passes the prediction through `grid_filter`, for training with a feature loss."""
         super().__init__()
         self.planes = planes
         self.scale = scale
-        self.head: nn.Module = CollapsibleConv(planes, channels, width=width)
-        self.body = nn.ModuleList(
+        given = planes * scale**2
+        self.head: nn.Module = CollapsibleConv(planes, channels, width=width, identity=False)
+        self.body: nn.Module = nn.ModuleList(
             CollapsibleConv(channels, channels, width=width) for _ in range(layers)
         )
-        self.tail: nn.Module = CollapsibleConv(channels, planes * scale * scale, width=width)
+        # Nearly nothing at first: a random picture on top of the skip is learned away by closing ReLUs,
+        # and of 16 channels 10 never opened again.
+        self.tail: nn.Module = CollapsibleConv(channels, given, width=width, gain=0.02, identity=False)
+        self.skip = nn.Conv2d(planes, given, 3, padding=1, groups=planes, bias=False)
+        nn.init.zeros_(self.skip.weight)
+        nn.init.ones_(self.skip.weight[:, :, 1, 1])
+        self.filter: nn.Conv2d | None = None
+        if smooth:
+            kernel = grid_filter(scale).repeat(planes, 1, 1, 1)
+            self.filter = plain_conv(kernel, torch.zeros(given), groups=planes)
 
     @property
     def halo(self) -> int:
         """Receptive-field radius in input pixels: one per 3x3 convolution."""
-        return len(self.body) + 2
+        return len(self.layers) + 1 + (self.filter is not None)
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The convolutions that a ReLU follows."""
+        assert isinstance(self.body, nn.ModuleList)
+        return [self.head, *self.body]
 
     @property
     def size_multiple(self) -> int:
@@ -39,43 +63,84 @@ class Upscaler(nn.Module):
         return 1
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.head(x))
-        for layer in self.body:
+        y = x
+        for layer in self.layers:
             y = F.relu(layer(y))
-        return F.pixel_shuffle(self.tail(y) + self._repeated(x), self.scale)
+        y = self.tail(y)
+        if self.filter is not None:
+            y = self.filter(y)
+        return F.pixel_shuffle(y + self._upsampled(x), self.scale)
 
-    def _repeated(self, x: Tensor) -> Tensor:
-        """The input at each of the scale^2 sub-pixel positions of its plane; luma broadcasts."""
-        return x if self.planes == 1 else x.repeat_interleave(self.scale**2, 1)
+    def _upsampled(self, x: Tensor) -> Tensor:
+        if not torch.is_autocast_enabled(x.device.type):
+            return self.skip(x)
+        # BF16 would round the picture to its eight bits, where a level is what the loss looks at.
+        with torch.autocast(x.device.type, enabled=False):
+            return self.skip(x.float())
 
     def fold(self) -> "Upscaler":
         """A copy of plain convolutions that computes the same function."""
-        plain = Upscaler(planes=self.planes, scale=self.scale, channels=1, layers=0, width=1)
-        plain.head, plain.tail = _fold(self.head), _fold(self.tail)
-        plain.body = nn.ModuleList(_fold(layer) for layer in self.body)
-        return plain.eval()
+        smooth = self.filter is not None
+        plain = Upscaler(
+            planes=self.planes, scale=self.scale, channels=1, layers=0, width=1, smooth=smooth
+        )
+        plain.head, *body = (_fold(layer) for layer in self.layers)
+        plain.body, plain.tail = nn.ModuleList(body), _fold(self.tail)
+        plain.skip.load_state_dict(self.skip.state_dict())
+        return plain.requires_grad_(False).eval()
 
 
 class LumaUpscaler(Upscaler):
     """For video: luma only, chroma being resampled beside it."""
 
     def __init__(
-        self, *, scale: int = 2, channels: int = 16, layers: int = 4, width: int = 128
+        self,
+        *,
+        scale: int = 2,
+        channels: int = 16,
+        layers: int = 4,
+        width: int = 128,
+        smooth: bool = False,
     ) -> None:
-        super().__init__(planes=1, scale=scale, channels=channels, layers=layers, width=width)
+        super().__init__(
+            planes=1, scale=scale, channels=channels, layers=layers, width=width, smooth=smooth
+        )
 
 
 class RgbUpscaler(Upscaler):
     """For game frames, at x2, x3 or x4: RGB in and out."""
 
     def __init__(
-        self, *, scale: int = 2, channels: int = 32, layers: int = 4, width: int = 128
+        self,
+        *,
+        scale: int = 2,
+        channels: int = 32,
+        layers: int = 4,
+        width: int = 128,
+        smooth: bool = False,
     ) -> None:
-        super().__init__(planes=3, scale=scale, channels=channels, layers=layers, width=width)
+        super().__init__(
+            planes=3, scale=scale, channels=channels, layers=layers, width=width, smooth=smooth
+        )
+
+
+def grid_filter(scale: int) -> Tensor:
+    """(scale^2, scale^2, 3, 3): a filter of the enlarged picture, as a convolution of its phases.
+
+    The filter is a triangle of 2 * scale - 1 samples a side, which is blind to every pattern that
+    repeats with the grid of the input's pixels: what a feature loss makes of a free pixel shuffle is a
+    weave of that period, over all that is textured, and losses against it cost most of what the
+    feature loss gains. What lies between the grid's harmonics the network can amplify.
+    """
+    phases = torch.arange(scale)
+    blocks = torch.arange(3) - 1
+    # From the sample `q` of the block `t` to the sample `p` of this one, along one side.
+    distance = scale * blocks[None, None] + phases[None, :, None] - phases[:, None, None]
+    side = (scale - distance.abs()).clamp_min(0).float() / scale**2
+    kernel = torch.einsum("pqt,rsu->prqstu", side, side)
+    return kernel.reshape(scale**2, scale**2, 3, 3)
 
 
 def _fold(layer: nn.Module) -> nn.Conv2d:
-    if isinstance(layer, nn.Conv2d):
-        return layer
     assert isinstance(layer, CollapsibleConv)
     return layer.fold()
