@@ -8,6 +8,7 @@ import torch
 from velatura.export.evaluate import run, style_objective, to_image, to_tensor
 from velatura.runtime import open_engine
 from velatura.training.data import read_image
+from velatura.training.device import keep_freed_memory
 from velatura.training.objectives import StyleObjective, centre_square
 from velatura.training.optimize import optimise, value_of
 
@@ -23,6 +24,7 @@ PLAN = {256: {"all": 100, "longer": 1}, 512: {"all": 0, "longer": 1}}
 def measure() -> dict[str, Any]:
     """Objective after so many iterations, the network's, and the ratios of objectives and of times."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     paths = sorted((ROOT / "eval" / "kodak24").glob("*.png"))[:PICTURES]
     if not paths:
         raise FileNotFoundError(f"no pictures in {ROOT / 'eval' / 'kodak24'}")

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from velatura.training.device import autocast
+from velatura.training.device import autocast, keep_freed_memory
 from velatura.training.loop import Options, Run
 from velatura.training.recipe import Recipe, load_recipe
 
@@ -20,6 +20,7 @@ RECIPES = ("starry-night", "upscale-2x-sharp", "johnson-half")
 
 def measure() -> dict[str, Any]:
     """Images a second of each recipe's steps, and their share of the loss network's own."""
+    keep_freed_memory()
     found: dict[str, Any] = {"threads": torch.get_num_threads(), "rounds": ROUNDS}
     for name in RECIPES:
         recipe = load_recipe(name)

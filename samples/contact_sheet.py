@@ -8,8 +8,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from velatura.runtime import open_engine
 from velatura.runtime.zoo import zoo_models
+from velatura.training.degrade import bicubic_downscale
 
 HEIGHT = 300
 DETAIL = 96
@@ -43,8 +45,11 @@ def upscaled(photo: Image) -> list[Image]:
     found: list[Image] = [labelled(detail, "detail")]
     models = [name for name in zoo_models() if name.startswith("upscale")]
     for scale in (2, 4):
-        side = 2 * DETAIL // scale
-        small = cv2.resize(detail, (side, side), interpolation=cv2.INTER_AREA)
+        # Bicubic with antialiasing, the field's reduction, and not INTER_AREA: what aliases in the
+        # small picture shows in every enlargement.
+        high = torch.from_numpy(detail.copy()).permute(2, 0, 1)[None] / 255.0
+        low = bicubic_downscale(high, scale)[0].permute(1, 2, 0).clamp(0, 1) * 255.0
+        small = low.round().byte().numpy()
         large = cv2.resize(small, (2 * DETAIL, 2 * DETAIL), interpolation=cv2.INTER_CUBIC)
         found.append(labelled(large, f"bicubic {scale}x"))
         planes = cv2.cvtColor(small, cv2.COLOR_RGB2YCrCb)

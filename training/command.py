@@ -15,7 +15,7 @@ import typer
 
 from .checkpoint import Checkpoint
 from .data import data_root, read_image
-from .device import processes
+from .device import keep_freed_memory, processes
 from .loop import Options, averaged_net, fit
 from .objectives import StyleObjective, build_objective
 from .optimize import optimise
@@ -56,7 +56,8 @@ def train(
         str | None, typer.Option(help="Finish within this time, e.g. 90s, 30m, 2h.")
     ] = None,
     init: Annotated[
-        Path | None, typer.Option(help="Begin with the weights of this checkpoint.pt.")
+        Path | None,
+        typer.Option(help="Begin with the weights of this checkpoint.pt or, for a style, .onnx file."),
     ] = None,
     weights: Annotated[
         list[str] | None,
@@ -116,7 +117,7 @@ def train(
             preview_every=preview_every,
             validate_every=validate_every,
             weights=given,
-            init=Checkpoint.load(init) if init is not None else None,
+            init=init if init is None or init.suffix == ".onnx" else Checkpoint.load(init),
         )
         folder = out or Path("runs") / chosen.name
         checkpoint = fit(chosen, root=root, folder=folder, options=options, report=_report)
@@ -246,6 +247,7 @@ def _optimize(
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     resized = np.ascontiguousarray(cv2.resize(image, size, interpolation=way))
+    keep_freed_memory()
     with processes("auto") as (device, _, _):
         # L-BFGS compares gradients: BF16 would blur them.
         precise = replace(resolve(recipe, root, given), precision="fp32")

@@ -31,6 +31,10 @@ from .objectives import Objective, build_objective
 from .perception import WeightPaths, resolve
 from .recipe import Recipe
 from .record import Progress, Record
+from .unfold import begin_with
+
+STATISTICS_CROPS = 8
+"""Photographs that a network begun with a model's weights is normalised by."""
 
 
 class TrainingError(ValueError):
@@ -55,8 +59,8 @@ class Options:
     """Pass the network through torch.compile, with CUDA graphs on a GPU."""
     tensorboard: bool = False
     weights: WeightPaths | None = None
-    init: Checkpoint | None = None
-    """Weights to begin with."""
+    init: Checkpoint | Path | None = None
+    """Weights to begin with: a run's, or those of a style's .onnx file."""
 
 
 def fit(
@@ -136,6 +140,10 @@ class Run:
             self.optimizer.load_state_dict(saved.optimizer)
             self.step, self.before, self.sums = saved.step, saved.elapsed, dict(saved.sums)
             self.started_from = saved.started_from
+        elif isinstance(self.options.init, Path):
+            photos = self.samples.batch(0, STATISTICS_CROPS).photos
+            self.started_from = begin_with(self.net, self.options.init, photos.to(self.device))
+            self.average.module.load_state_dict(self.net.state_dict())
         elif self.options.init is not None:
             given = self.options.init
             try:
