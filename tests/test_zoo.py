@@ -7,6 +7,7 @@ import onnx
 import pytest
 from velatura.export.verify import grid_excess, parity_db, upscaler_psnr
 from velatura.runtime import open_engine
+from velatura.runtime.backends.graph import macs_per_pixel
 from velatura.runtime.card import read_card
 from velatura.runtime.zoo import zoo_models
 from velatura.training.data import limited_luma, read_image
@@ -57,9 +58,19 @@ def test_upscaling_is_as_faithful_as_it_must_be(data_root: Path, name: str, back
         assert upscaler_psnr(engine, folder) >= full - 0.15
 
 
-def test_upscaling_keeps_flat_pictures_flat() -> None:
+def test_upscaling_costs_less_than_half_of_fsrcnn() -> None:
+    """As published: 12,464 for an input pixel, those of its transposed convolution among them."""
+    path = zoo_models()["upscale-2x"]["fp32"]
+    model = onnx.load(str(path))
+    card = read_card(model)
+    assert card is not None
+    assert macs_per_pixel(model, card) < 12_464 / 2
+
+
+@pytest.mark.parametrize("name", UPSCALERS)
+def test_upscaling_keeps_flat_pictures_flat(name: str) -> None:
     for precision in ("fp32", "int8"):
-        with open_engine("upscale-2x", precision=precision) as engine:
+        with open_engine(name, precision=precision) as engine:
             for level in (16, 60, 128, 235):
                 output = engine.run(np.full((64, 64), level, np.uint8)).astype(int)[16:-16, 16:-16]
                 assert np.ptp(output) <= 1, (precision, level)

@@ -23,7 +23,7 @@ from velatura.training.nets.upscaler import grid_filter
 from velatura.training.recipe import load_recipe
 
 SIZES = {
-    "upscale-2x": 4_104,
+    "upscale-2x": 5_824,
     "upscale-2x-sharp": 57_148,
     "upscale-4x": 11_904,
     "upscale-4x-sharp": 62_896,
@@ -72,8 +72,6 @@ def test_a_folded_block_computes_the_same(block: nn.Module) -> None:
     [
         LumaUpscaler(width=32),
         LumaUpscaler(scale=4, width=32, smooth=True),
-        LumaUpscaler(width=32, skip="repeat"),
-        RgbUpscaler(scale=2, channels=8, layers=1, width=32, skip="repeat"),
         *(RgbUpscaler(scale=scale, channels=8, layers=2, width=32) for scale in (2, 3, 4)),
         RgbUpscaler(scale=3, channels=8, layers=2, width=32, smooth=True),
         FastStyle(channels=16, stem=8, blocks=2),
@@ -169,7 +167,6 @@ def test_a_smooth_upscaler_cannot_draw_a_grid(scale: int) -> None:
     for smooth in (True, False):
         net = disturbed(LumaUpscaler(scale=scale, channels=8, layers=2, width=16, smooth=smooth))
         assert isinstance(net, LumaUpscaler)
-        assert net.skip is not None
         net.skip.weight.zero_()
         output = net(flat)[..., 8 * scale : -8 * scale, 8 * scale : -8 * scale]
         spread[smooth] = float(output.amax() - output.amin()) / float(output.abs().max())
@@ -259,7 +256,6 @@ def test_the_real_time_style_has_three_sizes() -> None:
         ("fast-style", {"size": "huge"}),
         ("johnson-style", {"norm": "layer"}),
         ("johnson-upscaler", {"scale": 3}),
-        ("luma-upscaler", {"skip": "bicubic"}),
     ],
 )
 def test_options_out_of_range_are_named(kind: str, options: dict[str, object]) -> None:

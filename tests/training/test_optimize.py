@@ -114,6 +114,7 @@ def test_the_command_trains_on_ones_own_painting_and_photographs(
         (["wave", "--style", "none.jpg"], "no painting at"),
         (["wave", "--photos", "none"], "no folder of photographs at"),
         (["wave", "--init", "none.pt"], "no checkpoint at none.pt"),
+        (["wave", "--init", "none.onnx"], "no model at none.onnx"),
         (["wave", "--method", "anneal"], "neither train nor optimize"),
         (["upscale-2x", "--method", "optimize"], "needs a style recipe"),
     ],
@@ -139,7 +140,7 @@ def test_multiply_adds_of_known_networks() -> None:
     upscaler, paper = describe("upscale-2x"), describe("johnson-style")
     assert upscaler is not None
     assert paper is not None
-    # Six 3x3 convolutions without their biases, at every input pixel.
-    assert upscaler["macs_per_pixel"] == 9 * (16 + 4 * 16 * 16 + 16 * 4) == 9936
-    assert (upscaler["parameters"], paper["parameters"]) == (10_020, 1_679_235)
+    # Six 3x3 convolutions and the skip, without their biases, at every input pixel.
+    assert upscaler["macs_per_pixel"] == 9 * (12 + 4 * 12 * 12 + 12 * 4 + 4) == 5796
+    assert (upscaler["parameters"], paper["parameters"]) == (5_824, 1_679_235)
     assert describe("no-such-thing") is None

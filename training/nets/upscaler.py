@@ -1,32 +1,26 @@
 """The real-time upscalers: plain 3x3 convolutions, ReLU, a linear skip, one pixel shuffle."""
 
-from copy import deepcopy
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import CollapsibleConv, plain_conv
 
-Skip = Literal["learned", "repeat"]
-
 
 class Upscaler(nn.Module):
     """(N, planes, H, W), 0..1 -> (N, planes, scale * H, scale * W).
 
-    The network predicts what a linear upsampling of the input lacks: a 3x3 convolution per plane, which
-    is learned, too, or the repeated input, which costs an addition. An image-space residual loses less
-    in INT8 than a feature residual (Berger et al. 2022, "QuickSRNet").
+    The network predicts what a linear upsampling of the input lacks; that upsampling is learned, too,
+    as one 3x3 convolution per plane. An image-space residual loses less in INT8 than a feature
+    residual (Berger et al. 2022, "QuickSRNet").
 
     Fewer places with more channels (a pixel unshuffle by 2 first) run twice as fast at the same
     multiply-adds, but reach less at the same time: 36.5 against 36.7 dB on Set5 after 3,000 steps.
     """
 
     def __init__(
-        self, *, planes: int, scale: int, channels: int, layers: int, width: int, smooth: bool,
-        skip: Skip,
-    ) -> None:  # fmt: skip
+        self, *, planes: int, scale: int, channels: int, layers: int, width: int, smooth: bool
+    ) -> None:
         """`smooth` passes the prediction through `grid_filter`, for training with a feature loss."""
         super().__init__()
         self.planes = planes
@@ -39,13 +33,10 @@ class Upscaler(nn.Module):
         # Nearly nothing at first: a random picture on top of the skip is learned away by closing ReLUs,
         # and of 16 channels 10 never opened again.
         self.tail: nn.Module = CollapsibleConv(channels, given, width=width, gain=0.02, identity=False)
-        self.skip: nn.Conv2d | None = None
-        if skip == "learned":
-            self.skip = nn.Conv2d(planes, given, 3, padding=1, groups=planes, bias=False)
-            nn.init.zeros_(self.skip.weight)
-            nn.init.ones_(self.skip.weight[:, :, 1, 1])
-        elif skip != "repeat":
-            raise TypeError(f"skip is {skip!r}, not learned or repeat")
+        # At first, the input repeated.
+        self.skip = nn.Conv2d(planes, given, 3, padding=1, groups=planes, bias=False)
+        nn.init.zeros_(self.skip.weight)
+        nn.init.ones_(self.skip.weight[:, :, 1, 1])
         self.filter: nn.Conv2d | None = None
         if smooth:
             kernel = grid_filter(scale).repeat(planes, 1, 1, 1)
@@ -82,9 +73,7 @@ class Upscaler(nn.Module):
         return F.pixel_shuffle(y + self._upsampled(x), self.scale)
 
     def _upsampled(self, x: Tensor) -> Tensor:
-        """(N, planes, H, W) -> (N, planes * scale^2, H, W): sub-pixels; luma's repeat broadcasts."""
-        if self.skip is None:
-            return x if self.planes == 1 else x.repeat_interleave(self.scale**2, 1)
+        """(N, planes, H, W) -> (N, planes * scale^2, H, W), the sub-pixels of each plane."""
         if not torch.is_autocast_enabled(x.device.type):
             return self.skip(x)
         # BF16 would round the picture to its eight bits, where a level is what the loss looks at.
@@ -95,12 +84,11 @@ class Upscaler(nn.Module):
         """A copy of plain convolutions that computes the same function."""
         smooth = self.filter is not None
         plain = Upscaler(
-            planes=self.planes, scale=self.scale, channels=1, layers=0, width=1, smooth=smooth,
-            skip="repeat",
-        )  # fmt: skip
+            planes=self.planes, scale=self.scale, channels=1, layers=0, width=1, smooth=smooth
+        )
         plain.head, *body = (_fold(layer) for layer in self.layers)
         plain.body, plain.tail = nn.ModuleList(body), _fold(self.tail)
-        plain.skip = deepcopy(self.skip)
+        plain.skip.load_state_dict(self.skip.state_dict())
         return plain.requires_grad_(False).eval()
 
 
@@ -115,12 +103,10 @@ class LumaUpscaler(Upscaler):
         layers: int = 4,
         width: int = 128,
         smooth: bool = False,
-        skip: Skip = "learned",
     ) -> None:
         super().__init__(
-            planes=1, scale=scale, channels=channels, layers=layers, width=width, smooth=smooth,
-            skip=skip,
-        )  # fmt: skip
+            planes=1, scale=scale, channels=channels, layers=layers, width=width, smooth=smooth
+        )
 
 
 class RgbUpscaler(Upscaler):
@@ -134,12 +120,10 @@ class RgbUpscaler(Upscaler):
         layers: int = 4,
         width: int = 128,
         smooth: bool = False,
-        skip: Skip = "learned",
     ) -> None:
         super().__init__(
-            planes=3, scale=scale, channels=channels, layers=layers, width=width, smooth=smooth,
-            skip=skip,
-        )  # fmt: skip
+            planes=3, scale=scale, channels=channels, layers=layers, width=width, smooth=smooth
+        )
 
 
 def grid_filter(scale: int) -> Tensor:
