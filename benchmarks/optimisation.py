@@ -23,13 +23,12 @@ PLAN = {256: {"all": 100, "longer": 1}, 512: {"all": 0, "longer": 1}}
 
 def measure() -> dict[str, Any]:
     """Objective after so many iterations, the network's, and the ratios of objectives and of times."""
-    torch.set_num_threads(1)
     keep_freed_memory()
     paths = sorted((ROOT / "eval" / "kodak24").glob("*.png"))[:PICTURES]
     if not paths:
         raise FileNotFoundError(f"no pictures in {ROOT / 'eval' / 'kodak24'}")
     objective = style_objective(MODEL, ROOT)
-    found: dict[str, Any] = {"model": MODEL, "threads": 1}
+    found: dict[str, Any] = {"model": MODEL, "threads": torch.get_num_threads()}
     for side, plan in PLAN.items():
         rows = []
         for number, path in enumerate(paths):

@@ -198,7 +198,7 @@ def kept_in_float(card: ModelCard, model: "ModelProto") -> list[list[str]]:
     if card.task == "upscale":
         # What reads the picture, or another convolution without a ReLU between: head, skip and filter.
         linear = {model.graph.input[0].name, *(output for node in nodes for output in node.output)}
-        plain = [node.name for node in nodes if node.input[0] in linear]
+        plain = [node.name for node in nodes if node is nodes[0] or node.input[0] in linear]
         tail = [node.name for node in nodes if node.name not in plain][-1:]
         return [plain, plain + tail]
     last, first = convolutions[-1:], convolutions[:1]

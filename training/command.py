@@ -97,6 +97,7 @@ def train(
     try:
         chosen = _changed(load_recipe(recipe), style, photos, name, change, steps)
         root = _root(chosen, data)
+        keep_freed_memory()
         if threads is not None:
             torch.set_num_threads(threads)
         given = _weights(weights)
@@ -247,7 +248,6 @@ def _optimize(
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     resized = np.ascontiguousarray(cv2.resize(image, size, interpolation=way))
-    keep_freed_memory()
     with processes("auto") as (device, _, _):
         # L-BFGS compares gradients: BF16 would blur them.
         precise = replace(resolve(recipe, root, given), precision="fp32")

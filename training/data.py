@@ -149,7 +149,7 @@ class PhotoCrops:
     def _cut(self, photo: Image, draw: np.random.Generator) -> Image:
         """One crop, turned and mirrored at random: an upscaler knows no up and down."""
         largest = min(round(self.crop / self.reduce), *photo.shape[:2])
-        side = self.crop + _below(draw, largest - self.crop + 1)
+        side = self.crop + (_below(draw, largest - self.crop + 1) if largest > self.crop else 0)
         piece = _square(photo, side, draw)
         if side > self.crop:
             small = cv2.resize(piece, (self.crop, self.crop), interpolation=cv2.INTER_AREA)

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
@@ -21,7 +22,6 @@ from .data import FramePairs, PhotoCrops, Sample, Samples, UprightCrops, stream
 from .device import (
     autocast,
     channels_last,
-    keep_freed_memory,
     machine_words,
     processes,
     to_device,
@@ -33,6 +33,9 @@ from .recipe import Recipe
 from .record import Progress, Record
 from .unfold import begin_with
 
+AGREE_EVERY = 8
+"""Steps after which several processes compare their clocks."""
+
 STATISTICS_CROPS = 8
 """Photographs that a network begun with a model's weights is normalised by."""
 
@@ -43,7 +46,7 @@ class TrainingError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How a run is carried out; nothing of it changes what is learned, but `time_budget`."""
+    """How a run is carried out. Only `time_budget`, `weights` and `init` change what is learned."""
 
     time_budget: float | None = None
     """Seconds over all sessions: the rate's cosine ends when the first of steps and time runs out."""
@@ -79,7 +82,6 @@ def fit(
     TrainingError when a loss is no longer finite or memory runs out.
     """
     options = options or Options()
-    keep_freed_memory()
     with processes(options.device) as (device, rank, world):
         run = Run(recipe, root, folder, options, device, rank, world)
         try:
@@ -116,6 +118,7 @@ class Run:
         self.step, self.before = 0, 0.0
         self.sums: dict[str, float] = {}
         self.started_from = ""
+        self.agreed: tuple[float, bool] | None = None
         self._begin(folder)
         # The step that runs may be wrapped; the weights are those of `self.net` all the same.
         self.runner: nn.Module = self.net
@@ -169,11 +172,12 @@ class Run:
         floor = self._floor(first)
         start = time.monotonic()
         begun = self.step
+        stopped = False
         names: list[str] = []
         pending: list[Tensor] = []
         with ctrl_c() as stop:
             for sample in batches:
-                elapsed = self.before + time.monotonic() - start
+                elapsed, stopped = self._agreed(self.before + time.monotonic() - start, stop.is_set())
                 budget = options.time_budget
                 done = max(self.step / recipe.steps, elapsed / budget if budget else 0.0)
                 rate = learning_rate(recipe, self.step, min(done, 1.0))
@@ -183,7 +187,7 @@ class Run:
                 names = list(terms)
                 pending.append(torch.stack([*terms.values()]))
                 self.step += 1
-                last = self.step == recipe.steps or done >= 1.0 or stop.is_set()
+                last = self.step == recipe.steps or done >= 1.0 or stopped
                 reports = self._due(options.report_every)
                 # On a GPU the host must not wait for every step; on a CPU nothing is lost by looking.
                 if reports or last or self._due(options.save_every) or self.device.type == "cpu":
@@ -194,8 +198,10 @@ class Run:
                     self.sums = {}
                     per_second = (self.step - begun) * size * self.world / (time.monotonic() - start)
                     left = elapsed * (1.0 - done) / max(done, 1e-9)
+                    # Before the feature loss counts, its network's speed is no measure.
+                    share = floor if done >= recipe.content_from else 0.0
                     progress = Progress(
-                        self.step, recipe.steps, mean, rate, elapsed, left, per_second, floor
+                        self.step, recipe.steps, mean, rate, elapsed, left, per_second, share
                     )
                     if writes:
                         self.record.progress(progress)
@@ -210,9 +216,24 @@ class Run:
                 if last:
                     break
         self.record.close()
-        if stop.is_set():
+        if stopped:
             raise KeyboardInterrupt
         return self.checkpoint(self.before + time.monotonic() - start)
+
+    def _agreed(self, elapsed: float, stopped: bool) -> tuple[float, bool]:
+        """The longest of the processes' clocks, and whether any was asked to stop.
+
+        All must take the same steps at the same rate, else one would wait for another that has left.
+        They ask each other every few steps, which a GPU has to wait for.
+        """
+        if self.world == 1:
+            return elapsed, stopped
+        if self.agreed is None or self.step % AGREE_EVERY == 0:
+            state = torch.tensor([elapsed, float(stopped)], dtype=torch.float64, device=self.device)
+            dist.all_reduce(state, dist.ReduceOp.MAX)
+            agreed = cast("list[float]", state.tolist())
+            self.agreed = agreed[0], agreed[1] > 0
+        return self.agreed
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0
@@ -319,7 +340,13 @@ def averaged_net(checkpoint: Checkpoint) -> nn.Module:
     recipe = Recipe.from_mapping(checkpoint.recipe, origin="checkpoint")
     net = build_net(recipe.net["kind"], {k: v for k, v in recipe.net.items() if k != "kind"})
     average = AveragedModel(net, use_buffers=True)
-    average.load_state_dict(checkpoint.average)
+    try:
+        average.load_state_dict(checkpoint.average)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the checkpoint of {recipe.name} holds another network than its recipe names now: "
+            "another version of velatura made it"
+        ) from error
     return average.module.eval()
 
 

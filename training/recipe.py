@@ -129,8 +129,14 @@ class Recipe:
                 raise ValueError(f"{origin}: an upscaler needs scale >= 2 and a crop that it divides")
             if not (self.pixel or self.content):
                 raise ValueError(f"{origin}: an upscaling recipe needs a pixel or a content loss")
-        if not 0 < self.reduce <= 1:
-            raise ValueError(f"{origin}: reduce is {self.reduce}, not above 0 and at most 1")
+            if self.grid:
+                raise ValueError(f"{origin}: grid is a loss of styles; an upscaler has net.smooth")
+            if self.content_from and not self.pixel:
+                raise ValueError(f"{origin}: content_from needs a pixel loss for the time before it")
+        elif self.reduce != 1 or self.content_from:
+            raise ValueError(f"{origin}: reduce and content_from are for upscalers")
+        if not (0 < self.reduce <= 1 and 0 <= self.content_from < 1):
+            raise ValueError(f"{origin}: reduce must be in (0, 1] and content_from in [0, 1)")
         if self.style_blend and (
             len(self.style_blend) != len(self.style_images) or min(self.style_blend) <= 0
         ):

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,7 @@ def begin_with(net: nn.Module, path: Path, photos: Tensor) -> str:
     except DecodeError as error:
         raise ValueError(f"{path} is no ONNX model: {error}") from error
     weights = {
-        tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy())
+        tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).astype(np.float32))
         for tensor in model.graph.initializer
     }
     modules = cast("Iterable[tuple[str, nn.Module]]", net.named_modules())
@@ -52,7 +53,7 @@ def begin_with(net: nn.Module, path: Path, photos: Tensor) -> str:
 
 
 def _unfold(block: NormConv | UpsampleConv, weight: Tensor, bias: Tensor) -> bool:
-    """The inverse of the block's `fold`; False when the shapes are another block's."""
+    """The inverse of the block's `fold`; False for weights that no such block folds to."""
     if isinstance(block, UpsampleConv):
         channels_out, channels_in = block.kernel.shape[:2]
         if weight.shape != (4 * channels_out, channels_in, 3, 3):
@@ -62,6 +63,8 @@ def _unfold(block: NormConv | UpsampleConv, weight: Tensor, bias: Tensor) -> boo
         spread = torch.einsum("pkm,qln->pqmnkl", phases, phases).reshape(36, 9)
         parts = weight.reshape(channels_out, 4, channels_in, 9).permute(1, 3, 0, 2).reshape(36, -1)
         kernel = cast(Tensor, cast(Any, torch.linalg.lstsq(spread, parts)).solution)
+        if not torch.allclose(spread @ kernel, parts, atol=1e-3 * float(parts.abs().max())):
+            return False
         block.kernel.copy_(kernel.reshape(3, 3, channels_out, channels_in).permute(2, 3, 0, 1))
         block.bias.copy_(bias[::4])
         return True
@@ -83,7 +86,7 @@ def _take_statistics(net: nn.Module, photos: Tensor) -> None:
     """Normalise by what the photographs cause in each layer, and undo it by scale and shift."""
 
     def take(norm: nn.Module, inputs: tuple[Tensor]) -> None:
-        assert isinstance(norm, nn.BatchNorm2d)
+        assert isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)
         assert norm.running_mean is not None
         assert norm.running_var is not None
         var, mean = torch.var_mean(inputs[0], (0, 2, 3))
@@ -95,7 +98,7 @@ def _take_statistics(net: nn.Module, photos: Tensor) -> None:
     hooks = [
         part.register_forward_pre_hook(take)
         for part in net.modules()
-        if isinstance(part, nn.BatchNorm2d)
+        if isinstance(part, nn.BatchNorm2d | nn.SyncBatchNorm)
     ]
     mode = net.training
     net.eval()(photos)

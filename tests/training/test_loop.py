@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 from velatura.training.checkpoint import Checkpoint
-from velatura.training.loop import Options, TrainingError, averaged_net, fit, learning_rate
+from velatura.training.loop import (
+    Options,
+    TrainingError,
+    averaged_net,
+    fit,
+    learning_rate,
+    read_samples,
+)
+from velatura.training.nets import build_net
+from velatura.training.objectives import build_objective
 from velatura.training.recipe import Recipe, load_recipe, shipped_recipes
 
 
@@ -49,7 +58,8 @@ def losses(folder: Path, name: str) -> list[float]:
 def test_an_upscaler_learns(data_root: Path, tmp_path: Path, upscaler: Recipe) -> None:
     fit(upscaler, root=data_root, folder=tmp_path, options=Options(report_every=10))
     found = losses(tmp_path, "pixel")
-    assert found[-1] < 0.5 * found[0]
+    # It begins as an enlargement, not as noise: what is left to learn is the detail.
+    assert found[-1] < 0.9 * found[0]
     assert (tmp_path / "preview.png").stat().st_size > 0
 
 
@@ -149,6 +159,13 @@ def recipe_text(**changes: str) -> str:
         (recipe_text(crop="31"), "a crop that it divides"),
         (recipe_text(pixel="0"), "needs a pixel or a content loss"),
         (recipe_text(frame_difference="1.0"), "need videos"),
+        (recipe_text(grid="1.0"), "grid is a loss of styles"),
+        (recipe_text(reduce="0.0"), r"reduce must be in \(0, 1\]"),
+        (recipe_text(content_from="1.0"), r"content_from in \[0, 1\)"),
+        (
+            recipe_text(pixel="0", content="{ relu2_2 = 1.0 }", content_from="0.5"),
+            "needs a pixel loss for the time before",
+        ),
     ],
 )
 def test_a_bad_recipe_says_where(tmp_path: Path, text: str, complaint: str) -> None:
@@ -172,8 +189,30 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 
 SMOKE = {
     "crop": {"johnson-sr-4x": 64, "johnson-sr-8x": 64},
-    "steps": {"upscale-2x": 60, "upscale-4x": 60, "srcnn": 60, "upscale-2x-hq": 30},
+    "steps": {
+        "upscale-2x": 60,
+        "upscale-4x": 60,
+        "srcnn": 60,
+        "upscale-2x-hq": 30,
+        "upscale-4x-sharp": 36,
+    },
 }
+
+
+def loss_of(recipe: Recipe, root: Path, weights: dict[str, torch.Tensor] | None) -> float:
+    """The losses on pictures, on the same unseen crops, of trained weights or of the first ones."""
+    torch.manual_seed(recipe.seed)
+    options = dict(recipe.net)
+    net = build_net(options.pop("kind"), options)
+    if weights is not None:
+        net.load_state_dict(weights)
+    objective, samples = build_objective(recipe, root), read_samples(recipe, root)
+    total = 0.0
+    for index in range(4):
+        with torch.no_grad():
+            terms = objective.losses(net, samples.batch(10**6 + index, recipe.batch), 0.0)
+        total += sum(float(terms[name]) for name in ("pixel", "content", "style") if name in terms)
+    return total
 
 
 @pytest.mark.slow
@@ -187,12 +226,11 @@ def test_every_recipe_lowers_its_loss(data_root: Path, tmp_path: Path, name: str
     sizes = recipe.style_sizes and (192,)
     quick = small(recipe, steps=steps, crop=crop, batch=2, style_sizes=sizes, stable_from=0.0)
     quick = replace(quick, content_from=0.0)
-    fit(quick, root=data_root, folder=tmp_path, options=Options(report_every=steps // 6))
-    terms = [key for key in ("pixel", "content", "style") if getattr(recipe, key)]
+    done = fit(quick, root=data_root, folder=tmp_path, options=Options(report_every=steps // 6))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    totals = [sum(line[term] for term in terms) for line in lines]
-    assert len(totals) == 6
-    assert min(totals[-2:]) < 0.95 * totals[0], totals
+    assert len(lines) == 6
+    recipe = Recipe.from_mapping(done.recipe, origin=name)
+    assert loss_of(recipe, data_root, done.net) < 0.95 * loss_of(recipe, data_root, None)
     if recipe.stability:
         assert all(line["stability"] > 0 for line in lines)
 
@@ -240,7 +278,7 @@ root, folder, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 recipe = load_recipe("upscale-2x")
 net = {"kind": "luma-upscaler", "channels": 8, "layers": 1, "width": 16}
 recipe = replace(recipe, photos=("photos/wikipedia_photos",), net=net, steps=steps, batch=2, crop=48)
-recipe = replace(recipe, warmup=5)
+recipe = replace(recipe, warmup=5, precision="fp32", learning_rate=1e-3)
 """
 
 
@@ -311,6 +349,21 @@ fit(replace(recipe, batch=batch), root=root, folder=folder, options=options)
     assert single.step == shared.step == 20
     for name, weight in single.net.items():
         torch.testing.assert_close(shared.net[name], weight, rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_end_together_when_the_time_is_up(data_root: Path, tmp_path: Path) -> None:
+    """Each has a clock of its own; one that left before the other would be waited for for ever."""
+    code = """
+options = Options(time_budget=2.0, device="cpu")
+done = fit(recipe, root=root, folder=folder, options=options)
+print("ended at", done.step)
+"""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29518", "WORLD_SIZE": "2"}
+    both = [start(code, data_root, tmp_path, 10**6, RANK=str(rank), **address) for rank in range(2)]
+    told = [run.communicate(timeout=120)[0] for run in both]
+    assert [run.returncode for run in both] == [0, 0], told
+    steps = [re.findall(r"ended at (\d+)", text) for text in told]
+    assert steps[0] == steps[1] != []
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_itself(

@@ -25,24 +25,6 @@ def fresh() -> FastStyle:
 
 
 @torch.no_grad()
-def test_the_network_computes_what_the_model_does() -> None:
-    from velatura.runtime import open_engine
-
-    torch.manual_seed(3)
-    photo = torch.nn.functional.interpolate(torch.rand(1, 3, 16, 24), scale_factor=8, mode="bicubic")
-    photo = (photo.clamp(0, 1) * 255).round() / 255
-    net = fresh()
-    words = begin_with(net, MODEL, torch.rand(2, 3, 96, 96))
-    assert words.startswith("wave.onnx (")
-    assert "steps" in words
-    with open_engine(MODEL, precision="fp32") as engine:
-        image = (photo[0].permute(1, 2, 0) * 255).round().byte().numpy()
-        wanted = engine.run(image).astype(int)
-    found = net.eval()(photo)[0].permute(1, 2, 0).clamp(0, 1).mul(255).round().int().numpy()
-    assert abs(found - wanted).max() <= 1
-
-
-@torch.no_grad()
 def test_in_training_mode_it_is_nearly_the_same_for_the_photographs_it_saw() -> None:
     torch.manual_seed(4)
     photos = torch.rand(4, 3, 128, 128)

@@ -33,7 +33,7 @@ class CollapsibleConv(nn.Module):
         nn.init.normal_(self.project, std=(1.0 / width) ** 0.5 * share)
 
     def weight(self) -> Tensor:
-        """The effective kernel, (channels_out, channels_in, 3, 3), float32."""
+        """The effective kernel, (channels_out, channels_in, 3, 3)."""
         kernel = torch.einsum("ow,wcij->ocij", self.project, self.expand)
         if self.has_identity:
             channels = kernel.shape[0]
@@ -133,12 +133,10 @@ class UnshuffleConv(NormConv):
         return plain_conv(weight, folded.bias, stride=2, padding=2)
 
 
-def plain_conv(
-    weight: Tensor, bias: Tensor, *, stride: int = 1, padding: int = 1, groups: int = 1
-) -> nn.Conv2d:
-    """A frozen `Conv2d` with the given (O, I / groups, K, K) weight and (O,) bias."""
+def plain_conv(weight: Tensor, bias: Tensor, *, stride: int = 1, padding: int = 1) -> nn.Conv2d:
+    """A frozen `Conv2d` with the given (O, I, K, K) weight and (O,) bias."""
     channels_out, channels_in, size, _ = weight.shape
-    conv = nn.Conv2d(channels_in * groups, channels_out, size, stride, padding, groups=groups)
+    conv = nn.Conv2d(channels_in, channels_out, size, stride, padding)
     with torch.no_grad():
         conv.weight.copy_(weight)
         assert conv.bias is not None

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import CollapsibleConv, plain_conv
+from .blocks import CollapsibleConv
 
 
 class Upscaler(nn.Module):
@@ -37,15 +37,14 @@ class Upscaler(nn.Module):
         self.skip = nn.Conv2d(planes, given, 3, padding=1, groups=planes, bias=False)
         nn.init.zeros_(self.skip.weight)
         nn.init.ones_(self.skip.weight[:, :, 1, 1])
-        self.filter: nn.Conv2d | None = None
-        if smooth:
-            kernel = grid_filter(scale).repeat(planes, 1, 1, 1)
-            self.filter = plain_conv(kernel, torch.zeros(given), groups=planes)
+        self.smooth = smooth
+        kernel = grid_filter(scale).repeat(planes, 1, 1, 1) if smooth else None
+        self.register_buffer("filter", kernel, persistent=False)
 
     @property
     def halo(self) -> int:
         """Receptive-field radius in input pixels: one per 3x3 convolution."""
-        return len(self.layers) + 1 + (self.filter is not None)
+        return len(self.layers) + 1 + self.smooth
 
     @property
     def layers(self) -> list[nn.Module]:
@@ -68,27 +67,42 @@ class Upscaler(nn.Module):
         for layer in self.layers:
             y = F.relu(layer(y))
         y = self.tail(y)
-        if self.filter is not None:
-            y = self.filter(y)
+        if self.smooth:
+            kernel = self.get_buffer("filter").to(y.dtype)
+            y = F.conv2d(y, kernel, padding=1, groups=self.planes)
         return F.pixel_shuffle(y + self._upsampled(x), self.scale)
 
     def _upsampled(self, x: Tensor) -> Tensor:
         """(N, planes, H, W) -> (N, planes * scale^2, H, W), the sub-pixels of each plane."""
+        weight = self.skip_weight()
         if not torch.is_autocast_enabled(x.device.type):
-            return self.skip(x)
+            return F.conv2d(x, weight, padding=1, groups=self.planes)
         # BF16 would round the picture to its eight bits, where a level is what the loss looks at.
         with torch.autocast(x.device.type, enabled=False):
-            return self.skip(x.float())
+            return F.conv2d(x.float(), weight, padding=1, groups=self.planes)
+
+    def skip_weight(self) -> Tensor:
+        """The skip's kernels, (planes * scale^2, 1, 3, 3), float32.
+
+        In a smooth upscaler those of one plane have one sum: else even areas would show the sub-pixels,
+        and the filtered prediction could not mend it.
+        """
+        weight = self.skip.weight
+        if not self.smooth or isinstance(self.tail, nn.Conv2d):
+            return weight
+        sums = weight.sum((1, 2, 3)).view(self.planes, -1)
+        excess = (sums - sums.mean(1, keepdim=True)).flatten() / 9
+        return weight - excess[:, None, None, None]
 
     def fold(self) -> "Upscaler":
         """A copy of plain convolutions that computes the same function."""
-        smooth = self.filter is not None
         plain = Upscaler(
-            planes=self.planes, scale=self.scale, channels=1, layers=0, width=1, smooth=smooth
+            planes=self.planes, scale=self.scale, channels=1, layers=0, width=1, smooth=self.smooth
         )
         plain.head, *body = (_fold(layer) for layer in self.layers)
         plain.body, plain.tail = nn.ModuleList(body), _fold(self.tail)
-        plain.skip.load_state_dict(self.skip.state_dict())
+        with torch.no_grad():
+            plain.skip.weight.copy_(self.skip_weight())
         return plain.requires_grad_(False).eval()
 
 
