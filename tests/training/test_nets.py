@@ -23,7 +23,7 @@ from velatura.training.nets.upscaler import grid_filter
 from velatura.training.recipe import load_recipe
 
 SIZES = {
-    "upscale-2x": 5_824,
+    "upscale-2x": 7_796,
     "upscale-2x-sharp": 57_000,
     "upscale-4x": 11_904,
     "upscale-4x-sharp": 60_576,

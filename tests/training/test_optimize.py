@@ -141,6 +141,6 @@ def test_multiply_adds_of_known_networks() -> None:
     assert upscaler is not None
     assert paper is not None
     # Six 3x3 convolutions and the skip, without their biases, at every input pixel.
-    assert upscaler["macs_per_pixel"] == 9 * (12 + 4 * 12 * 12 + 12 * 4 + 4) == 5796
-    assert (upscaler["parameters"], paper["parameters"]) == (5_824, 1_679_235)
+    assert upscaler["macs_per_pixel"] == 9 * (14 + 4 * 14 * 14 + 14 * 4 + 4) == 7722
+    assert (upscaler["parameters"], paper["parameters"]) == (7_796, 1_679_235)
     assert describe("no-such-thing") is None

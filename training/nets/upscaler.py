@@ -74,12 +74,18 @@ class Upscaler(nn.Module):
 
     def _upsampled(self, x: Tensor) -> Tensor:
         """(N, planes, H, W) -> (N, planes * scale^2, H, W), the sub-pixels of each plane."""
+        if self._folded:
+            return self.skip(x)
         weight = self.skip_weight()
         if not torch.is_autocast_enabled(x.device.type):
             return F.conv2d(x, weight, padding=1, groups=self.planes)
         # BF16 would round the picture to its eight bits, where a level is what the loss looks at.
         with torch.autocast(x.device.type, enabled=False):
             return F.conv2d(x.float(), weight, padding=1, groups=self.planes)
+
+    @property
+    def _folded(self) -> bool:
+        return isinstance(self.tail, nn.Conv2d)
 
     def skip_weight(self) -> Tensor:
         """The skip's kernels, (planes * scale^2, 1, 3, 3), float32.
@@ -88,7 +94,7 @@ class Upscaler(nn.Module):
         and the filtered prediction could not mend it.
         """
         weight = self.skip.weight
-        if not self.smooth or isinstance(self.tail, nn.Conv2d):
+        if not self.smooth or self._folded:
             return weight
         sums = weight.sum((1, 2, 3)).view(self.planes, -1)
         excess = (sums - sums.mean(1, keepdim=True)).flatten() / 9
