@@ -14,8 +14,9 @@ class Upscaler(nn.Module):
     as one 3x3 convolution per plane. An image-space residual loses less in INT8 than a feature
     residual (Berger et al. 2022, "QuickSRNet").
 
-    Fewer places with more channels (a pixel unshuffle by 2 first) run twice as fast at the same
-    multiply-adds, but reach less at the same time: 36.5 against 36.7 dB on Set5 after 3,000 steps.
+    Fewer places with more channels (a pixel unshuffle by 2 first) run at up to twice the speed for the
+    same multiply-adds, but are worth less: 23,040 of them had 36.5 dB on Set5 after 3,000 steps, where
+    9,972 without it had 36.7.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class Upscaler(nn.Module):
             CollapsibleConv(channels, channels, width=width) for _ in range(layers)
         )
         # Nearly nothing at first: a random picture on top of the skip is learned away by closing ReLUs,
-        # and of 16 channels 10 never opened again.
+        # for good. With it, 10 channels had 36.4 dB on Set5 after 4,000 steps, without 35.8.
         self.tail: nn.Module = CollapsibleConv(channels, given, width=width, gain=0.02, identity=False)
         # At first, the input repeated.
         self.skip = nn.Conv2d(planes, given, 3, padding=1, groups=planes, bias=False)
