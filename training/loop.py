@@ -19,13 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from .checkpoint import Checkpoint
 from .data import FramePairs, PhotoCrops, Sample, Samples, UprightCrops, stream
-from .device import (
-    autocast,
-    channels_last,
-    machine_words,
-    processes,
-    to_device,
-)
+from .device import autocast, channels_last, machine_words, processes, to_device
 from .nets import build_net
 from .objectives import Objective, build_objective
 from .perception import WeightPaths, resolve

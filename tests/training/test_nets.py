@@ -13,12 +13,7 @@ from velatura.training.nets import (
     Srcnn,
     build_net,
 )
-from velatura.training.nets.blocks import (
-    CollapsibleConv,
-    NormConv,
-    UnshuffleConv,
-    UpsampleConv,
-)
+from velatura.training.nets.blocks import CollapsibleConv, NormConv, UnshuffleConv, UpsampleConv
 from velatura.training.nets.upscaler import grid_filter
 from velatura.training.recipe import load_recipe
 

@@ -1,10 +1,9 @@
-"""A shipped style, unfolded, is the same picture, and goes on learning from there."""
+"""A shipped style, unfolded, goes on learning from where it stands."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
 
-import onnx
 import pytest
 import torch
 from velatura.runtime.zoo import zoo_models
@@ -71,7 +70,6 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, recipe: Recipe, data_root:
         begin_with(FastStyle(blocks=4), MODEL, photos)
     with pytest.raises(ValueError, match="another network"):
         begin_with(LumaUpscaler(), MODEL, photos)
-    assert onnx.load(str(MODEL)).graph.initializer, "the model stays as it was"
     other = replace(recipe, net={"kind": "fast-style", "size": "large"})
     with pytest.raises(ValueError, match="another network"):
         fit(other, root=data_root, folder=tmp_path / "run", options=Options(init=MODEL))
