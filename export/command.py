@@ -1,4 +1,4 @@
-"""`velatura export`: a checkpoint becomes an ONNX model in the precision asked for, or is refused."""
+"""`velatura export`: a checkpoint or a model becomes ONNX in the precision asked for, or is refused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +9,14 @@ import torch
 import typer
 
 from ..runtime.backends import open_engine
-from ..runtime.card import ModelCard
+from ..runtime.backends.model import Model, find_model, load_model
+from ..runtime.backends.opening import trial_runner
+from ..runtime.card import CardFlags, ModelCard
+from ..runtime.errors import VelaturaError
 from ..training.checkpoint import Checkpoint
 from ..training.data import Image, PhotoCrops, data_root, limited_luma, read_image
 from ..training.loop import averaged_net
-from .precision import Batch, quantise, to_half
+from .precision import Batch, half_precision, quantise
 from .to_onnx import save, to_onnx, with_frame_io
 from .verify import grid_excess, parity_db, upscaler_psnr
 
@@ -42,7 +45,12 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="checkpoint.pt of a training run.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT|MODEL", help="checkpoint.pt of a training run, a zoo name, or .onnx."
+        ),
+    ],
     model: Annotated[
         Path | None, typer.Argument(metavar="[OUT.onnx]", help="The file to write. [NAME.onnx]")
     ] = None,
@@ -59,12 +67,15 @@ def export(
             help="frames: uint8 NHWC RGB or planar luma in and out; tensor: float NCHW in 0..1."
         ),
     ] = "frames",
+    bits: Annotated[
+        int, typer.Option(help="8, or 10 for float16 samples in 0..1 at both ends.")
+    ] = 8,
     data: Annotated[
         Path | None, typer.Option(help="Data folder with photos and eval. [$VELATURA_DATA]")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write it though it fails parity.")] = False,
 ) -> None:
-    """Export a checkpoint to ONNX with its card, and measure what the conversion costs."""
+    """Export a checkpoint or a model to ONNX with its card, and measure what the conversion costs."""
     try:
         if precision not in ("fp32", "fp16", "int8"):
             raise ValueError(f"--precision {precision!r} is not fp32, fp16 or int8")
@@ -72,26 +83,50 @@ def export(
             raise ValueError(f"--io {io!r} is neither frames nor tensor")
         if model is not None and (out is not None or model.suffix != ".onnx"):
             raise ValueError("give either OUT.onnx or --out FOLDER")
-        trained = Checkpoint.load(checkpoint)
+        trained = _read(source)
         root = data or data_root()
         if out is None:
-            target = model or Path(f"{trained.recipe['name']}.onnx")
-            _export_one(trained, target, precision=precision, io=io, root=root, force=force)
+            name = trained.card.name if isinstance(trained, Model) else trained.recipe["name"]
+            target = model or Path(f"{name}.onnx")
+            _export_one(trained, target, precision=precision, io=io, bits=bits, root=root, force=force)
+        elif isinstance(trained, Model):
+            raise ValueError("--out FOLDER takes a checkpoint")
         else:
             _export_zoo(trained, out, root)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, VelaturaError) as error:
         typer.echo(f"velatura: {error}", err=True)
         raise typer.Exit(3) from error
 
 
+def _read(source: str) -> "Checkpoint | Model":
+    """A training run's checkpoint, or a model with its card."""
+    if Path(source).suffix == ".pt":
+        return Checkpoint.load(Path(source))
+    found = load_model(find_model(source), flags=CardFlags(), trial=trial_runner())
+    if found.card.precision != "fp32" or found.card.dtype != "float32":
+        raise ValueError(f"{source} is not in float32: give the model that it was made from")
+    return found
+
+
 def _export_one(
-    trained: Checkpoint, target: Path, *, precision: str, io: str, root: Path, force: bool
+    trained: "Checkpoint | Model",
+    target: Path,
+    *,
+    precision: str,
+    io: str,
+    bits: int,
+    root: Path,
+    force: bool,
 ) -> None:
     """One graph, kept at `target` only if it passes parity."""
-    graph, card = to_onnx(trained)
-    reference = card
+    if isinstance(trained, Model):
+        graph, card = trained.proto, trained.card
+    else:
+        graph, card = to_onnx(trained)
+    plain, reference = graph, card
     if precision == "fp16":
-        graph, card = to_half(graph), replace(card, precision="fp16")
+        graph, card, worst = half_precision(graph, card)
+        typer.echo(f"largest activation on extreme pictures: {worst.value:.4g} ({worst.tensor})")
     elif precision == "int8":
         full = target.with_name(f".{target.stem}.fp32.onnx")
         try:
@@ -103,23 +138,44 @@ def _export_one(
         graph = quantise(graph, calibration(card, root), keep=keep, percentile=PERCENTILE[card.task])
         card = replace(card, precision="int8")
     if io == "frames":
-        graph, card = with_frame_io(graph, card)
+        graph, card = with_frame_io(graph, card, bits=bits)
     trial = target.with_name(f".{target.stem}.{'int8.' if precision == 'int8' else ''}onnx")
     try:
         save(graph, card, trial)
-        found = {"parity_db": torch_parity(trained, trial, root), **measure(trial, root)}
+        if isinstance(trained, Model):
+            parity = _onnx_parity(plain, reference, trial, root)
+        else:
+            parity = torch_parity(trained, trial, root, precision=precision)
+        found = {"parity_db": parity, **measure(trial, root)}
         card = replace(card, measures=found)
         if precision == "int8":
             reason = refusal(reference, card)
         else:
             low = found["parity_db"] < MIN_PARITY_DB[precision]
-            reason = f"it agrees with PyTorch to {found['parity_db']} dB only" if low else None
+            reason = f"it agrees with FP32 to {found['parity_db']} dB only" if low else None
         if reason is not None and not force:
             raise ValueError(f"{precision} fails parity: {reason} (--force writes it all the same)")
         save(graph, card, target)
     finally:
         trial.unlink(missing_ok=True)
     typer.echo(f"{target}: {target.stat().st_size / 1e3:.0f} kB, {_figures(card)}")
+
+
+def _onnx_parity(plain: "ModelProto", card: ModelCard, path: Path, root: Path) -> float:
+    """PSNR in dB of the file's 8-bit output against the float32 graph's, on Kodak's pictures."""
+    full = path.with_name(f".full{path.name}")
+    try:
+        save(plain, card, full)
+        precision = "int8" if ".int8" in path.name else "fp32"
+        # ONNX Runtime rounds to half after every operator, as a GPU does; OpenVINO would not.
+        with (
+            open_engine(full, "ort", precision="fp32") as reference,
+            open_engine(path, "ort", precision=precision) as other,
+        ):
+            photos = [p[:256, :384].copy() for p in pictures(card, root)[:PARITY_PICTURES]]
+            return round(min(99.0, parity_db(reference, other, photos)), 2)
+    finally:
+        full.unlink(missing_ok=True)
 
 
 def _export_zoo(trained: Checkpoint, out: Path, root: Path) -> None:
@@ -138,10 +194,12 @@ def _export_zoo(trained: Checkpoint, out: Path, root: Path) -> None:
     _export_int8(path, card, root)
 
 
-def torch_parity(trained: Checkpoint, path: Path, root: Path) -> float:
+def torch_parity(trained: Checkpoint, path: Path, root: Path, *, precision: str = "fp32") -> float:
     """PSNR in dB of the engine's 8-bit output against PyTorch's, on Kodak's pictures; 99 if equal."""
     net = averaged_net(trained)
-    with open_engine(path, precision="int8" if ".int8" in path.name else "fp32") as engine:
+    # ONNX Runtime rounds to half after every operator, as a GPU does; OpenVINO would not.
+    backend = "ort" if precision == "fp16" else "auto"
+    with open_engine(path, backend, precision="int8" if precision == "int8" else "fp32") as engine:
         images = [image[:256, :384].copy() for image in pictures(engine.card, root)[:PARITY_PICTURES]]
         error = 0.0
         for image in images:

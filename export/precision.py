@@ -5,13 +5,15 @@ import io
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
+from onnxruntime import InferenceSession
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -19,6 +21,9 @@ from onnxruntime.quantization import (
     QuantType,
     quantize_static,  # pyright: ignore[reportUnknownVariableType]
 )
+
+from ..runtime.backends.half import LARGEST, to_half
+from ..runtime.card import ModelCard
 
 Batch = npt.NDArray[np.float32]
 
@@ -70,21 +75,81 @@ def quantise(
     return quantised
 
 
-def to_half(model: ModelProto) -> ModelProto:
-    """Weights and activations in float16; input and output stay float32 and are cast at once."""
-    from onnxruntime.transformers.float16 import (
-        convert_float_to_float16,  # pyright: ignore[reportUnknownVariableType]
-    )
-    from onnxruntime.transformers.onnx_model import OnnxModel
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """The largest magnitude among a network's tensors."""
 
-    source = ModelProto()
-    source.CopyFrom(model)
-    half = cast(ModelProto, convert_float_to_float16(source, keep_io_types=True))
-    # The converter appends the casts of the input at the end, where no checker accepts them.
-    OnnxModel(half).topological_sort()
-    del half.graph.value_info[:]
-    onnx.checker.check_model(half)
-    return half
+    value: float
+    tensor: str
+
+
+def half_precision(model: ModelProto, card: ModelCard) -> tuple[ModelProto, ModelCard, Activation]:
+    """The model in strongly typed float16 (see `to_half`), its card, and its largest activation.
+
+    Raises ValueError when an activation leaves half's range on one of `extremes`: it would become
+    infinite, and then a black or white patch, on the pictures that nobody tries before a release.
+    """
+    worst = largest_activation(model, extremes(card).values())
+    if not worst.value < LARGEST:
+        raise ValueError(
+            f"FP16 overflows: {worst.tensor} reaches {worst.value:g} on extreme pictures, half holds "
+            f"{LARGEST:g}"
+        )
+    half = to_half(model)
+    dtype = "float16" if card.dtype == "float32" else card.dtype
+    return half, replace(card, dtype=dtype, precision="fp16"), worst
+
+
+def extremes(card: ModelCard, size: tuple[int, int] = (96, 160)) -> dict[str, Batch]:
+    """Pictures at the ends of the range, as the model's input tensors, by name.
+
+    All black, all white, checkerboards of one and of eight pixels, and noise of blacks and whites.
+    """
+    low, high = card.value_range
+    height, width = card.fixed_size or size
+    rows, columns = np.indices((height, width))
+    noise = np.random.default_rng(0).integers(0, 2, (height, width))
+    planes = {
+        "black": np.zeros((height, width)),
+        "white": np.ones((height, width)),
+        "checkerboard": (rows + columns) % 2,
+        "squares": (rows // 8 + columns // 8) % 2,
+        "noise": noise,
+    }
+    found: dict[str, Batch] = {}
+    for name, plane in planes.items():
+        picture = np.repeat((low + plane * (high - low))[..., None], card.input_channels, 2)
+        batch = picture[None] if card.layout == "nhwc" else picture.transpose(2, 0, 1)[None]
+        found[name] = np.ascontiguousarray(batch, np.float32)
+    return found
+
+
+def largest_activation(model: ModelProto, pictures: Iterable[Batch]) -> Activation:
+    """The largest magnitude that any float tensor of the float32 graph takes on these inputs.
+
+    Infinite when one of them is not finite.
+    """
+    probed = ModelProto()
+    probed.CopyFrom(model)
+    graph = onnx.shape_inference.infer_shapes(probed).graph
+    names = [
+        value.name
+        for value in (*graph.value_info, *graph.output)
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT
+    ]
+    known = {value.name for value in probed.graph.output}
+    probed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
+    session = InferenceSession(probed.SerializeToString(), providers=["CPUExecutionProvider"])
+    worst = Activation(0.0, "")
+    for picture in pictures:
+        results = cast(
+            "list[Batch]", session.run(names, {session.get_inputs()[0].name: picture})
+        )
+        for name, result in zip(names, results, strict=True):
+            value = float(np.abs(result).max(initial=0.0))
+            if not np.isfinite(value) or value > worst.value:
+                worst = Activation(value if np.isfinite(value) else float("inf"), name)
+    return worst
 
 
 class _Reader(CalibrationDataReader):

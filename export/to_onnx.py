@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import onnx
 import torch
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto
 
+from ..runtime.backends.graph import wrap
 from ..runtime.card import ModelCard
 from ..training.checkpoint import Checkpoint
 from ..training.loop import averaged_net
@@ -67,55 +67,22 @@ def strip(model: ModelProto) -> None:
     del graph.value_info[:]
 
 
-def with_frame_io(model: ModelProto, card: ModelCard) -> tuple[ModelProto, ModelCard]:
-    """The same graph for frames as they are: uint8, (1, H, W, 3) RGB or (1, 1, H, W) luma.
+def with_frame_io(model: ModelProto, card: ModelCard, *, bits: int = 8) -> tuple[ModelProto, ModelCard]:
+    """The same graph for frames as they are, of any size: (1, H, W, 3) RGB or (1, 1, H, W) luma.
 
-    Each cast stands directly at the uint8 tensor, which is the one order that TensorRT accepts.
+    With 8 bits, uint8 samples. With 10, float16 in 0..1, since TensorRT has no 16-bit integers and a half
+    holds all of 1,024 levels apart. Raises ValueError for other depths.
     """
-    framed = ModelProto()
-    framed.CopyFrom(model)
-    graph = framed.graph
-    source, result = graph.input[0].name, graph.output[0].name
-    names = [f"frames_{number}" for number in range(2)]
-    constants = {
-        "frames_top": 255.0,
-        "frames_scale": 1.0 / 255.0,
-        "frames_zero": 0.0,
-        "frames_one": 1.0,
-    }
-    for name, value in constants.items():
-        graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), name))
-    rgb = card.input_colour != "luma"
-    before = [helper.make_node("Cast", ["frame"], [names[0]], "frames_in_cast", to=TensorProto.FLOAT)]
-    last = names[0]
-    if rgb:
-        before.append(
-            helper.make_node("Transpose", [last], [names[1]], "frames_in_nchw", perm=[0, 3, 1, 2])
-        )
-        last = names[1]
-    before.append(helper.make_node("Mul", [last, "frames_scale"], [source], "frames_in_scale"))
-    after = [
-        helper.make_node(
-            "Clip", [result, "frames_zero", "frames_one"], ["frames_clip"], "frames_out_clip"
-        ),
-        helper.make_node("Mul", ["frames_clip", "frames_top"], ["frames_levels"], "frames_out_scale"),
-        helper.make_node("Round", ["frames_levels"], ["frames_round"], "frames_out_round"),
-    ]
-    last = "frames_round"
-    if rgb:
-        after.append(
-            helper.make_node("Transpose", [last], ["frames_nhwc"], "frames_out_nhwc", perm=[0, 2, 3, 1])
-        )
-        last = "frames_nhwc"
-    after.append(helper.make_node("Cast", [last], ["styled"], "frames_out_cast", to=TensorProto.UINT8))
-    nodes = [*before, *graph.node, *after]
-    del graph.node[:], graph.input[:], graph.output[:]
-    graph.node.extend(nodes)
-    shape = [1, "height", "width", 3] if rgb else [1, 1, "height", "width"]
-    larger = [1, "height_out", "width_out", 3] if rgb else [1, 1, "height_out", "width_out"]
-    graph.input.append(helper.make_tensor_value_info("frame", TensorProto.UINT8, shape))
-    graph.output.append(helper.make_tensor_value_info("styled", TensorProto.UINT8, larger))
-    card = replace(card, dtype="uint8", layout="nhwc" if rgb else "nchw", value_range=(0.0, 255.0))
+    if bits not in (8, 10):
+        raise ValueError(f"frames of {bits} bits: a graph for frames takes 8 or 10")
+    framed = wrap(
+        model, card, bits=bits, samples="integers" if bits == 8 else "half", names=("frame", "picture")
+    )
+    layout = "nchw" if card.input_colour == "luma" else "nhwc"
+    if bits == 8:
+        card = replace(card, dtype="uint8", layout=layout, value_range=(0.0, 255.0))
+    else:
+        card = replace(card, dtype="float16", layout=layout, value_range=(0.0, 1.0))
     onnx.checker.check_model(framed)
     return framed, card
 

@@ -45,6 +45,10 @@ class BackendUnavailableError(EngineError):
     exit_code = 7
 
 
+class OutOfMemoryError(EngineError):
+    """A device has too little memory for frames of this size; smaller ones may fit."""
+
+
 class StageError(VelaturaError):
     """A stage raised something that is not a `VelaturaError`; `__cause__` holds it."""
 

@@ -1,11 +1,21 @@
 """Where the tests find real photographs, clips and weights."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from velatura.runtime.cache import FOLDER_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests, and the commands that they start, neither read nor fill the user's engine cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

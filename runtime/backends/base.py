@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import numpy as np
 
+from ..cache import EngineCache
 from ..card import ModelCard
 from ..frame import Array
 
@@ -16,11 +18,34 @@ if TYPE_CHECKING:
 Hint = Literal["throughput", "latency"]
 """`throughput` keeps several frames in flight, for files; `latency` finishes one soonest, for live."""
 
-Precision = Literal["auto", "fp32", "bf16", "int8"]
-"""`auto` takes the fastest whose loss the model's card states."""
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8", "int8-bf16"]
+"""`auto` takes the fastest that agrees with FP32: measured on a CPU, FP16 on a GPU. `int8-bf16` computes
+in BF16 what a quantised graph keeps in float."""
+
+Fit = Literal["tile", "resize"]
+"""What happens to frames where a model takes one size only."""
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the part of it that is done, 0..1."""
 
 Pending = Callable[[], Array]
 """Waits for a submitted picture and returns it; call it once."""
+
+
+def _nobody(what: str, done: float) -> None:
+    del what, done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How an engine is opened, whatever its backend."""
+
+    hint: Hint = "throughput"
+    fit: Fit = "tile"
+    cache: EngineCache = field(default_factory=EngineCache)
+    """Where built engines and measured choices are kept."""
+    progress: Progress = _nobody
+    """Hears of builders at work."""
 
 
 class Engine(ABC):
@@ -51,6 +76,10 @@ class Engine(ABC):
         """Inference on one picture, waiting for it."""
         return self.submit(image, bits)()
 
+    def prepare(self, height: int, width: int, bits: int = 8) -> None:
+        """Compile for a size now rather than at its first picture. Raises EngineError."""
+        del height, width, bits
+
     @abstractmethod
     def close(self) -> None:
         """Free the device's memory. Pending pictures must have been waited for."""
@@ -76,15 +105,15 @@ class Backend(Protocol):
         """Why this backend cannot be used here, or None when it can. Cheap; loads no model."""
         ...
 
+    def version(self) -> str:
+        """The inference library's version."""
+        ...
+
     def precisions(self) -> tuple[str, ...]:
-        """The precisions that this machine runs faster than the one before, slowest first."""
+        """The precisions that this machine has, FP32 first."""
         ...
 
-    def trial(self, model: bytes, image: Array) -> Array:
-        """Run a serialised graph of one input and one output once; raises what the library raises."""
-        ...
-
-    def open(self, model: "Model", *, precision: str, hint: Hint) -> Engine:
+    def open(self, model: "Model", *, precision: str, options: Options) -> Engine:
         """Load the model. Raises EngineError when the library refuses it."""
         ...
 

@@ -2,7 +2,7 @@
 
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,14 @@ class BufferPool:
     give it back.
     """
 
-    def __init__(self, *, keep: int = 16) -> None:
-        """`keep` is how many free blocks are kept; beyond it the oldest is freed."""
-        self._free: deque[bytearray] = deque(maxlen=keep)
+    def __init__(self, *, keep: int = 16, allocate: Callable[[int], Any] = bytearray) -> None:
+        """`keep` is how many free blocks are kept; beyond it the oldest is freed.
+
+        `allocate` makes a block of so many bytes: any object with a writable buffer, freed with its last
+        reference, such as page-locked memory.
+        """
+        self._allocate = allocate
+        self._free: deque[Any] = deque(maxlen=keep)
 
     def take(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
         """A contiguous array of that shape and type, its contents left over from an earlier use."""
@@ -37,7 +42,7 @@ class BufferPool:
         """How many blocks wait for use."""
         return len(self._free)
 
-    def _find(self, size: int) -> bytearray:
+    def _find(self, size: int) -> Any:
         # A block of another size belongs to a size of frame that has passed: it is dropped.
         while self._free:
             try:
@@ -46,4 +51,4 @@ class BufferPool:
                 break
             if len(block) == size:
                 return block
-        return bytearray(size)
+        return self._allocate(size)

@@ -1,6 +1,6 @@
-"""Graph surgery: an ONNX model becomes one that eats and gives a frame's own samples at one size."""
+"""Graph surgery: an ONNX model becomes one that eats and gives a frame's own samples."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from onnx import (
@@ -19,11 +19,44 @@ _TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "uint8":
 
 INPUT, OUTPUT = "velatura_frame", "velatura_result"
 
+Samples = Literal["integers", "bytes", "half"]
+"""How samples lie in a wrapped graph's tensors.
 
-def wrap(proto: ModelProto, card: ModelCard, height: int, width: int, bits: int) -> ModelProto:
-    """A copy of `proto` with samples of `bits` bits at both ends, for one size.
+`integers`: uint8, or uint16 above 8 bits. `bytes`: uint8 with, above 8 bits, one more axis for the low and
+the high byte, which is the same memory as uint16 and the only way into TensorRT, which has no such type.
+`half`: float16 in 0..1.
+"""
 
-    Input (H, W) for luma, else (H, W, 3) RGB; output the same, `scale` times larger. The scaling to the
+
+def io_shape(card: ModelCard, height: int, width: int, *, output: bool = False) -> tuple[int, ...]:
+    """The shape of a wrapped graph's input, or of its output for that input: the frame's own memory.
+
+    (1, H, W, 3) for RGB; (1, 1, H, W) for luma, or (1, H, W, 1) for a model that is NHWC itself.
+    """
+    scale = card.scale if output else 1
+    channels = card.output_channels if output else card.input_channels
+    return tuple(int(side) for side in _shape(card, channels, height * scale, width * scale))
+
+
+def _shape(card: ModelCard, channels: int, height: int | str, width: int | str) -> list[Any]:
+    if channels == 1 and card.layout == "nchw":
+        return [1, 1, height, width]
+    return [1, height, width, channels]
+
+
+def wrap(
+    proto: ModelProto,
+    card: ModelCard,
+    *,
+    bits: int = 8,
+    size: tuple[int, int] | None = None,
+    samples: Samples = "integers",
+    names: tuple[str, str] = (INPUT, OUTPUT),
+) -> ModelProto:
+    """A copy of `proto` with a frame's samples of `bits` bits at both ends; shapes as in `io_shape`.
+
+    `size` (height, width) fixes the shapes; without it any size may follow another. `names` are those of
+    the input and the output; a graph that was wrapped once needs others the next time. The scaling to the
     card's value range, channel order, layout, rounding and clipping become part of the graph, where the
     inference library fuses and threads them. The cast stands directly at the integer tensors, before
     and after any transposition, which is the one order that TensorRT accepts.
@@ -35,58 +68,66 @@ def wrap(proto: ModelProto, card: ModelCard, height: int, width: int, bits: int)
     weights = {tensor.name for tensor in graph.initializer}
     source = next(value.name for value in graph.input if value.name not in weights)
     result = graph.output[0].name
-    samples = TensorProto.UINT8 if bits == 8 else TensorProto.UINT16
-    channels = card.input_channels
     low, high = card.value_range
-    peak = float((1 << bits) - 1)
+    peak = 1.0 if samples == "half" else float((1 << bits) - 1)
+    pairs = samples == "bytes" and bits > 8
+    # A half holds every 8-bit level, so that a half network needs no float at its ends; above, the scaled
+    # levels need the precision of a float before they are rounded.
+    narrow = card.dtype == "float16" and (samples == "half" or bits == 8)
+    number = np.float16 if narrow else np.float32
 
-    before = _Chain("velatura_in", INPUT)
-    before.add("Cast", to=TensorProto.FLOAT)
-    shape = (
-        [1, height, width, channels]
-        if card.layout == "nhwc" or channels == 3
-        else [1, 1, height, width]
-    )
-    before.add("Reshape", before.constant(np.array(shape, np.int64)))
-    if channels == 3 and card.layout == "nchw":
+    before = _Chain(names[0], names[0], number)
+    before.cast(TensorProto.FLOAT16 if narrow else TensorProto.FLOAT)
+    if pairs:
+        before.add("Mul", before.constant(np.array([1, 256], number)))
+        before.add("ReduceSum", before.constant(np.array([-1], np.int64)), keepdims=0)
+    if card.input_channels == 3 and card.layout == "nchw":
         before.add("Transpose", perm=[0, 3, 1, 2])
     if card.input_colour == "bgr":
         before.add("Gather", before.constant(np.array([2, 1, 0], np.int64)), axis=_channel_axis(card))
-    if card.dtype != "uint8" or peak != 255.0:
-        top = 255.0 if card.dtype == "uint8" else high
-        before.scale((top - low) / peak, low)
+    top = 255.0 if card.dtype == "uint8" else high
+    before.scale((top - low) / peak, low)
     if card.dtype == "uint8":
         before.add("Round")
-    if card.dtype != "float32":
-        before.add("Cast", to=_TYPES[card.dtype])
+    before.cast(_TYPES[card.dtype])
     before.finish(source)
 
-    after = _Chain("velatura_out", result)
-    if card.dtype != "float32":
-        after.add("Cast", to=TensorProto.FLOAT)
+    after = _Chain(names[1], result, number)
+    after.type = _TYPES[card.dtype]
+    after.cast(TensorProto.FLOAT16 if narrow else TensorProto.FLOAT)
     if card.output_colour == "bgr":
         after.add("Gather", after.constant(np.array([2, 1, 0], np.int64)), axis=_channel_axis(card))
-    top = 255.0 if card.dtype == "uint8" else high
-    if (low, top) != (0.0, peak):
-        after.scale(peak / (top - low), -low * peak / (top - low))
-    after.add("Clip", after.constant(np.float32(0)), after.constant(np.float32(peak)))
-    after.add("Round")
+    after.scale(peak / (top - low), -low * peak / (top - low))
+    after.add("Clip", after.constant(number(0)), after.constant(number(peak)))
+    if samples != "half":
+        after.add("Round")
     if card.output_channels == 3 and card.layout == "nchw":
         after.add("Transpose", perm=[0, 2, 3, 1])
-    big = [height * card.scale, width * card.scale]
-    big = big if card.output_channels == 1 else [*big, 3]
-    after.add("Reshape", after.constant(np.array(big, np.int64)))
-    after.add("Cast", to=samples)
-    after.finish(OUTPUT)
+    if pairs:
+        after.split_bytes()
+    after.cast(_integers(bits, samples))
+    after.finish(names[1])
 
     nodes = [*before.nodes, *graph.node, *after.nodes]
     del graph.node[:]
     graph.node.extend(nodes)
     graph.initializer.extend([*before.constants, *after.constants])
-    given = [height, width] if channels == 1 else [height, width, 3]
-    _replace(graph.input, source, helper.make_tensor_value_info(INPUT, samples, given))
-    _replace(graph.output, result, helper.make_tensor_value_info(OUTPUT, samples, big))
+    tail = [2] if pairs else []
+    if size is None:
+        given = _shape(card, card.input_channels, "height", "width")
+        big = _shape(card, card.output_channels, "height_out", "width_out")
+    else:
+        given, big = list(io_shape(card, *size)), list(io_shape(card, *size, output=True))
+    kind = _integers(bits, samples)
+    _replace(graph.input, source, helper.make_tensor_value_info(names[0], kind, given + tail))
+    _replace(graph.output, result, helper.make_tensor_value_info(names[1], kind, big + tail))
     return model
+
+
+def _integers(bits: int, samples: Samples) -> int:
+    if samples == "half":
+        return TensorProto.FLOAT16
+    return TensorProto.UINT8 if bits == 8 or samples == "bytes" else TensorProto.UINT16
 
 
 def macs_per_pixel(proto: ModelProto, card: ModelCard) -> float:
@@ -133,11 +174,13 @@ def _replace(values: Any, name: str, value: ValueInfoProto) -> None:
 
 
 class _Chain:
-    """A run of nodes, each fed by the one before it."""
+    """A run of nodes, each fed by the one before it, whose constants are of one number type."""
 
-    def __init__(self, prefix: str, start: str) -> None:
+    def __init__(self, prefix: str, start: str, number: type[np.float16] | type[np.float32]) -> None:
         self.prefix = prefix
         self.last = start
+        self.number = number
+        self.type: int | None = None
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
 
@@ -151,11 +194,31 @@ class _Chain:
         self.nodes.append(helper.make_node(kind, [self.last, *inputs], [name], name, **attributes))
         self.last = name
 
+    def cast(self, kind: int) -> None:
+        if kind != self.type:
+            self.add("Cast", to=kind)
+            self.type = kind
+
     def scale(self, factor: float, offset: float) -> None:
         if factor != 1.0:
-            self.add("Mul", self.constant(np.float32(factor)))
+            self.add("Mul", self.constant(self.number(factor)))
         if offset != 0.0:
-            self.add("Add", self.constant(np.float32(offset)))
+            self.add("Add", self.constant(self.number(offset)))
+
+    def split_bytes(self) -> None:
+        """From levels to a last axis of low and high byte."""
+        levels = self.last
+        self.add("Mul", self.constant(self.number(1 / 256)))
+        self.add("Floor")
+        high = self.last
+        self.add("Mul", self.constant(self.number(-256)))
+        self.add("Add", levels)
+        axis = self.constant(np.array([-1], np.int64))
+        self.add("Unsqueeze", axis)
+        low, self.last = self.last, high
+        self.add("Unsqueeze", axis)
+        high, self.last = self.last, low
+        self.add("Concat", high, axis=-1)
 
     def finish(self, name: str) -> None:
         """Let the last node write the tensor `name`."""

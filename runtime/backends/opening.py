@@ -1,22 +1,34 @@
 """open_engine: the best backend there is, with the reason why each better one was refused."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
-from ..card import CardFlags
+from ..cache import EngineCache, digest_of
+from ..card import CardFlags, ModelCard
 from ..errors import BackendUnavailableError, EngineError, ModelError
-from ..frame import Array
-from .base import Backend, Engine, Hint, Precision
+from ..machine import cpu_name
+from .base import Backend, Engine, Fit, Hint, Options, Precision, Progress
 from .identity import NAME as IDENTITY
 from .identity import IdentityEngine
 
 if TYPE_CHECKING:
-    from .model import Trial
+    from .model import Model, Trial
 
-BACKENDS = ("openvino", "ort")
+BACKENDS = (
+    "tensorrt", "rtx", "ort-tensorrt", "ort-rtx", "ort-cuda", "ort-directml", "ort-coreml",
+    "openvino", "ort",
+)  # fmt: skip
 """In the order in which `auto` tries them."""
+
+CPU_BACKENDS = ("openvino", "ort")
+"""Those that need no device and no long build: what runs while a better one is being built."""
+
+Building = Literal["wait", "fallback", "pass"]
+"""What frames do while an engine is built: wait, run on a CPU backend, or pass through unchanged."""
 
 
 def open_engine(
@@ -26,8 +38,17 @@ def open_engine(
     precision: Precision = "auto",
     hint: Hint = "throughput",
     flags: CardFlags | None = None,
+    fit: Fit = "tile",
+    building: Building = "wait",
+    cache: EngineCache | None = None,
+    progress: Progress | None = None,
 ) -> Engine:
-    """Load a zoo model by name, or any ONNX file by path, on the best backend.
+    """Load a zoo model by name, any ONNX file, or a built engine by path, on the best backend.
+
+    `precision` auto takes FP16 on GPUs; on a CPU it measures, once for each model and machine, which of
+    those that agree with FP32 is fastest. `fit` says what a model of one size does with frames of
+    another. `building` other than `wait` returns at once and builds beside the frames. `cache` None takes
+    the user's own. `progress` hears of builders at work.
 
     `engine.notes` says what was assumed about a foreign model and why backends were refused. Raises
     ModelError for the model's faults, BackendUnavailableError when no backend can be used, EngineError
@@ -44,70 +65,197 @@ def open_engine(
     from .model import find_model
 
     find_model(model)  # an unknown name is reported before a missing library
-    refused: list[str] = []
-    failures: list[EngineError] = []
-    for name in BACKENDS if backend == "auto" else (backend,):
-        module = _backend(name)
-        reason = module.unavailable()
-        if reason is None:
-            try:
-                engine = _open(module, model, precision, hint, flags or CardFlags())
-            except EngineError as error:
-                failures.append(error)
-                reason = str(error)
-            else:
-                engine.notes = (*(f"not {line}" for line in refused), *engine.notes)
-                return engine
-        refused.append(f"{name}: {reason}")
-    kind = EngineError if failures else BackendUnavailableError
-    raise kind(f"no backend runs {model}: " + "; ".join(refused))
+    options = Options(hint=hint, fit=fit, cache=cache if cache is not None else EngineCache())
+    if progress is not None:
+        options = replace(options, progress=progress)
+    opener = _Opener(model, precision, options, flags or CardFlags())
+    names = BACKENDS if backend == "auto" else (backend,)
+    if building == "wait":
+        return opener.first(names)
+    from .rising import RisingEngine
+
+    stand_in = opener.first(CPU_BACKENDS) if building == "fallback" else None
+    if stand_in is not None and (backend in CPU_BACKENDS or not any(map(_usable, names[:-2]))):
+        # Nothing better can be built: the stand-in would only stand in for itself.
+        stand_in.close()
+        return opener.first(names)
+    card = stand_in.card if stand_in is not None else opener.card()
+    return RisingEngine(card, lambda: opener.first(names), stand_in)
 
 
 def refusals() -> dict[str, str | None]:
     """Backend name -> why it cannot be used here, None for those that can, in order of preference."""
-    return {name: _backend(name).unavailable() for name in BACKENDS}
+    return {name: find_backend(name).unavailable() for name in BACKENDS}
 
 
-def backend_precisions(name: str) -> tuple[str, ...]:
-    """The precisions that an available backend offers on this machine."""
-    return _backend(name).precisions()
+def find_backend(name: str) -> Backend:
+    """The backend of that name."""
+    if name.startswith("ort"):
+        from .ort import PROVIDERS
 
-
-def _open(
-    backend: Backend, model: str | Path, precision: Precision, hint: Hint, flags: CardFlags
-) -> Engine:
-    from .model import find_model, has_int8, load_model
-
-    offered = backend.precisions()
-    chosen: str = precision
-    if precision == "auto":
-        # INT8 is the fastest by measurement wherever the zoo has it. BF16 is never taken unasked:
-        # what it costs a foreign model is not known.
-        chosen = "int8" if has_int8(model) and "int8" in offered else "fp32"
-    if chosen not in offered:
-        raise EngineError(f"{backend.NAME} has no {chosen} here; it has {', '.join(offered)}")
-    path = find_model(model, precision=chosen)
-    loaded = load_model(path, flags=flags, trial=cast("Trial", backend.trial))
-    if chosen == "int8" and loaded.card.precision != "int8":
-        raise ModelError(f"{path} is not quantised: it cannot run in INT8")
-    return backend.open(loaded, precision=chosen, hint=hint)
-
-
-def _backend(name: str) -> Backend:
+        return PROVIDERS[name]
     return cast(Backend, import_module(f".{name}", __package__))
 
 
-def trial_runner(backends: Sequence[str] = BACKENDS) -> "Trial":
+def trial_runner(backends: Sequence[str] = CPU_BACKENDS) -> "Trial":
     """What runs a foreign graph for inspection: the first backend that can be used.
 
     Raises BackendUnavailableError when there is none.
     """
     for name in backends:
-        module = _backend(name)
+        module = find_backend(name)
         if module.unavailable() is None:
-
-            def run(model: bytes, image: Array, module: Backend = module) -> Array:
-                return module.trial(model, image)
-
-            return run
+            return cast("Trial", getattr(module, "trial"))  # noqa: B009 - CPU backends have it
     raise BackendUnavailableError("no inference library is installed: pip install openvino")
+
+
+def _usable(name: str) -> bool:
+    return find_backend(name).unavailable() is None
+
+
+class _Opener:
+    """One model on the way to an engine, with what the caller asked for."""
+
+    def __init__(
+        self, model: str | Path, precision: Precision, options: Options, flags: CardFlags
+    ) -> None:
+        self.model = model
+        self.precision = precision
+        self.options = options
+        self.flags = flags
+
+    def first(self, names: Sequence[str]) -> Engine:
+        """The first of these backends that takes the model."""
+        refused: list[str] = []
+        failures: list[EngineError] = []
+        for name in names:
+            backend = find_backend(name)
+            reason = backend.unavailable()
+            if reason is None:
+                try:
+                    engine = self._open(backend)
+                except EngineError as error:
+                    failures.append(error)
+                    reason = str(error)
+                else:
+                    engine.notes = (*(f"not {line}" for line in _short(refused)), *engine.notes)
+                    return engine
+            refused.append(f"{name}: {reason}")
+        kind = EngineError if failures else BackendUnavailableError
+        raise kind(f"no backend runs {self.model}: " + "; ".join(refused))
+
+    def card(self) -> ModelCard:
+        """The model's card, without an engine."""
+        return self._load(self.model).card
+
+    def _load(self, model: str | Path, precision: str = "fp32") -> "Model":
+        from .model import find_model, load_model
+
+        graph = "int8" if precision.startswith("int8") else "fp32"
+        path = find_model(model, precision=graph)
+        return load_model(path, flags=self.flags, trial=trial_runner())
+
+    def _open(self, backend: Backend) -> Engine:
+        offered = backend.precisions()
+        if self.precision == "auto":
+            return self._open_fastest(backend, offered)
+        chosen = str(self.precision)
+        if chosen not in offered:
+            raise EngineError(f"{backend.NAME} has no {chosen} here; it has {', '.join(offered)}")
+        loaded = self._load(self.model, chosen)
+        if chosen.startswith("int8") and loaded.card.precision != "int8":
+            raise ModelError(f"{loaded.path} is not quantised: it cannot run in INT8")
+        return backend.open(loaded, precision=chosen, options=self.options)
+
+    def _open_fastest(self, backend: Backend, offered: Sequence[str]) -> Engine:
+        models = self._variants(offered)
+        if "fp16" in models:
+            return backend.open(models["fp16"], precision="fp16", options=self.options)
+        if len(models) == 1:
+            ((name, only),) = models.items()
+            return backend.open(only, precision=name, options=self.options)
+        key = self._choice_key(backend, models)
+        from .tuning import choose, from_json
+
+        remembered = self.options.cache.get(key)
+        if remembered is None:
+            return self._measure(backend, models, key)
+        checked = frozenset(name for name in models if name == "int8")
+        chosen = choose(from_json(remembered), checked=checked)
+        return backend.open(models[chosen], precision=chosen, options=self.options)
+
+    def _variants(self, offered: Sequence[str]) -> "dict[str, Model]":
+        """The graphs to choose from, by precision."""
+        from .model import has_int8
+
+        plain = self._load(self.model)
+        if plain.card.precision == "int8":
+            found = {name: plain for name in offered if name.startswith("int8")}
+            if not found:
+                raise EngineError(f"{plain.card.name} is quantised; no INT8 here: give its FP32 model")
+            return found
+        found = {name: plain for name in offered if not name.startswith("int8")}
+        wanted = [name for name in offered if name.startswith("int8") and has_int8(self.model)]
+        if wanted:
+            low = self._load(self.model, "int8")
+            found |= dict.fromkeys(wanted, low)
+        return found
+
+    def _measure(
+        self, backend: Backend, models: "Mapping[str, Model]", key: Mapping[str, object]
+    ) -> Engine:
+        """Open all, keep the fastest that agrees, remember the figures."""
+        from .tuning import SIZE, choose, measure, to_json
+
+        self.options.progress(f"measuring {self.model} in {', '.join(models)}", 0.0)
+        engines: dict[str, Engine] = {}
+        try:
+            for name, model in models.items():
+                engines[name] = backend.open(model, precision=name, options=self.options)
+            card = next(iter(engines.values())).card
+            measured = measure(engines, card.fixed_size or SIZE)
+        except EngineError as error:
+            # A model that breaks its card's word on sizes may still fit the frames that come.
+            _close(engines)
+            name, model = next(iter(models.items()))
+            engine = backend.open(model, precision=name, options=self.options)
+            engine.notes = (*engine.notes, f"runs in {name}: it could not be measured ({error})")
+            return engine
+        chosen = choose(measured, checked=frozenset(n for n in models if n == "int8"))
+        self.options.cache.put(key, to_json(measured))
+        engine = engines.pop(chosen)
+        _close(engines)
+        figures = ", ".join(f"{n} {m.milliseconds:.1f} ms" for n, m in measured.items())
+        engine.notes = (*engine.notes, f"{card.name} runs in {chosen}, by measurement ({figures})")
+        self.options.progress(f"measured {self.model}: {chosen}", 1.0)
+        return engine
+
+    def _choice_key(self, backend: Backend, models: "Mapping[str, Model]") -> dict[str, object]:
+        graphs = {id(m): digest_of(m.proto.SerializeToString()) for m in models.values()}
+        card = next(iter(models.values())).card
+        return {
+            "name": card.name,
+            "backend": backend.NAME,
+            "precision": "choice",
+            "graph": sorted(set(graphs.values())),
+            "card": card.to_json(),
+            "offered": list(models),
+            "library": backend.version(),
+            "device": f"{cpu_name()}, {os.cpu_count()} cores",
+            "hint": self.options.hint,
+        }
+
+
+def _close(engines: Mapping[str, Engine]) -> None:
+    for engine in engines.values():
+        engine.close()
+
+
+def _short(refused: Sequence[str]) -> list[str]:
+    """Backends refused for one reason, such as a missing driver, share a line."""
+    reasons: dict[str, list[str]] = {}
+    for line in refused:
+        name, _, reason = line.partition(": ")
+        reasons.setdefault(reason, []).append(name)
+    return [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
+

@@ -1,85 +1,202 @@
-"""ONNX Runtime on the CPU: the second choice, and the reference that others are checked against."""
+"""ONNX Runtime: the second choice on a CPU, the reference for the others, and five GPU providers."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import EngineError
+from ..errors import EngineError, OutOfMemoryError
 from ..frame import Array
-from .base import Engine, Hint, Pending
-from .graph import INPUT, OUTPUT
+from ..machine import nvidia_problem
+from .base import Engine, Options, Pending
+from .diagnosis import explain
+from .graph import INPUT, OUTPUT, io_shape, wrap
+from .half import to_half
 from .model import Model
-from .static import StaticEngine
+from .static import Key, StaticEngine
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-NAME = "ort"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrtBackend:
+    """ONNX Runtime with one of its execution providers."""
+
+    NAME: str
+    provider: str
+    """ONNX Runtime's name of it."""
+    advice: str
+    """How to get it."""
+    problem: Callable[[], str | None] = lambda: None
+    """Why the machine has no such device, asked before anything is imported."""
+    plugin: str | None = None
+    """The package whose library brings the provider, where it is not part of onnxruntime itself."""
+    options: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it computes on the CPU."""
+        return self.provider == "CPUExecutionProvider"
+
+    def unavailable(self) -> str | None:
+        """Why this backend cannot be used here, or None when it can."""
+        if find_spec("onnxruntime") is None:
+            return f"the package onnxruntime is not installed ({self.advice})"
+        reason = self.problem()
+        if reason is not None:
+            return reason
+        if self.plugin is not None:
+            if find_spec(self.plugin) is None:
+                return f"the package {self.plugin} is not installed ({self.advice})"
+            return _plugin_problem(self.plugin, self.provider)
+        import onnxruntime as ort
+
+        if self.provider not in ort.get_available_providers():
+            return f"this onnxruntime has no {self.provider} ({self.advice})"
+        return None
+
+    def version(self) -> str:
+        """ONNX Runtime's version."""
+        import onnxruntime as ort
+
+        return str(ort.__version__)
+
+    def precisions(self) -> tuple[str, ...]:
+        """FP32 everywhere, INT8 for quantised graphs on CPUs, FP16 on GPUs."""
+        return ("fp32", "int8") if self.on_cpu else ("fp32", "fp16")
+
+    def trial(self, model: bytes, image: Array) -> Array:
+        """Run a serialised graph once on one tensor. Raises whatever ONNX Runtime does."""
+        session = self.session(model, threads=1)
+        return np.asarray(session.run(None, {session.get_inputs()[0].name: image})[0])
+
+    def open(self, model: Model, *, precision: str, options: Options) -> Engine:
+        """Load the model. Raises EngineError when the provider falls back to the CPU or refuses it."""
+        return OrtEngine(model, backend=self, precision=precision, options=options)
+
+    def session(self, model: bytes, *, threads: int) -> "ort.InferenceSession":
+        """A session on this provider. Raises EngineError when ONNX Runtime fell back to another."""
+        import onnxruntime as ort
+
+        options: Any = ort.SessionOptions()  # pyright: ignore[reportUnknownVariableType]
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3 if self.on_cpu else 4
+        if self.plugin is not None:
+            devices = [d for d in ort.get_ep_devices() if d.ep_name == self.provider]
+            options.add_provider_for_devices(devices[:1], dict(self.options))
+            return ort.InferenceSession(model, options)
+        session = ort.InferenceSession(
+            model, options, providers=[(self.provider, dict(self.options))]
+        )
+        # A provider whose libraries are missing is replaced by the CPU's, with a line in a log.
+        if self.provider not in session.get_providers():
+            raise EngineError(
+                f"{self.provider} could not be loaded and ONNX Runtime fell back to the CPU: its CUDA, "
+                "cuDNN or TensorRT libraries are missing or of another version"
+            )
+        return session
 
 
-def unavailable() -> str | None:
-    """Why this backend cannot be used here, or None when it can."""
-    if find_spec("onnxruntime") is None:
-        return "the package onnxruntime is not installed (pip install 'velatura[ort]')"
-    return None
-
-
-def precisions() -> tuple[str, ...]:
-    """FP32, and INT8 for quantised graphs."""
-    return ("fp32", "int8")
-
-
-def trial(model: bytes, image: Array) -> Array:
-    """Run a serialised graph once on one tensor. Raises whatever ONNX Runtime does."""
-    session = _session(model, threads=1)
-    return np.asarray(session.run(None, {session.get_inputs()[0].name: image})[0])
-
-
-def open(model: Model, *, precision: str, hint: Hint) -> Engine:
-    """Load the model. Raises EngineError when ONNX Runtime cannot give that precision."""
-    if precision == "bf16":
-        raise EngineError("ONNX Runtime's CPU provider does not compute in BF16")
-    return OrtEngine(model, precision=precision, hint=hint)
+CPU = OrtBackend(
+    NAME="ort", provider="CPUExecutionProvider", advice="pip install 'velatura[ort]'"
+)
+CUDA = OrtBackend(
+    NAME="ort-cuda",
+    provider="CUDAExecutionProvider",
+    advice="pip install 'velatura[gpu]'",
+    problem=nvidia_problem,
+)
+TENSORRT = OrtBackend(
+    NAME="ort-tensorrt",
+    provider="TensorrtExecutionProvider",
+    advice="pip install 'velatura[gpu]'",
+    problem=nvidia_problem,
+)
+RTX = OrtBackend(
+    NAME="ort-rtx",
+    provider="NvTensorRTRTXExecutionProvider",
+    advice="pip install 'velatura[rtx]' onnxruntime",
+    problem=nvidia_problem,
+    plugin="onnxruntime_ep_nv_tensorrt_rtx",
+)
+DIRECTML = OrtBackend(
+    NAME="ort-directml",
+    provider="DmlExecutionProvider",
+    advice="pip install onnxruntime-directml, on Windows",
+)
+COREML = OrtBackend(
+    NAME="ort-coreml",
+    provider="CoreMLExecutionProvider",
+    advice="pip install onnxruntime, on macOS",
+)
+PROVIDERS = {b.NAME: b for b in (TENSORRT, RTX, CUDA, DIRECTML, COREML, CPU)}
 
 
 class OrtEngine(StaticEngine["ort.InferenceSession"]):
-    """ONNX Runtime sessions. For throughput, as many frames as cores run side by side."""
+    """ONNX Runtime sessions bound to the frames' own memory.
 
-    def __init__(self, model: Model, *, precision: str, hint: Hint) -> None:
+    On a CPU, for throughput, as many frames as cores run side by side. On a GPU two are in flight: one
+    computes while the other's samples travel.
+    """
+
+    def __init__(
+        self, model: Model, *, backend: OrtBackend, precision: str, options: Options
+    ) -> None:
         cores = os.cpu_count() or 1
-        side_by_side = max(2, cores) if hint == "throughput" else 1
+        throughput = options.hint == "throughput"
+        side_by_side = (max(2, cores) if backend.on_cpu else 2) if throughput else 1
         super().__init__(
             model,
-            backend=NAME,
+            backend=backend.NAME,
             precision="int8" if model.card.precision == "int8" else precision,
             in_flight=side_by_side,
+            fit=options.fit,
         )
-        self._threads = 1 if hint == "throughput" else cores
+        self._provider = backend
+        self._threads = 1 if throughput or not backend.on_cpu else cores
         self._pool = ThreadPoolExecutor(side_by_side, thread_name_prefix="velatura-ort")
+        self._proto, self._graph_card = model.proto, model.card
+        if precision == "fp16":
+            self._proto, self._graph_card = halved(model)
 
-    def _compile(self, graph: bytes) -> "ort.InferenceSession":
+    def _compile(self, key: Key) -> "ort.InferenceSession":
+        height, width, bits = key
+        graph = wrap(self._proto, self._graph_card, bits=bits, size=(height, width))
         try:
-            return _session(graph, threads=self._threads)
+            return self._provider.session(graph.SerializeToString(), threads=self._threads)
+        except EngineError:
+            raise
         except Exception as error:  # its errors derive from Exception alone
-            raise EngineError(f"ONNX Runtime cannot load {self.card.name}: {error}") from error
+            raise self._error("cannot load", error) from error
 
     def _start(self, compiled: "ort.InferenceSession", image: Array, output: Array) -> Pending:
-        name = self.card.name
+        height, width = image.shape[:2]
+        given = image.reshape(io_shape(self.card, height, width))
+        shape = io_shape(self.card, height, width, output=True)
 
         def work() -> Array:
             try:
                 binding = compiled.io_binding()
-                binding.bind_cpu_input(INPUT, image)
-                binding.bind_output(OUTPUT, "cpu", 0, output.dtype, output.shape, output.ctypes.data)
+                binding.bind_cpu_input(INPUT, given)
+                binding.bind_output(OUTPUT, "cpu", 0, output.dtype, shape, output.ctypes.data)
                 compiled.run_with_iobinding(binding)
             except Exception as error:
-                raise EngineError(f"ONNX Runtime failed on {name}: {error}") from error
+                raise self._error("failed on", error) from error
             return output
 
         return self._pool.submit(work).result
+
+    def _error(self, what: str, error: Exception) -> EngineError:
+        text = str(error)
+        kind = OutOfMemoryError if _is_memory(text) else EngineError
+        return kind(f"ONNX Runtime {what} {self.card.name}: {explain(self.model.proto, text)}")
 
     def _release(self, compiled: "ort.InferenceSession") -> None:
         # Sessions are freed with their last reference; pending work holds one of its own.
@@ -90,10 +207,31 @@ class OrtEngine(StaticEngine["ort.InferenceSession"]):
         super().close()
 
 
-def _session(model: bytes, *, threads: int) -> "ort.InferenceSession":
+def halved(model: Model) -> "tuple[Any, Any]":
+    """(graph, card) of the model in half precision."""
+    from dataclasses import replace
+
+    if model.card.dtype == "float16":
+        return model.proto, model.card
+    dtype = "float16" if model.card.dtype == "float32" else model.card.dtype
+    return to_half(model.proto), replace(model.card, dtype=dtype, precision="fp16")
+
+
+def _is_memory(text: str) -> bool:
+    return any(word in text.lower() for word in ("out of memory", "failed to allocate memory"))
+
+
+@cache
+def _plugin_problem(package: str, provider: str) -> str | None:
+    """Register a plugin's library once per process; why it has no device, if so."""
     import onnxruntime as ort
 
-    options: Any = ort.SessionOptions()  # pyright: ignore[reportUnknownVariableType]
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        # The package preloads its libraries when it is imported.
+        library = import_module(package).get_library_path()
+        ort.register_execution_provider_library(f"velatura.{package}", library)
+    except Exception as error:  # a missing library, or one that asks for a newer ONNX Runtime
+        return f"the library of {provider} cannot be loaded: {error}"
+    if not any(device.ep_name == provider for device in ort.get_ep_devices()):
+        return f"{provider} finds no device that it can use"
+    return None

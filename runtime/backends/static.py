@@ -2,15 +2,15 @@
 
 from abc import abstractmethod
 from collections import OrderedDict
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+import cv2
 import numpy as np
 
-from ..errors import EngineError
+from ..errors import EngineError, OutOfMemoryError
 from ..frame import Array
-from .base import Engine, Pending, sample_dtype
+from .base import Engine, Fit, Pending, sample_dtype
 from .buffers import BufferPool
-from .graph import wrap
 from .model import Model
 from .tiling import Tile, pad_for, tiles, window_size
 
@@ -20,6 +20,9 @@ MAX_PIXELS = 1920 * 1088
 
 # A clip has one size; a stream that changes size in the middle has two or three.
 KEPT_SIZES = 4
+
+LEAST_PIXELS = 256 * 256
+"""A device without memory for this much has none to run on."""
 
 Compiled = TypeVar("Compiled")
 
@@ -37,18 +40,20 @@ class StaticEngine(Engine, Generic[Compiled]):
         backend: str,
         precision: str,
         in_flight: int,
+        fit: Fit = "tile",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(model.card, backend=backend, precision=precision, in_flight=in_flight)
         self.notes = model.notes
         self.model = model
+        self.fit: Fit = fit
         self.max_pixels = max_pixels
         self._compiled: OrderedDict[Key, Compiled] = OrderedDict()
         self._buffers = BufferPool()
 
     @abstractmethod
-    def _compile(self, graph: bytes) -> Compiled:
-        """Compile a serialised graph with static shapes. Raises EngineError."""
+    def _compile(self, key: Key) -> Compiled:
+        """Compile for one size and depth. Raises EngineError, or OutOfMemoryError to be asked for less."""
 
     @abstractmethod
     def _start(self, compiled: Compiled, image: Array, output: Array) -> Pending:
@@ -68,15 +73,15 @@ class StaticEngine(Engine, Generic[Compiled]):
                 f"not {image.shape} of {image.dtype}"
             )
         height, width = shape
-        at_least = max(card.min_size, *card.fixed_size) if card.fixed_size else card.min_size
-        padded = pad_for(image, multiple=card.size_multiple, at_least=at_least)
-        window = card.fixed_size or window_size(
-            padded.shape[0],
-            padded.shape[1],
-            max_pixels=self.max_pixels,
-            halo=card.halo,
+        if card.fixed_size and self.fit == "resize":
+            return self._infer_resized(image, card.fixed_size, bits)
+        padded = pad_for(
+            image,
             multiple=card.size_multiple,
+            at_least=self._smallest(),
+            take=lambda shape: self._buffers.take(shape, image.dtype),
         )
+        window = self._window(padded.shape[0], padded.shape[1], bits)
         if window == padded.shape[:2]:
             pending = self._infer(padded, bits)
         else:
@@ -85,21 +90,83 @@ class StaticEngine(Engine, Generic[Compiled]):
             return pending
         return lambda: pending()[: height * card.scale, : width * card.scale]
 
+    def prepare(self, height: int, width: int, bits: int = 8) -> None:
+        if self.card.fixed_size and self.fit == "resize":
+            self._compile_for((*self.card.fixed_size, bits))
+            return
+        sides = (
+            max(side, least) + -max(side, least) % self.card.size_multiple
+            for side, least in zip((height, width), self._smallest(), strict=True)
+        )
+        self._window(*sides, bits)
+
+    def _smallest(self) -> tuple[int, int]:
+        return self.card.fixed_size or (self.card.min_size, self.card.min_size)
+
+    def _window(self, height: int, width: int, bits: int) -> tuple[int, int]:
+        """The size to compile for, compiled: the whole frame, or of tiles where that is too large."""
+        while True:
+            window = self.card.fixed_size or window_size(
+                height,
+                width,
+                max_pixels=self.max_pixels,
+                halo=self.card.halo,
+                multiple=self.card.size_multiple,
+            )
+            try:
+                self._compile_for((*window, bits))
+            except OutOfMemoryError as error:
+                if self.card.fixed_size or window[0] * window[1] <= LEAST_PIXELS:
+                    raise
+                self._free()
+                self.max_pixels = window[0] * window[1] // 2
+                self.notes = (*self.notes, f"{error}; frames of {width}x{height} are cut into tiles")
+            else:
+                return window
+
     def _infer(self, image: Array, bits: int) -> Pending:
         compiled = self._compile_for((image.shape[0], image.shape[1], bits))
-        size = [side * self.card.scale for side in image.shape[:2]]
+        output = self._take_output(image.shape[0], image.shape[1], image.dtype)
+        if not (image.flags.c_contiguous and image.flags.writeable):
+            # Libraries read the memory in place; OpenVINO takes none that is read-only.
+            whole = self._buffers.take(image.shape, image.dtype)
+            np.copyto(whole, image)
+            image = whole
+        return self._start(compiled, image, output)
+
+    def _take_output(self, height: int, width: int, dtype: np.dtype[Any]) -> Array:
+        """Memory for the result of an input of that size."""
+        size = [height * self.card.scale, width * self.card.scale]
         channels = self.card.output_channels
-        output = self._buffers.take(size if channels == 1 else [*size, channels], image.dtype)
-        # Libraries read the memory in place; OpenVINO takes none that is read-only.
-        return self._start(compiled, np.require(image, requirements=["C", "W"]), output)
+        return self._buffers.take(size if channels == 1 else [*size, channels], dtype)
+
+    def _infer_resized(self, image: Array, fixed: tuple[int, int], bits: int) -> Pending:
+        """Through the model's one size and back: the whole picture is seen at once, at a cost in detail."""
+        size = (image.shape[1] * self.card.scale, image.shape[0] * self.card.scale)
+        small = image
+        if image.shape[:2] != fixed:
+            small = self._buffers.take((*fixed, *image.shape[2:]), image.dtype)
+            shrinks = image.shape[0] > fixed[0] or image.shape[1] > fixed[1]
+            flags = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+            cv2.resize(np.ascontiguousarray(image), fixed[::-1], dst=small, interpolation=flags)
+        pending = self._infer(small, bits)
+
+        def enlarge() -> Array:
+            result = pending()
+            if (result.shape[1], result.shape[0]) == size:
+                return result
+            large = self._buffers.take((*size[::-1], *result.shape[2:]), result.dtype)
+            cv2.resize(result, size, dst=large, interpolation=cv2.INTER_CUBIC)
+            # Bicubic overshoots at edges, beyond the peak of samples that do not fill their type.
+            return large if bits in (8, 16) else np.minimum(large, (1 << bits) - 1, out=large)
+
+        return enlarge
 
     def _infer_tiles(self, image: Array, window: tuple[int, int], bits: int) -> Pending:
         scale = self.card.scale
         height, width = image.shape[:2]
         plan = tiles(height, width, window, halo=self.card.halo, multiple=self.card.size_multiple)
-        size = [side * scale for side in image.shape[:2]]
-        channels = self.card.output_channels
-        result = self._buffers.take(size if channels == 1 else [*size, channels], image.dtype)
+        result = self._take_output(height, width, image.dtype)
         running: list[tuple[Tile, Pending]] = []
 
         def collect() -> None:
@@ -131,11 +198,12 @@ class StaticEngine(Engine, Generic[Compiled]):
             return self._compiled[key]
         while len(self._compiled) >= KEPT_SIZES:
             self._release(self._compiled.popitem(last=False)[1])
-        height, width, bits = key
-        graph = wrap(self.model.proto, self.card, height, width, bits)
-        self._compiled[key] = self._compile(graph.SerializeToString())
+        self._compiled[key] = self._compile(key)
         return self._compiled[key]
 
-    def close(self) -> None:
+    def _free(self) -> None:
         while self._compiled:
             self._release(self._compiled.popitem()[1])
+
+    def close(self) -> None:
+        self._free()

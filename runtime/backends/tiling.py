@@ -1,5 +1,6 @@
 """Padding to a size multiple, and cutting frames that are too large into overlapping tiles."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -22,19 +23,32 @@ class Tile:
     keep_right: int
 
 
-def pad_for(image: Array, *, multiple: int, at_least: int = 1) -> Array:
+def pad_for(
+    image: Array,
+    *,
+    multiple: int,
+    at_least: tuple[int, int] = (1, 1),
+    take: Callable[[tuple[int, ...]], Array] | None = None,
+) -> Array:
     """Extend below and to the right to a multiple and a minimum, by reflection without the edge pixel.
 
     Pictures narrower than the padding repeat their edge instead, since they have too little to reflect.
+    `take` gives memory for the result.
     """
-    for axis in (0, 1):
-        size = int(image.shape[axis])
-        wanted = max(size, at_least)
-        pad = wanted + -wanted % multiple - size
-        if pad:
-            mode = cv2.BORDER_REFLECT_101 if pad < size else cv2.BORDER_REPLICATE
-            below, right = (pad, 0) if axis == 0 else (0, pad)
-            image = cv2.copyMakeBorder(np.ascontiguousarray(image), 0, below, 0, right, mode)
+    sizes = [int(side) for side in image.shape[:2]]
+    pads = [
+        max(size, least) + -max(size, least) % multiple - size
+        for size, least in zip(sizes, at_least, strict=True)
+    ]
+    for mode, narrow in ((cv2.BORDER_REFLECT_101, False), (cv2.BORDER_REPLICATE, True)):
+        below, right = (
+            pad if (pad >= size) is narrow else 0 for pad, size in zip(pads, sizes, strict=True)
+        )
+        if below or right:
+            shape = (image.shape[0] + below, image.shape[1] + right, *image.shape[2:])
+            whole = take(shape) if take is not None else np.empty(shape, image.dtype)
+            source = np.ascontiguousarray(image)
+            image = np.asarray(cv2.copyMakeBorder(source, 0, below, 0, right, mode, whole))
     return image
 
 

@@ -52,16 +52,16 @@ def test_four_k_is_cut_into_few_tiles() -> None:
     height=st.integers(1, 50),
     width=st.integers(1, 50),
     multiple=st.sampled_from([1, 2, 4, 8, 16]),
-    at_least=st.sampled_from([1, 20, 33]),
+    at_least=st.tuples(st.sampled_from([1, 20, 33]), st.sampled_from([1, 20, 33])),
 )
 def test_padding_extends_below_and_right_only(
-    height: int, width: int, multiple: int, at_least: int
+    height: int, width: int, multiple: int, at_least: tuple[int, int]
 ) -> None:
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     padded = pad_for(image, multiple=multiple, at_least=at_least)
-    for before, after in zip(image.shape[:2], padded.shape[:2], strict=True):
+    for before, after, least in zip(image.shape[:2], padded.shape[:2], at_least, strict=True):
         assert after % multiple == 0
-        assert max(before, at_least) <= after < max(before, at_least) + multiple
+        assert max(before, least) <= after < max(before, least) + multiple
     np.testing.assert_array_equal(padded[:height, :width], image)
 
 

@@ -1,0 +1,184 @@
+"""TensorRT and TensorRT-RTX behind one adapter; where they differ, `Library` says so."""
+
+import ctypes
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from ..errors import BackendUnavailableError, EngineError
+from ..machine import nvidia_problem
+
+Name = Literal["tensorrt", "rtx"]
+
+ADVICE = {"tensorrt": "pip install 'velatura[gpu]'", "rtx": "pip install 'velatura[rtx]'"}
+MODULES = {
+    "tensorrt": ("tensorrt", "tensorrt_bindings"),
+    "rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+}
+"""The whole package first, then the bindings alone."""
+
+RTX_LIBRARIES = "onnxruntime_ep_nv_tensorrt_rtx"
+"""The package that carries TensorRT-RTX's shared libraries where its own does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """One of the two libraries, loaded. Every difference between them, and between versions, is here.
+
+    Both are strongly typed: types come from the graph. TensorRT 10 must be told so, 11 and RTX know no
+    other way; the flag exists in all three.
+    """
+
+    name: Name
+    api: Any
+    """The module of the bindings."""
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return "TensorRT-RTX" if self.name == "rtx" else "TensorRT"
+
+    @property
+    def version(self) -> str:
+        """Such as 11.4.0.106."""
+        return str(self.api.__version__)
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Compute capabilities that it builds for without that GPU, as 86 for 8.6. TensorRT has none."""
+        if self.name != "rtx":
+            return ()
+        names = [n[2:] for n in self.api.ComputeCapability.__members__ if n.startswith("SM")]
+        return tuple(sorted(int(name) for name in names if name.isdigit()))
+
+    @property
+    def keeps_timings(self) -> bool:
+        """Whether a timing cache shortens the next build. RTX times nothing while it builds: it compiles
+        its kernels on the user's GPU, and keeps those in a runtime cache."""
+        return self.name != "rtx"
+
+    @property
+    def keeps_kernels(self) -> bool:
+        """Whether it compiles kernels when an engine is first run, which are worth keeping."""
+        return self.name == "rtx"
+
+    def creation_flags(self) -> int:
+        """Of a network definition."""
+        return 1 << int(self.api.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+
+    def set_target(self, config: Any, capability: int) -> None:
+        """Build for a GPU that is not here. Raises EngineError where the library cannot."""
+        if capability not in self.targets:
+            known = ", ".join(map(str, self.targets))
+            raise EngineError(
+                f"{self.title} {self.version} builds for compute capabilities {known}, not {capability}"
+                if known
+                else f"{self.title} builds for the GPU of this machine only; --target rtx builds for others"
+            )
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(getattr(self.api.ComputeCapability, f"SM{capability}"), 0)
+
+    def set_compatible(self, config: Any, *, version: bool, hardware: str | None) -> None:
+        """Engines that outlive the library's version or the GPU's generation, at a cost in speed.
+
+        `hardware` is `ampere` for any GPU since Ampere, `same` for any of the same compute capability.
+        """
+        if self.name == "rtx" and (version or hardware):
+            raise EngineError(
+                "TensorRT-RTX engines are portable by their targets (--sm); the flags for version and "
+                "hardware compatibility are TensorRT's"
+            )
+        if version:
+            config.set_flag(self.api.BuilderFlag.VERSION_COMPATIBLE)
+        if hardware is not None:
+            level = {"ampere": "AMPERE_PLUS", "same": "SAME_COMPUTE_CAPABILITY"}[hardware]
+            config.hardware_compatibility_level = getattr(self.api.HardwareCompatibilityLevel, level)
+
+    def runtime_config(self, engine: Any, kernels: bytes | None) -> tuple[Any, Any]:
+        """(configuration for execution contexts, the cache of compiled kernels), both None in TensorRT."""
+        if not self.keeps_kernels:
+            return None, None
+        config = engine.create_runtime_config()
+        compiled = config.create_runtime_cache()
+        if kernels is not None:
+            compiled.deserialize(kernels)
+        config.set_runtime_cache(compiled)
+        return config, compiled
+
+
+def problem(name: Name) -> str | None:
+    """Why the library cannot run engines here, or None: its package, then the driver. Loads nothing."""
+    missing = missing_package(name)
+    return missing if missing is not None else nvidia_problem()
+
+
+def missing_package(name: Name) -> str | None:
+    """Why the library cannot even build, or None."""
+    if not any(find_spec(module) is not None for module in MODULES[name]):
+        return f"the package {MODULES[name][0]} is not installed ({ADVICE[name]})"
+    return None
+
+
+@cache
+def load(name: Name) -> Library:
+    """The library. Raises BackendUnavailableError where its package or its shared libraries are missing."""
+    missing = missing_package(name)
+    if missing is not None:
+        raise BackendUnavailableError(missing)
+    reason = ""
+    for module in MODULES[name]:
+        if find_spec(module) is None:
+            continue
+        try:
+            if name == "rtx":
+                preload(_rtx_folder())
+            return Library(name, _imported(module))
+        except (ImportError, OSError) as error:
+            reason = f"{module}: {error}"
+    raise BackendUnavailableError(f"{reason} ({ADVICE[name]} brings the shared libraries, too)")
+
+
+def _imported(name: str) -> ModuleType:
+    return import_module(name)
+
+
+def _rtx_folder() -> Path | None:
+    """Where TensorRT-RTX's shared libraries lie, found without running the package that carries them."""
+    spec = find_spec(RTX_LIBRARIES)
+    places = spec.submodule_search_locations if spec is not None else None
+    return Path(places[0]) if places else None
+
+
+def preload(folder: Path | None) -> None:
+    """Open the shared libraries for all: the bindings name them by soname and would not find them."""
+    if folder is None or sys.platform == "win32":
+        return
+    for pattern in ("libtensorrt_rtx.so.*.*", "libtensorrt_onnxparser_rtx.so.*.*"):
+        for path in sorted(folder.glob(pattern))[-1:]:
+            ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+
+
+def logger(library: Library, heard: "list[tuple[int, str]]") -> Any:
+    """A logger of that library that appends (severity, text) to `heard`; 0 is the gravest severity."""
+    base: Any = library.api.ILogger
+
+    class Ear(base):  # type: ignore[misc] - the base is known at run time only
+        def __init__(self) -> None:
+            base.__init__(self)
+
+        def log(self, severity: Any, msg: str) -> None:
+            heard.append((int(severity), msg))
+
+    return Ear()
+
+
+def gravest(heard: Sequence[tuple[int, str]]) -> str:
+    """The last error among the lines heard, or the last line."""
+    errors = [text for severity, text in heard if severity <= 1]
+    return (errors or [text for _, text in heard] or ["no reason given"])[-1].strip()

@@ -1,0 +1,109 @@
+"""RisingEngine: frames go on while a better engine is built beside them."""
+
+import threading
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from ..card import ModelCard
+from ..errors import VelaturaError
+from ..frame import Array
+from .base import Engine, Pending
+
+
+class RisingEngine(Engine):
+    """Runs a stand-in, or passes pictures through, until the engine for their size is built.
+
+    The first picture never waits for a builder. A picture that passes through comes out at the size the
+    model would give, enlarged bicubically. The change happens between two pictures, once; `notes` tells
+    after how many. A build that fails leaves the stand-in at work, and `notes` tells why; where there is
+    no stand-in the failure is raised at the next picture.
+    """
+
+    def __init__(
+        self, card: ModelCard, build: Callable[[], Engine], stand_in: Engine | None = None
+    ) -> None:
+        """`build` opens the engine; it is called once, in a thread of its own."""
+        super().__init__(
+            card,
+            backend=stand_in.backend if stand_in is not None else "none yet",
+            precision=stand_in.precision if stand_in is not None else "none yet",
+            in_flight=max(2, stand_in.in_flight if stand_in is not None else 1),
+        )
+        if stand_in is not None:
+            self.notes = stand_in.notes
+        self._build = build
+        self._stand_in = stand_in
+        self._engine: Engine | None = None
+        self._ready: set[tuple[int, int, int]] = set()
+        self._failure: VelaturaError | None = None
+        self._work: threading.Thread | None = None
+        self._wanted: tuple[int, int, int] = (0, 0, 0)
+        self._passed = 0
+        self._risen = False
+
+    @property
+    def building(self) -> bool:
+        """Whether a builder is at work."""
+        return self._work is not None and self._work.is_alive()
+
+    def submit(self, image: Array, bits: int = 8) -> Pending:
+        key = (image.shape[0], image.shape[1], bits)
+        if key in self._ready and not self.building and self._engine is not None:
+            self._rise()
+            return self._engine.submit(image, bits)
+        if not self.building and self._failure is None:
+            self._work = threading.Thread(
+                target=self._prepare, args=(key,), name="velatura-build", daemon=True
+            )
+            self._work.start()
+        self._passed += 1
+        if self._stand_in is not None:
+            return self._stand_in.submit(image, bits)
+        if self._failure is not None:
+            raise self._failure
+        enlarged = _enlarge(image, self.card.scale, bits)
+        return lambda: enlarged
+
+    def wait(self) -> None:
+        """Until the builder at work, if any, has finished."""
+        if self._work is not None:
+            self._work.join()
+
+    def close(self) -> None:
+        # A builder cannot be interrupted: what it still makes lands in the cache.
+        self.wait()
+        for engine in (self._engine, self._stand_in):
+            if engine is not None:
+                engine.close()
+
+    def _prepare(self, key: tuple[int, int, int]) -> None:
+        try:
+            if self._engine is None:
+                self._engine = self._build()
+            self._engine.prepare(*key)
+            self._ready.add(key)
+        except VelaturaError as error:
+            self._failure = error
+            self.notes = (*self.notes, f"the engine could not be built: {error}")
+
+    def _rise(self) -> None:
+        if self._risen or self._engine is None:
+            return
+        self._risen = True
+        before = f"on {self.backend} in {self.precision}" if self._stand_in else "unchanged"
+        self.backend, self.precision = self._engine.backend, self._engine.precision
+        self.notes = (
+            *self.notes,
+            *self._engine.notes,
+            f"{self._passed} frames went {before} while {self.card.name} was built for {self.backend}",
+        )
+
+
+def _enlarge(image: Array, scale: int, bits: int) -> Array:
+    if scale == 1:
+        return image
+    size = (image.shape[1] * scale, image.shape[0] * scale)
+    large = np.asarray(cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_CUBIC))
+    return np.minimum(large, (1 << bits) - 1, out=large)

@@ -1,0 +1,29 @@
+"""TensorRT-RTX on the RTX GPU of this machine."""
+
+from . import cuda, nvinfer
+from .base import Engine, Options
+from .device import open_device
+from .model import Model
+
+NAME = "rtx"
+
+
+def unavailable() -> str | None:
+    """Why this backend cannot be used here, or None when it can."""
+    return nvinfer.problem("rtx") or cuda.missing_package()
+
+
+def version() -> str:
+    """TensorRT-RTX's version."""
+    return nvinfer.load("rtx").version
+
+
+def precisions() -> tuple[str, ...]:
+    """FP32 (in TF32 where the GPU has it) and FP16."""
+    return ("fp32", "fp16")
+
+
+def open(model: Model, *, precision: str, options: Options) -> Engine:
+    """Load the model. Raises EngineError when TensorRT-RTX refuses it."""
+    library = nvinfer.load("rtx")
+    return open_device(model, library, cuda.load(), precision=precision, options=options)

@@ -1,0 +1,29 @@
+"""TensorRT on the NVIDIA GPU of this machine."""
+
+from . import cuda, nvinfer
+from .base import Engine, Options
+from .device import open_device
+from .model import Model
+
+NAME = "tensorrt"
+
+
+def unavailable() -> str | None:
+    """Why this backend cannot be used here, or None when it can."""
+    return nvinfer.problem("tensorrt") or cuda.missing_package()
+
+
+def version() -> str:
+    """TensorRT's version."""
+    return nvinfer.load("tensorrt").version
+
+
+def precisions() -> tuple[str, ...]:
+    """FP32 (in TF32 where the GPU has it) and FP16."""
+    return ("fp32", "fp16")
+
+
+def open(model: Model, *, precision: str, options: Options) -> Engine:
+    """Load the model. Raises EngineError when TensorRT refuses it."""
+    library = nvinfer.load("tensorrt")
+    return open_device(model, library, cuda.load(), precision=precision, options=options)

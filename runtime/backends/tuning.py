@@ -1,0 +1,131 @@
+"""The fastest precision that agrees with FP32, measured once on this machine and remembered."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from ..frame import Array
+from .base import Engine, sample_dtype
+
+SIZE = (360, 640)
+"""Height and width to measure at: large enough that a frame's fixed costs do not decide."""
+
+MIN_PARITY_DB = 45.0
+"""What arithmetic that nobody checked at export must agree with FP32 by."""
+
+MARGIN = 0.9
+"""A less exact precision must take less than this part of the time."""
+
+ROUNDS = 3
+ROUND_SECONDS = 0.05
+PATIENCE = 4.0
+"""Seconds after which measuring ends with what it has, though each precision has run once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one precision was found to be worth."""
+
+    milliseconds: float
+    """Per frame with the engine's requests in flight; the fastest of several rounds."""
+    parity_db: float
+    """PSNR in dB of its 8-bit output against FP32's; 99 when they are equal."""
+
+
+def measure(engines: Mapping[str, Engine], size: tuple[int, int]) -> dict[str, Measured]:
+    """Time each engine on one picture and compare its result with that of `fp32`, or of the first.
+
+    Rounds are interleaved, so that a slow moment of the machine hits all alike.
+    """
+    first = next(iter(engines.values()))
+    picture = sample_picture(*size, first.card.input_channels)
+    results = {name: engine.run(picture).astype(np.float64) for name, engine in engines.items()}
+    reference = results.get("fp32", next(iter(results.values())))
+    best = dict.fromkeys(engines, float("inf"))
+    begin = time.perf_counter()
+    for turn in range(ROUNDS):
+        for name, engine in engines.items():
+            best[name] = min(best[name], _seconds(engine, picture))
+        if turn and time.perf_counter() - begin > PATIENCE:
+            break
+    return {
+        name: Measured(round(best[name] * 1e3, 3), round(agreement_db(reference, results[name]), 2))
+        for name in engines
+    }
+
+
+def choose(measured: Mapping[str, Measured], *, checked: frozenset[str]) -> str:
+    """The fastest that agrees well enough; the more exact one where the gain is small.
+
+    `checked` names precisions whose graph passed parity at export: what they agree by is known to do.
+    """
+    known = max((measured[name].parity_db for name in checked if name in measured), default=None)
+    bound = MIN_PARITY_DB if known is None else min(MIN_PARITY_DB, known - 1.0)
+
+    def passes(name: str) -> bool:
+        if name in checked or name == "fp32":
+            return True
+        # INT8 with the rest in BF16 is held to what INT8 itself was allowed.
+        least = bound if name.startswith("int8") else MIN_PARITY_DB
+        return measured[name].parity_db >= least
+
+    names = sorted(filter(passes, measured), key=lambda name: -measured[name].parity_db)
+    best = names[0]
+    for name in names[1:]:
+        if measured[name].milliseconds < MARGIN * measured[best].milliseconds:
+            best = name
+    return best
+
+
+def to_json(measured: Mapping[str, Measured]) -> bytes:
+    """For the cache."""
+    return json.dumps({name: asdict(found) for name, found in measured.items()}).encode()
+
+
+def from_json(data: bytes) -> dict[str, Measured]:
+    """Back from the cache."""
+    found = cast(dict[str, dict[str, Any]], json.loads(data))
+    return {name: Measured(**values) for name, values in found.items()}
+
+
+def agreement_db(reference: Array, other: Array, peak: float = 255.0) -> float:
+    """PSNR in dB of `other` against `reference`, at most 99, which stands for equality."""
+    error = float(np.square(reference.astype(np.float64) - other.astype(np.float64)).mean())
+    return 99.0 if error == 0 else min(99.0, 10.0 * float(np.log10(peak**2 / error)))
+
+
+def sample_picture(height: int, width: int, channels: int, bits: int = 8) -> Array:
+    """A picture with a photograph's spectrum: noise in octaves whose amplitude falls as 1/f, and edges.
+
+    (H, W) or (H, W, 3), the same at every call.
+    """
+    rng = np.random.default_rng(2016)
+    picture = np.zeros((height, width, channels))
+    octave = 4
+    while octave < max(height, width):
+        rows, columns = max(2, height * octave // width), octave
+        coarse = rng.normal(size=(rows, columns, channels))
+        row = np.linspace(0, rows - 1, height).astype(int)
+        column = np.linspace(0, columns - 1, width).astype(int)
+        picture += coarse[row][:, column] / octave**0.5
+        octave *= 2
+    picture -= picture.min()
+    peak = (1 << bits) - 1
+    return (picture / picture.max() * peak).round().astype(sample_dtype(bits)).squeeze()
+
+
+def _seconds(engine: Engine, picture: Array) -> float:
+    """Per frame, with the engine's requests in flight."""
+    start = time.perf_counter()
+    running = [engine.submit(picture) for _ in range(engine.in_flight)]
+    done = 0
+    while running:
+        running.pop(0)()
+        done += 1
+        if time.perf_counter() - start < ROUND_SECONDS:
+            running.append(engine.submit(picture))
+    return (time.perf_counter() - start) / done

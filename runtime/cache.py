@@ -1,0 +1,187 @@
+"""EngineCache: built engines and remembered measurements on disk, safe against crashes and neighbours."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, cast
+
+from .errors import EngineError
+
+MAGIC = b"velatura-engine-1\n"
+SUFFIX = ".engine"
+FOLDER_VARIABLE = "VELATURA_CACHE"
+
+Key = Mapping[str, Any]
+"""Everything that decides what a builder makes: hash of the graph, library, version, device, precision,
+shapes. `name` and `backend` come first in the file's name, the rest as a hash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of the cache."""
+
+    path: Path
+    size: int
+    key: dict[str, Any]
+    whole: bool
+    """False when the file was cut or changed: it will be built again when it is asked for."""
+
+
+class EngineCache:
+    """A folder of engines, each in a file of its own with its key and a checksum.
+
+    Files appear whole or not at all (written beside, synchronised, renamed). One process builds, others
+    that want the same wait for it. A file that is cut, changed, of another key or unreadable counts as
+    absent and is built again. A folder that cannot be written makes a cache that keeps nothing; `problem`
+    says so.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        """`folder` None takes $VELATURA_CACHE, else the system's place for caches."""
+        self.folder = Path(folder) if folder is not None else default_folder()
+        self.problem: str | None = None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            self.problem = f"engines are not kept: {self.folder}: {error.strerror or error}"
+
+    def get(self, key: Key) -> bytes | None:
+        """The engine of that key, or None; damaged files are removed."""
+        path = self.path_of(key)
+        found = _read(path)
+        if found is None:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            return None
+        stored, data = found
+        return data if stored == _plain(key) else None
+
+    def put(self, key: Key, data: bytes) -> None:
+        """Keep an engine. A full disk leaves the cache without it, and `problem` says so."""
+        if self.problem is not None:
+            return
+        try:
+            write_whole(self.path_of(key), _pack(key, data))
+        except OSError as error:
+            self.problem = f"an engine was not kept: {self.folder}: {error.strerror or error}"
+
+    def get_or_build(self, key: Key, build: Callable[[], bytes]) -> tuple[bytes, bool]:
+        """(engine, whether it was built now). Of several processes one builds and the others wait."""
+        found = self.get(key)
+        if found is not None:
+            return found, False
+        with self._locked(key):
+            found = self.get(key)  # a neighbour may have built it while this one waited
+            if found is not None:
+                return found, False
+            data = build()
+            self.put(key, data)
+            return data, True
+
+    def entries(self) -> list[Entry]:
+        """All files, in the order of their names."""
+        found: list[Entry] = []
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            with contextlib.suppress(OSError):
+                read = _read(path)
+                found.append(Entry(path, path.stat().st_size, read[0] if read else {}, read is not None))
+        return found
+
+    def clear(self) -> int:
+        """Remove all engines, their locks and what killed builders left; the number of engines."""
+        count = 0
+        for path in (*self.folder.glob(f"*{SUFFIX}"), *self.folder.glob(f".*{SUFFIX}*")):
+            with contextlib.suppress(OSError):
+                path.unlink()
+                count += not path.name.startswith(".")
+        return count
+
+    def path_of(self, key: Key) -> Path:
+        """Where the engine of that key lies, whether it exists or not."""
+        digest = hashlib.sha256(json.dumps(_plain(key), sort_keys=True).encode()).hexdigest()
+        words = [str(key.get(word, "")) for word in ("name", "backend", "precision")]
+        name = "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in w) for w in words if w)
+        return self.folder / f"{name[:80]}-{digest[:16]}{SUFFIX}"
+
+    @contextlib.contextmanager
+    def _locked(self, key: Key) -> Generator[None]:
+        if self.problem is not None:
+            yield
+            return
+        from filelock import FileLock
+
+        path = self.path_of(key)
+        # The operating system frees it when its holder dies.
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            yield
+
+    @classmethod
+    def of_nothing(cls) -> Self:
+        """A cache that keeps nothing."""
+        cache = cls.__new__(cls)
+        cache.folder = Path(os.devnull)
+        cache.problem = "engines are not kept: the cache is off"
+        return cache
+
+
+def default_folder() -> Path:
+    """`$VELATURA_CACHE`, else the system's place for caches, such as ~/.cache/velatura."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    if named:
+        return Path(named)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("velatura", appauthor=False)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that appears whole or not at all, even if the machine stops meanwhile."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def digest_of(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _plain(key: Key) -> dict[str, Any]:
+    """The key as it reads back from JSON."""
+    try:
+        return cast(dict[str, Any], json.loads(json.dumps(dict(key))))
+    except TypeError as error:
+        raise EngineError(f"a cache key holds what JSON cannot: {error}") from error
+
+
+def _pack(key: Key, data: bytes) -> bytes:
+    header = {"key": _plain(key), "sha256": digest_of(data), "size": len(data)}
+    return MAGIC + json.dumps(header).encode() + b"\n" + data
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bytes] | None:
+    """(key, engine) of a whole file, else None."""
+    try:
+        with path.open("rb") as file:
+            if file.readline() != MAGIC:
+                return None
+            header: Any = json.loads(file.readline())
+            data = file.read()
+        whole = len(data) == header["size"] and digest_of(data) == header["sha256"]
+        return (header["key"], data) if whole else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,52 @@
+"""What the machine is: its CPU, and what an NVIDIA driver says of GPUs, without any package."""
+
+import ctypes
+import platform
+import sys
+from functools import cache
+from pathlib import Path
+
+CPU_FLAGS = (
+    "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd",
+)  # fmt: skip
+"""What inference on a CPU gains by."""
+
+
+def cpu_name() -> str:
+    """The processor's own name."""
+    for line in _cpuinfo():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
+
+
+def cpu_features() -> list[str]:
+    """Those of `CPU_FLAGS` that it has; none where the system does not tell."""
+    for line in _cpuinfo():
+        if line.startswith(("flags", "Features")):
+            found = set(line.split(":", 1)[1].split())
+            return [flag for flag in CPU_FLAGS if flag in found]
+    return []
+
+
+@cache
+def nvidia_problem() -> str | None:
+    """Why no NVIDIA GPU can be used, or None when the driver lists one. Asks the driver's library itself."""
+    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(name)
+    except OSError:
+        return f"no NVIDIA driver is installed ({name} was not found)"
+    code = int(driver.cuInit(0))
+    if code:
+        return f"the NVIDIA driver finds no usable GPU (cuInit: error {code})"
+    count = ctypes.c_int()
+    code = int(driver.cuDeviceGetCount(ctypes.byref(count)))
+    if code or count.value == 0:
+        return "the NVIDIA driver lists no GPU"
+    return None
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
