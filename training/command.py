@@ -236,6 +236,8 @@ def _optimize(
     """Restyle one photograph by optimisation, and write it."""
     if recipe.task != "style" or content is None:
         raise ValueError("--method optimize needs a style recipe and --content PHOTOGRAPH")
+    if recipe.quantisation_aware:
+        raise ValueError("--method optimize trains no network: leave quantisation_aware out")
     if start not in ("noise", "photo"):
         raise ValueError(f"--start {start!r} is neither noise nor photo")
     target = out or Path(f"{content.stem}.{recipe.name}.png")

@@ -21,6 +21,7 @@ from .checkpoint import Checkpoint
 from .data import FramePairs, PhotoCrops, Sample, Samples, UprightCrops, stream
 from .device import autocast, channels_last, machine_words, processes, to_device
 from .nets import build_net
+from .nets.quantised import fake_quantise, without_quantisers
 from .objectives import Objective, build_objective
 from .perception import WeightPaths, resolve
 from .recipe import Recipe
@@ -105,15 +106,24 @@ class Run:
             net = cast(nn.Module, cast(Any, nn.SyncBatchNorm).convert_sync_batchnorm(net))
         channels_last(net)
         self.net = net.to(device)
-        self.average = AveragedModel(net, avg_fn=moving_average(recipe.average), use_buffers=True)
-        self.optimizer = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate)
         self.objective: Objective = build_objective(recipe, root, options.weights, device)
         self.samples = read_samples(recipe, root)
         self.step, self.before = 0, 0.0
         self.sums: dict[str, float] = {}
         self.started_from = ""
         self.agreed: tuple[float, bool] | None = None
-        self._begin(folder)
+        saved = Checkpoint.load(self.path) if self.path.exists() else None
+        if saved is None:
+            self._begin()
+        if recipe.quantisation_aware:
+            fake_quantise(self.net, recipe.task)
+            if saved is None and options.init is None:
+                raise ValueError("quantisation_aware needs --init, a checkpoint of the trained network")
+        self.average = AveragedModel(self.net, avg_fn=moving_average(recipe.average), use_buffers=True)
+        self.optimizer = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate)
+        if saved is not None:
+            self._resume(saved)
+        self.record = Record(folder, step=self.step, writes=rank == 0, tensorboard=options.tensorboard)
         # The step that runs may be wrapped; the weights are those of `self.net` all the same.
         self.runner: nn.Module = self.net
         if world > 1:
@@ -122,39 +132,32 @@ class Run:
             mode = "max-autotune" if device.type == "cuda" else "default"
             self.runner = cast(nn.Module, torch.compile(self.runner, mode=mode))
 
-    def _begin(self, folder: Path) -> None:
-        """Load the folder's checkpoint, or the weights to begin with."""
-        if self.path.exists():
-            saved = Checkpoint.load(self.path)
-            origin = str(self.path)
-            if (
-                Recipe.from_mapping(saved.recipe, origin=origin).to_mapping()
-                != self.recipe.to_mapping()
-            ):
-                raise ValueError(f"{origin} was trained with another recipe: choose another folder")
-            self.net.load_state_dict(saved.net)
-            self.average.load_state_dict(saved.average)
-            self.optimizer.load_state_dict(saved.optimizer)
-            self.step, self.before, self.sums = saved.step, saved.elapsed, dict(saved.sums)
-            self.started_from = saved.started_from
-        elif isinstance(self.options.init, Path):
+    def _resume(self, saved: Checkpoint) -> None:
+        """Go on where the folder's checkpoint stopped."""
+        origin = str(self.path)
+        if Recipe.from_mapping(saved.recipe, origin=origin).to_mapping() != self.recipe.to_mapping():
+            raise ValueError(f"{origin} was trained with another recipe: choose another folder")
+        self.net.load_state_dict(saved.net)
+        self.average.load_state_dict(saved.average)
+        self.optimizer.load_state_dict(saved.optimizer)
+        self.step, self.before, self.sums = saved.step, saved.elapsed, dict(saved.sums)
+        self.started_from = saved.started_from
+
+    def _begin(self) -> None:
+        """Take over the weights to begin with."""
+        if isinstance(self.options.init, Path):
             photos = self.samples.batch(0, STATISTICS_CROPS).photos
             self.started_from = begin_with(self.net, self.options.init, photos.to(self.device))
-            self.average.module.load_state_dict(self.net.state_dict())
         elif self.options.init is not None:
             given = self.options.init
             try:
                 self.net.load_state_dict(averaged_net(given).state_dict())
-                self.average.module.load_state_dict(self.net.state_dict())
             except RuntimeError as error:
                 name = given.recipe.get("name")
                 raise ValueError(
                     f"the checkpoint of {name} holds another network than {self.recipe.name} asks for"
                 ) from error
             self.started_from = f"{given.recipe.get('name')} after {given.step:,} steps"
-        self.record = Record(
-            folder, step=self.step, writes=self.rank == 0, tensorboard=self.options.tensorboard
-        )
 
     def train(self, report: Callable[[Progress], None] | None) -> Checkpoint:
         """The steps that are left. Raises KeyboardInterrupt after Ctrl-C, with a checkpoint saved."""
@@ -330,12 +333,12 @@ def ctrl_c() -> Generator[threading.Event]:
 
 
 def averaged_net(checkpoint: Checkpoint) -> nn.Module:
-    """The network of a checkpoint with its averaged weights, in eval mode."""
+    """The network of a checkpoint with its averaged weights, in float and eval mode."""
     recipe = Recipe.from_mapping(checkpoint.recipe, origin="checkpoint")
     net = build_net(recipe.net["kind"], {k: v for k, v in recipe.net.items() if k != "kind"})
     average = AveragedModel(net, use_buffers=True)
     try:
-        average.load_state_dict(checkpoint.average)
+        average.load_state_dict(without_quantisers(checkpoint.average))
     except RuntimeError as error:
         raise ValueError(
             f"the checkpoint of {recipe.name} holds another network than its recipe names now: "

@@ -45,6 +45,8 @@ class Recipe:
     freeze_norm: float = 0.8
     """Part of the training after which batch normalisation uses its running statistics."""
     precision: Literal["bf16", "fp32"] = "bf16"
+    quantisation_aware: bool = False
+    """Fine-tune with the roundings of INT8 in place; validation and preview then show them, too."""
     seed: int = 1
     scale: int = 1
     colour: Literal["luma", "rgb"] = "rgb"
@@ -181,7 +183,7 @@ def _typed(key: str, value: Any, origin: str) -> Any:
             return tuple(items)
     elif kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    elif kind == "int" and isinstance(value, int) and not isinstance(value, bool):
+    elif kind in ("bool", "int") and type(value).__name__ == kind:
         return value
     elif kind == "dict" and isinstance(value, Mapping):
         return dict(cast("Mapping[str, Any]", value))

@@ -8,8 +8,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .quantised import FakeQuantiser
 
-class CollapsibleConv(nn.Module):
+
+class FoldingConv(nn.Module):
+    """What the blocks share: each computes one plain convolution, and can do so as INT8 will."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quantiser: FakeQuantiser | None = None
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """That convolution's kernel, (O, I, 3, 3), and bias, (O,), with their gradients."""
+        raise NotImplementedError
+
+    def convolve(self, x: Tensor, stride: int = 1) -> Tensor:
+        """(N, I, H, W) -> (N, O, H / stride, W / stride)."""
+        if self.quantiser is None:
+            return F.conv2d(x, *self.folded(), stride=stride, padding=1)
+        # BF16 would round the values of the grids once more.
+        with torch.autocast(x.device.type, enabled=False):
+            weight, bias = self.folded()
+            x, weight = self.quantiser(x.float()), self.quantiser.kernel(weight)
+            return F.conv2d(x, weight, bias, stride=stride, padding=1)
+
+
+class CollapsibleConv(FoldingConv):
     """A 3x3 convolution trained as a wide linear pair: 3x3 to `width` channels, 1x1 back, and identity.
 
     Both layers are linear with nothing between them, so their product is one 3x3 kernel; the
@@ -41,15 +65,18 @@ class CollapsibleConv(nn.Module):
             kernel = kernel + F.pad(identity[:, :, None, None], (1, 1, 1, 1))
         return kernel
 
+    def folded(self) -> tuple[Tensor, Tensor]:
+        return self.weight(), self.bias
+
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight(), self.bias, padding=1)
+        return self.convolve(x)
 
     def fold(self) -> nn.Conv2d:
         """The same function as one `Conv2d`."""
-        return plain_conv(self.weight(), self.bias)
+        return plain_conv(*self.folded())
 
 
-class UpsampleConv(nn.Module):
+class UpsampleConv(FoldingConv):
     """Bilinear x2 upsampling followed by a 3x3 convolution, computed at the low resolution.
 
     Bilinear interpolation and convolution are linear and local: every output phase is a 3x3
@@ -74,20 +101,22 @@ class UpsampleConv(nn.Module):
         kernel = torch.einsum("pkm,qln,ockl->opqcmn", phases, phases, self.kernel)
         return kernel.flatten(0, 2)
 
+    def folded(self) -> tuple[Tensor, Tensor]:
+        return self.weight(), self.bias.repeat_interleave(4)
+
     def forward(self, x: Tensor) -> Tensor:
-        y = F.conv2d(x, self.weight(), self.bias.repeat_interleave(4), padding=1)
-        return F.pixel_shuffle(y, 2)
+        return F.pixel_shuffle(self.convolve(x), 2)
 
     def fold(self) -> nn.Sequential:
         """The same function as `Conv2d` and `PixelShuffle`."""
-        return nn.Sequential(
-            plain_conv(self.weight(), self.bias.repeat_interleave(4)), nn.PixelShuffle(2)
-        )
+        return nn.Sequential(plain_conv(*self.folded()), nn.PixelShuffle(2))
 
 
-class NormConv(nn.Module):
+class NormConv(FoldingConv):
     """A 3x3 convolution with batch normalisation while training, one plain convolution afterwards.
 
+    With a quantiser it trains as the plain convolution: what is quantised are the folded weights, and
+    the running statistics stay.
     Shapes: (N, channels_in, H, W) -> (N, channels_out, H / stride, W / stride), zero padding of 1.
     """
 
@@ -100,16 +129,20 @@ class NormConv(nn.Module):
         nn.init.constant_(self.norm.weight, gain)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x))
+        if self.quantiser is None:
+            return self.norm(self.conv(x))
+        return self.convolve(x, self.conv.stride[0])
 
-    def fold(self) -> nn.Conv2d:
-        """The same function, with the running statistics, as one `Conv2d`."""
+    def folded(self) -> tuple[Tensor, Tensor]:
         mean, var = self.norm.running_mean, self.norm.running_var
         assert mean is not None
         assert var is not None
         scale = self.norm.weight / torch.sqrt(var + self.norm.eps)
-        weight = self.conv.weight * scale[:, None, None, None]
-        return plain_conv(weight, self.norm.bias - mean * scale, stride=self.conv.stride[0])
+        return self.conv.weight * scale[:, None, None, None], self.norm.bias - mean * scale
+
+    def fold(self) -> nn.Conv2d:
+        """The same function, with the running statistics, as one `Conv2d`."""
+        return plain_conv(*self.folded(), stride=self.conv.stride[0])
 
 
 class UnshuffleConv(NormConv):
@@ -127,10 +160,8 @@ class UnshuffleConv(NormConv):
         A 3x3 kernel over 2x2 blocks is a 6x6 kernel over pixels. One convolution spares the inference
         library a transposition of the full-size picture.
         """
-        folded = super().fold()
-        weight = F.pixel_shuffle(folded.weight, 2)
-        assert folded.bias is not None
-        return plain_conv(weight, folded.bias, stride=2, padding=2)
+        weight, bias = self.folded()
+        return plain_conv(F.pixel_shuffle(weight, 2), bias, stride=2, padding=2)
 
 
 def plain_conv(weight: Tensor, bias: Tensor, *, stride: int = 1, padding: int = 1) -> nn.Conv2d:

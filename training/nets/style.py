@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import NormConv, UnshuffleConv, UpsampleConv
+from .blocks import FoldingConv, NormConv, UnshuffleConv, UpsampleConv
 
 
 class ResidualBlock(nn.Module):
@@ -21,7 +21,11 @@ class ResidualBlock(nn.Module):
         self.second: nn.Module = NormConv(channels, channels, gain=0.3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.relu(self.first(x)))
+        y = self.second(F.relu(self.first(x)))
+        if isinstance(self.first, FoldingConv) and self.first.quantiser is not None:
+            # INT8 adds what has entered the convolution, in its 8 bits.
+            x = self.first.quantiser.rounded(x.float())
+        return x + y
 
 
 class FastStyle(nn.Module):
@@ -68,6 +72,12 @@ class FastStyle(nn.Module):
         # In pixels of half resolution: stem, smooth, out; of a quarter: down, up, two a block.
         radius = 2 * 3 + 4 * (2 + 2 * len(self.blocks)) + 2
         return -(-radius // self.size_multiple) * self.size_multiple
+
+    @property
+    def quantised_layers(self) -> list[nn.Module]:
+        """The layers that an INT8 export quantises first: all but the last."""
+        blocks = [layer for block in self.blocks for layer in block.children()]
+        return [self.stem, self.down, *blocks, self.up, self.smooth]
 
     @property
     def size_multiple(self) -> int:

@@ -54,6 +54,11 @@ class Upscaler(nn.Module):
         return [self.head, *self.body]
 
     @property
+    def quantised_layers(self) -> list[nn.Module]:
+        """The layers that an INT8 export quantises first: not what makes the picture or reads it."""
+        return [*self.layers[1:], self.tail]
+
+    @property
     def size_multiple(self) -> int:
         """Input height and width must be multiples of this."""
         return 1
