@@ -67,9 +67,7 @@ def export(
             help="frames: uint8 NHWC RGB or planar luma in and out; tensor: float NCHW in 0..1."
         ),
     ] = "frames",
-    bits: Annotated[
-        int, typer.Option(help="8, or 10 for float16 samples in 0..1 at both ends.")
-    ] = 8,
+    bits: Annotated[int, typer.Option(help="8, or 10 for float16 samples in 0..1 at both ends.")] = 8,
     data: Annotated[
         Path | None, typer.Option(help="Data folder with photos and eval. [$VELATURA_DATA]")
     ] = None,

@@ -142,9 +142,7 @@ def largest_activation(model: ModelProto, pictures: Iterable[Batch]) -> Activati
     session = InferenceSession(probed.SerializeToString(), providers=["CPUExecutionProvider"])
     worst = Activation(0.0, "")
     for picture in pictures:
-        results = cast(
-            "list[Batch]", session.run(names, {session.get_inputs()[0].name: picture})
-        )
+        results = cast("list[Batch]", session.run(names, {session.get_inputs()[0].name: picture}))
         for name, result in zip(names, results, strict=True):
             value = float(np.abs(result).max(initial=0.0))
             if not np.isfinite(value) or value > worst.value:

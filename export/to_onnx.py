@@ -70,8 +70,8 @@ def strip(model: ModelProto) -> None:
 def with_frame_io(model: ModelProto, card: ModelCard, *, bits: int = 8) -> tuple[ModelProto, ModelCard]:
     """The same graph for frames as they are, of any size: (1, H, W, 3) RGB or (1, 1, H, W) luma.
 
-    With 8 bits, uint8 samples. With 10, float16 in 0..1, since TensorRT has no 16-bit integers and a half
-    holds all of 1,024 levels apart. Raises ValueError for other depths.
+    With 8 bits, uint8 samples. With 10, float16 in 0..1, since TensorRT has no 16-bit integers and a
+    half holds all of 1,024 levels apart. Raises ValueError for other depths.
     """
     if bits not in (8, 10):
         raise ValueError(f"frames of {bits} bits: a graph for frames takes 8 or 10")

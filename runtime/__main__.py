@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from .card import CardFlags
 from .errors import VelaturaError
 
 app = typer.Typer(
@@ -20,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8", "int8-bf16")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -33,8 +36,15 @@ def run(
         typer.Option("-m", "--model", help="Zoo name or .onnx file; repeat to chain several."),
     ] = None,
     size: Annotated[str | None, typer.Option(help="Resize to WIDTHxHEIGHT after the models.")] = None,
-    backend: Annotated[str, typer.Option(help="auto, openvino, ort or identity.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or int8.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto, or one of `velatura doctor`'s, or identity.")
+    ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="auto (measured, remembered), fp32, fp16 (GPUs), bf16, int8 or int8-bf16 (CPUs)."
+        ),
+    ] = "auto",
     codec: Annotated[
         str, typer.Option(help="h264, hevc, av1, vp9, ffv1, or an FFmpeg encoder.")
     ] = "h264",
@@ -56,6 +66,16 @@ def run(
         str | None, typer.Option("--range", help="For a foreign model: 1 or 255.")
     ] = None,
     channels: Annotated[str | None, typer.Option(help="For a foreign model: rgb or bgr.")] = None,
+    fit: Annotated[
+        str, typer.Option(help="For a model of one size: tile the frames to it, or resize them.")
+    ] = "tile",
+    building: Annotated[
+        str,
+        typer.Option(
+            "--while-building",
+            help="While an engine is built, frames: wait, fallback (to the CPU) or pass (unchanged).",
+        ),
+    ] = "wait",
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
     as_json: Json = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
@@ -70,7 +90,7 @@ def run(
             models=tuple(model or ()),
             size=_size(size),
             backend=backend,
-            precision=_choice("--precision", precision, ("auto", "fp32", "bf16", "int8")),
+            precision=_choice("--precision", precision, PRECISIONS),
             codec=codec,
             crf=crf,
             preset=preset,
@@ -82,6 +102,8 @@ def run(
             tolerate=tolerate,
             value_range=float(_choice("--range", value_range, ("1", "255"))) if value_range else None,
             channels=_choice("--channels", channels, ("rgb", "bgr")) if channels else None,
+            fit=_choice("--fit", fit, ("tile", "resize")),
+            building=_choice("--while-building", building, ("wait", "fallback", "pass")),
         )
         raise SystemExit(run_job(job, quiet=quiet, as_json=as_json))
 
@@ -115,6 +137,130 @@ def doctor(as_json: Json = False) -> None:
     from .command.doctor import examine
 
     raise SystemExit(examine(as_json=as_json))
+
+
+@app.command()
+def build(
+    model: Annotated[str, typer.Argument(help="Zoo name or .onnx file.")],
+    target: Annotated[
+        str, typer.Option(help="rtx (needs no GPU) or tensorrt (needs its GPU).")
+    ] = "rtx",
+    sm: Annotated[
+        str, typer.Option(help="For rtx: compute capabilities, one engine each.")
+    ] = "75,86,89,120",
+    least: Annotated[str, typer.Option("--min", help="Smallest frame, HEIGHTxWIDTH.")] = "64x64",
+    best: Annotated[str, typer.Option("--opt", help="Frame to be fastest at.")] = "720x1280",
+    most: Annotated[str, typer.Option("--max", help="Largest frame.")] = "2160x3840",
+    bits: Annotated[int, typer.Option(min=8, max=16, help="Of the frames' samples.")] = 8,
+    precision: Annotated[str, typer.Option(help="fp16 or fp32.")] = "fp16",
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the engines.")] = Path(),
+    level: Annotated[
+        int | None, typer.Option(min=0, max=5, help="Builder optimisation level. [the library's own]")
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="For tensorrt: later versions load it, too.")
+    ] = False,
+    hardware: Annotated[
+        str | None, typer.Option(help="For tensorrt: ampere (and newer) or same (capability).")
+    ] = None,
+    value_range: Annotated[
+        str | None, typer.Option("--range", help="For a foreign model: 1 or 255.")
+    ] = None,
+    channels: Annotated[str | None, typer.Option(help="For a foreign model: rgb or bgr.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Build it though FP16 fails parity.")] = False,
+    as_json: Json = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Build TensorRT-RTX engines for GPUs that need not be here, or a TensorRT engine for this one."""
+    from .backends.builder import Profile
+    from .command.build import BuildJob, run_build
+
+    with _reporting(debug, as_json):
+        job = BuildJob(
+            model=model,
+            target=_choice("--target", target, ("rtx", "tensorrt")),
+            capabilities=_capabilities(sm),
+            profile=Profile(
+                _height_width("--min", least),
+                _height_width("--opt", best),
+                _height_width("--max", most),
+            ),
+            bits=bits,
+            precision=_choice("--precision", precision, ("fp16", "fp32")),
+            out=out,
+            level=level,
+            version_compatible=version_compatible,
+            hardware=_choice("--hardware", hardware, ("ampere", "same")) if hardware else None,
+            force=force,
+            flags=_flags(value_range, channels),
+        )
+        run_build(job, as_json=as_json)
+
+
+@app.command()
+def cache(
+    action: Annotated[str, typer.Argument(help="list, clear, or prebuild with models.")] = "list",
+    models: Annotated[
+        list[str] | None, typer.Argument(help="For prebuild: zoo names or files.")
+    ] = None,
+    size: Annotated[
+        list[str] | None, typer.Option(help="For prebuild: frame size HEIGHTxWIDTH; repeatable.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="For prebuild.")] = "auto",
+    precision: Annotated[str, typer.Option(help="For prebuild.")] = "auto",
+    as_json: Json = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """List, clear or fill the cache of built engines and measured precisions."""
+    from .command.cache import clear, list_entries, prebuild
+
+    with _reporting(debug, as_json):
+        action = _choice("the action", action, ("list", "clear", "prebuild"))
+        if models and action != "prebuild":
+            _usage(f"{action} takes no models")
+        if action == "list":
+            list_entries(as_json=as_json)
+        elif action == "clear":
+            clear(as_json=as_json)
+        else:
+            if not models:
+                _usage("prebuild needs at least one model")
+            sizes = [_height_width("--size", text) for text in size or ["720x1280"]]
+            chosen = _choice("--precision", precision, PRECISIONS)
+            prebuild(models, sizes, backend=backend, precision=chosen, as_json=as_json)
+
+
+@app.command()
+def bench(
+    model: Annotated[str, typer.Argument(help="Zoo name or .onnx file.")],
+    size: Annotated[str, typer.Option(help="Frame size, HEIGHTxWIDTH.")] = "720x1280",
+    backend: Annotated[str, typer.Option(help="all, or one of `velatura doctor`'s.")] = "all",
+    seconds: Annotated[float, typer.Option(min=0.1, help="For each measurement.")] = 2.0,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Write the JSON there, too.")] = None,
+    value_range: Annotated[
+        str | None, typer.Option("--range", help="For a foreign model: 1 or 255.")
+    ] = None,
+    channels: Annotated[str | None, typer.Option(help="For a foreign model: rgb or bgr.")] = None,
+    fit: Annotated[
+        str, typer.Option(help="For a model of one size: tile the frames to it, or resize them.")
+    ] = "tile",
+    as_json: Json = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Measure a model on every backend and precision, against this machine's own peak."""
+    from .command.bench import BenchJob, run_bench
+
+    with _reporting(debug, as_json):
+        job = BenchJob(
+            model=model,
+            size=_height_width("--size", size),
+            backend=backend,
+            seconds=seconds,
+            out=out,
+            flags=_flags(value_range, channels),
+            fit=_choice("--fit", fit, ("tile", "resize")),
+        )
+        run_bench(job, as_json=as_json)
 
 
 _EXTRAS = {"evaluate": "export"}
@@ -209,6 +355,27 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
         _usage(f"--size {text!r} is not WIDTHxHEIGHT")
     return int(parts[0]), int(parts[1])
+
+
+def _height_width(option: str, text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        _usage(f"{option} {text!r} is not HEIGHTxWIDTH")
+    return int(parts[0]), int(parts[1])
+
+
+def _capabilities(text: str) -> tuple[int, ...]:
+    parts = [part.strip().removeprefix("sm") for part in text.split(",")]
+    if not all(part.isdigit() for part in parts):
+        _usage(f"--sm {text!r} is no list of compute capabilities such as 86,89")
+    return tuple(int(part) for part in parts)
+
+
+def _flags(value_range: str | None, channels: str | None) -> CardFlags:
+    return CardFlags(
+        value_range=float(_choice("--range", value_range, ("1", "255"))) if value_range else None,
+        colour_order=_choice("--channels", channels, ("rgb", "bgr")) if channels else None,
+    )
 
 
 def _choice(option: str, value: str, choices: tuple[str, ...]) -> Any:

@@ -1,4 +1,4 @@
-"""EngineCache: built engines and remembered measurements on disk, safe against crashes and neighbours."""
+"""EngineCache: built engines and remembered figures on disk, safe from crashes and neighbours."""
 
 import contextlib
 import hashlib
@@ -15,6 +15,9 @@ from .errors import EngineError
 MAGIC = b"velatura-engine-1\n"
 SUFFIX = ".engine"
 FOLDER_VARIABLE = "VELATURA_CACHE"
+
+LIMIT = 2 << 30
+"""Bytes that a cache may hold: some hundreds of engines."""
 
 Key = Mapping[str, Any]
 """Everything that decides what a builder makes: hash of the graph, library, version, device, precision,
@@ -37,12 +40,13 @@ class EngineCache:
 
     Files appear whole or not at all (written beside, synchronised, renamed). One process builds, others
     that want the same wait for it. A file that is cut, changed, of another key or unreadable counts as
-    absent and is built again. A folder that cannot be written makes a cache that keeps nothing; `problem`
-    says so.
+    absent and is built again. A folder that cannot be written makes a cache that keeps nothing;
+    `problem` says so.
     """
 
-    def __init__(self, folder: str | Path | None = None) -> None:
-        """`folder` None takes $VELATURA_CACHE, else the system's place for caches."""
+    def __init__(self, folder: str | Path | None = None, *, limit: int = LIMIT) -> None:
+        """`folder` None takes $VELATURA_CACHE, else the system's own place; `limit` is in bytes."""
+        self.limit = limit
         self.folder = Path(folder) if folder is not None else default_folder()
         self.problem: str | None = None
         try:
@@ -61,6 +65,8 @@ class EngineCache:
                 path.unlink(missing_ok=True)
             return None
         stored, data = found
+        with contextlib.suppress(OSError):
+            os.utime(path)  # the least used go first when there are too many
         return data if stored == _plain(key) else None
 
     def put(self, key: Key, data: bytes) -> None:
@@ -69,6 +75,7 @@ class EngineCache:
             return
         try:
             write_whole(self.path_of(key), _pack(key, data))
+            self._prune()
         except OSError as error:
             self.problem = f"an engine was not kept: {self.folder}: {error.strerror or error}"
 
@@ -91,7 +98,9 @@ class EngineCache:
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             with contextlib.suppress(OSError):
                 read = _read(path)
-                found.append(Entry(path, path.stat().st_size, read[0] if read else {}, read is not None))
+                found.append(
+                    Entry(path, path.stat().st_size, read[0] if read else {}, read is not None)
+                )
         return found
 
     def clear(self) -> int:
@@ -102,6 +111,20 @@ class EngineCache:
                 path.unlink()
                 count += not path.name.startswith(".")
         return count
+
+    def _prune(self) -> None:
+        """Remove what was not used for longest while the whole is above the limit."""
+        found: list[tuple[float, int, Path]] = []
+        for path in self.folder.glob(f"*{SUFFIX}"):
+            with contextlib.suppress(OSError):  # a neighbour removed it
+                state = path.stat()
+                found.append((state.st_mtime, state.st_size, path))
+        total = sum(size for _, size, _ in found)
+        for _, size, path in sorted(found)[:-1]:
+            if total <= self.limit:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
 
     def path_of(self, key: Key) -> Path:
         """Where the engine of that key lies, whether it exists or not."""
@@ -127,6 +150,7 @@ class EngineCache:
         """A cache that keeps nothing."""
         cache = cls.__new__(cls)
         cache.folder = Path(os.devnull)
+        cache.limit = 0
         cache.problem = "engines are not kept: the cache is off"
         return cache
 

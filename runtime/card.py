@@ -130,14 +130,16 @@ class CardFlags:
     """What inspection of a foreign model cannot know, as the user gives it."""
 
     value_range: float | None = None
-    """1 or 255; None takes 1."""
+    """1 or 255; None takes what the card says, which inspection has guessed."""
     colour_order: Literal["rgb", "bgr"] | None = None
     """None takes rgb."""
 
     def apply(self, card: ModelCard) -> tuple[ModelCard, list[str]]:
         """The card with the flags, and a line for each thing that was assumed."""
         assumed: list[str] = []
-        if self.value_range is None:
+        if self.value_range is None and card.value_range == (0.0, 255.0):
+            assumed.append("values taken as 0..255, as its output suggests (--range 1 for the other)")
+        elif self.value_range is None:
             assumed.append("values taken as 0..1 (--range 255 for a model that wants 0..255)")
         else:
             card = replace(card, value_range=(0.0, self.value_range))

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from .buffers import Take
 from .frame import Array, Colour, Frame, Matrix, PixelFormat, Siting
 
 # Kr, Kb of ITU-R BT.601-7, BT.709-6 and BT.2020-2.
@@ -59,10 +60,10 @@ def rgb_from_yuv_matrix(colour: Colour, bits: int) -> npt.NDArray[np.float64]:
     return np.column_stack([inverse, -inverse @ forward[:, 3]]).astype(np.float64)
 
 
-def to_rgb(frame: Frame) -> Frame:
+def to_rgb(frame: Frame, take: Take = np.empty) -> Frame:
     """The frame as packed full-range RGB of the same depth; an RGB frame is returned as it is.
 
-    Values outside the RGB cube are clipped.
+    Values outside the RGB cube are clipped. `take` gives memory.
     """
     if frame.format.family == "rgb":
         return frame
@@ -72,14 +73,17 @@ def to_rgb(frame: Frame) -> Frame:
         if frame.colour.range == "limited":
             row = rgb_from_yuv_matrix(frame.colour, rgb.bits)[0]
             offset = row[1] * (128 << (rgb.bits - 8)) + row[2] * (128 << (rgb.bits - 8)) + row[3]
-            luma = cv2.transform(np.ascontiguousarray(luma), np.array([[row[0], offset]]))
-            luma = _clip(luma, rgb)
-        return frame.with_planes((cv2.merge([luma] * 3),), rgb)
+            matrix = np.array([[row[0], offset]])
+            target = take(luma.shape, luma.dtype)
+            luma = _clip(cv2.transform(np.ascontiguousarray(luma), matrix, target), rgb)
+        return frame.with_planes((cv2.merge([luma] * 3, take((*luma.shape, 3), luma.dtype)),), rgb)
     size = (frame.width, frame.height)
     full = PixelFormat("yuv", frame.format.bits)
-    planes = resample_chroma(frame, full, size, "center")
-    packed = cv2.merge([np.ascontiguousarray(frame.planes[0]), *planes])
-    pixels = cv2.transform(packed, rgb_from_yuv_matrix(frame.colour, rgb.bits))
+    planes = resample_chroma(frame, full, size, "center", take)
+    shape, dtype = (frame.height, frame.width, 3), frame.planes[0].dtype
+    packed = cv2.merge([np.ascontiguousarray(frame.planes[0]), *planes], take(shape, dtype))
+    matrix = rgb_from_yuv_matrix(frame.colour, rgb.bits)
+    pixels = cv2.transform(packed, matrix, take(shape, dtype))
     return frame.with_planes((_clip(pixels, rgb),), rgb)
 
 
@@ -147,12 +151,16 @@ class Axis(NamedTuple):
 
 
 def resample_chroma(
-    frame: Frame, format: PixelFormat, size: tuple[int, int], siting: Siting
+    frame: Frame,
+    format: PixelFormat,
+    size: tuple[int, int],
+    siting: Siting,
+    take: Take = np.empty,
 ) -> tuple[Array, Array]:
     """U and V of a YUV frame, resampled for a frame of `size` (width, height), format and siting.
 
     Returned untouched when nothing changes. Catmull-Rom where the plane grows or shifts, area-averaged
-    first where it shrinks.
+    first where it shrinks. `take` gives memory.
     """
     chroma_size = format.chroma_size(*size)
     luma_size = (frame.width, frame.height)
@@ -164,11 +172,11 @@ def resample_chroma(
         )
         for i in range(2)
     ]
-    u, v = (resample(plane, chroma_size, axes[0], axes[1]) for plane in frame.planes[1:3])
+    u, v = (resample(plane, chroma_size, axes[0], axes[1], take) for plane in frame.planes[1:3])
     return u, v
 
 
-def resample(plane: Array, size: tuple[int, int], x: Axis, y: Axis) -> Array:
+def resample(plane: Array, size: tuple[int, int], x: Axis, y: Axis, take: Take = np.empty) -> Array:
     """One plane, or packed pixels, to `size` (width, height), sampled where `x` and `y` say."""
     axes = [x, y]
     found = (plane.shape[1], plane.shape[0])
@@ -178,7 +186,8 @@ def resample(plane: Array, size: tuple[int, int], x: Axis, y: Axis) -> Array:
     shrink = tuple(size[i] if axes[i].scale > 1.25 else found[i] for i in range(2))
     if shrink != found:
         # Averaging maps destination j to source (j + 1/2) * ratio - 1/2; the rest is a small shift.
-        plane = cv2.resize(np.ascontiguousarray(plane), shrink, interpolation=cv2.INTER_AREA)
+        target = take((shrink[1], shrink[0], *plane.shape[2:]), plane.dtype)
+        plane = cv2.resize(np.ascontiguousarray(plane), shrink, target, interpolation=cv2.INTER_AREA)
         for i in range(2):
             ratio = found[i] / shrink[i]
             scale = axes[i].scale / ratio
@@ -190,7 +199,7 @@ def resample(plane: Array, size: tuple[int, int], x: Axis, y: Axis) -> Array:
     whole = all(abs(axis.scale * factor - 1) < 1e-9 for axis, factor in zip(axes, factors, strict=True))
     fits = all(size[i] <= plane.shape[1 - i] * factors[i] for i in range(2))
     if whole and fits:
-        return _polyphase(np.ascontiguousarray(plane), size, axes, factors)
+        return _polyphase(np.ascontiguousarray(plane), size, axes, factors, take)
     turned = _interpolate_rows(plane, size[1], axes[1]).swapaxes(0, 1)
     smooth = _interpolate_rows(np.ascontiguousarray(turned), size[0], axes[0]).swapaxes(0, 1)
     peak = 255.0 if plane.dtype == np.uint8 else 65535.0
@@ -212,9 +221,12 @@ def catmull_rom(fraction: float) -> npt.NDArray[np.float64]:
     ])  # fmt: skip
 
 
-def _polyphase(plane: Array, size: tuple[int, int], axes: list[Axis], factors: list[int]) -> Array:
+def _polyphase(
+    plane: Array, size: tuple[int, int], axes: list[Axis], factors: list[int], take: Take
+) -> Array:
     """Growth by whole factors: each output phase is one small filter over the source."""
-    result = np.empty((size[1], size[0], *plane.shape[2:]), plane.dtype)
+    result = take((size[1], size[0], *plane.shape[2:]), plane.dtype)
+    filtered = take(plane.shape, plane.dtype)
     kernels = [
         [_kernel(phase * axis.scale + axis.offset) for phase in range(factor)]
         for axis, factor in zip(axes, factors, strict=True)
@@ -222,7 +234,7 @@ def _polyphase(plane: Array, size: tuple[int, int], axes: list[Axis], factors: l
     for row, down in enumerate(kernels[1]):
         for column, across in enumerate(kernels[0]):
             part = result[row :: factors[1], column :: factors[0]]
-            filtered = cv2.sepFilter2D(plane, -1, across, down, borderType=cv2.BORDER_REPLICATE)
+            cv2.sepFilter2D(plane, -1, across, down, filtered, borderType=cv2.BORDER_REPLICATE)
             part[:] = filtered[: part.shape[0], : part.shape[1]]
     return result
 

@@ -1,15 +1,28 @@
 """What the machine is: its CPU, and what an NVIDIA driver says of GPUs, without any package."""
 
+import contextlib
 import ctypes
+import datetime
+import os
 import platform
 import sys
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 CPU_FLAGS = (
     "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd",
 )  # fmt: skip
 """What inference on a CPU gains by."""
+
+
+PACKAGES = (
+    "velatura", "numpy", "av", "opencv-python", "openvino", "onnx", "onnxruntime", "onnxruntime-gpu",
+    "onnxruntime-ep-nv-tensorrt-rtx-cu13", "tensorrt", "tensorrt-rtx-cu13-bindings", "cuda-python",
+    "torch",
+)  # fmt: skip
+"""What speed and results depend on."""
 
 
 def cpu_name() -> str:
@@ -29,9 +42,34 @@ def cpu_features() -> list[str]:
     return []
 
 
+def packages() -> dict[str, str]:
+    """Versions of those of `PACKAGES` that are installed."""
+    found: dict[str, str] = {}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def facts() -> dict[str, Any]:
+    """What a measured figure is worth nothing without: CPU, cores, memory, versions, date."""
+    memory = None
+    if hasattr(os, "sysconf"):
+        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    return {
+        "cpu": f"{cpu_name()} ({' '.join(cpu_features())})",
+        "cores": os.cpu_count(),
+        "memory_gib": memory,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": packages(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
 @cache
 def nvidia_problem() -> str | None:
-    """Why no NVIDIA GPU can be used, or None when the driver lists one. Asks the driver's library itself."""
+    """Why no NVIDIA GPU can be used, or None when the driver's own library lists one."""
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         driver = ctypes.CDLL(name)

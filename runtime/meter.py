@@ -1,5 +1,6 @@
 """Times of stages, and what is made of them."""
 
+import os
 import sys
 import threading
 import time
@@ -63,6 +64,14 @@ class Meter:
         return Timing(
             len(seconds), float(seconds.sum()), float(p50), float(p95), float(p99), float(p999)
         )
+
+
+def memory_now() -> int | None:
+    """What this process holds in memory now, in bytes; None where no one tells."""
+    state = Path("/proc/self/statm")
+    if not state.exists():
+        return None
+    return int(state.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_memory() -> int | None:

@@ -53,7 +53,9 @@ def test_the_wheel_carries_licence_and_commands(wheel: Path) -> None:
 def test_the_base_is_what_it_should_be() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {line.split(">")[0].split("[")[0] for line in project["dependencies"]}
-    assert names == {"av", "numpy", "onnx", "opencv-python", "openvino", "rich", "typer"}
+    assert names == {
+        "av", "filelock", "numpy", "onnx", "opencv-python", "openvino", "platformdirs", "rich", "typer",
+    }  # fmt: skip
     assert {"ort", "gpu", "rtx", "export", "train", "dev"} == set(project["optional-dependencies"])
 
 

@@ -1,11 +1,10 @@
 """Backends: one module per inference library, and `open_engine`, which picks one."""
 
 from .base import Backend, Engine, Fit, Hint, Options, Pending, Precision, Progress
-from .opening import BACKENDS, CPU_BACKENDS, Building, open_engine, refusals
+from .opening import BACKENDS, Building, open_engine, refusals
 
 __all__ = [
     "BACKENDS",
-    "CPU_BACKENDS",
     "Backend",
     "Building",
     "Engine",

@@ -19,8 +19,8 @@ Hint = Literal["throughput", "latency"]
 """`throughput` keeps several frames in flight, for files; `latency` finishes one soonest, for live."""
 
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8", "int8-bf16"]
-"""`auto` takes the fastest that agrees with FP32: measured on a CPU, FP16 on a GPU. `int8-bf16` computes
-in BF16 what a quantised graph keeps in float."""
+"""`auto` takes the fastest that agrees with FP32: measured on a CPU, FP16 on a GPU. `int8-bf16`
+computes in BF16 what a quantised graph keeps in float."""
 
 Fit = Literal["tile", "resize"]
 """What happens to frames where a model takes one size only."""
@@ -62,8 +62,16 @@ class Engine(ABC):
         self.precision = precision
         self.in_flight = in_flight
         """How many submitted pictures keep the device busy."""
-        self.notes: tuple[str, ...] = ()
-        """What was assumed or refused while opening, one line each."""
+        self._notes: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed or refused while opening, and what changed since, one line each."""
+        return self._notes
+
+    @notes.setter
+    def notes(self, lines: tuple[str, ...]) -> None:
+        self._notes = lines
 
     @abstractmethod
     def submit(self, image: Array, bits: int = 8) -> Pending:
@@ -99,7 +107,10 @@ class Engine(ABC):
 class Backend(Protocol):
     """What a module of this package offers; the written contract for a new one."""
 
-    NAME: str
+    @property
+    def NAME(self) -> str:  # noqa: N802 - a module's constant
+        """What `--backend` calls it."""
+        ...
 
     def unavailable(self) -> str | None:
         """Why this backend cannot be used here, or None when it can. Cheap; loads no model."""

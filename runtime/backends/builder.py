@@ -1,5 +1,6 @@
 """Builder: an ONNX graph becomes a TensorRT or TensorRT-RTX engine."""
 
+import contextlib
 import re
 import time
 from collections.abc import Callable
@@ -8,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..cache import write_whole
-from ..errors import EngineError, ModelError, OutOfMemoryError
+from ..errors import EngineError, ModelError
 from .base import Progress
 from .graph import INPUT
-from .nvinfer import Library, gravest, logger
+from .nvinfer import Heard, Library, logger
 
 Size = tuple[int, int]
 
@@ -37,9 +38,7 @@ class Profile:
 
     def holds(self, height: int, width: int) -> bool:
         """Whether the engine takes that size."""
-        return (
-            self.least[0] <= height <= self.most[0] and self.least[1] <= width <= self.most[1]
-        )
+        return self.least[0] <= height <= self.most[0] and self.least[1] <= width <= self.most[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +54,8 @@ class BuildOptions:
     """`ampere` or `same`; see `Library.set_compatible`."""
     workspace: int | None = None
     """Bytes of device memory that tactics may use; None takes all."""
+    recordable: bool = False
+    """Whether executions will be recorded in CUDA graphs."""
     timings: Path | None = None
     """A file that keeps the timings of tactics from one build to the next."""
 
@@ -75,6 +76,18 @@ class Built:
     """The kind of runner and the tactic chosen, one for each fused layer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A serialised engine and what it takes."""
+
+    engine: bytes
+    profile: Profile | None
+    """None for an engine of one size."""
+    bits: int
+    kernels_key: dict[str, Any]
+    """Where the kernels that it compiles when it first runs are kept."""
+
+
 def build(
     library: Library,
     graph: bytes,
@@ -87,27 +100,30 @@ def build(
     """Build an engine from a wrapped graph; `profile` None means that its shapes are fixed.
 
     `shape` turns (height, width) into the input's shape. `progress` hears the phase's name and the part
-    done. Raises ModelError naming node and operator where the parser refuses the graph, EngineError with
-    the library's own words where the builder does, OutOfMemoryError where it ran out of device memory.
+    done; whatever it raises, such as KeyboardInterrupt, stops the builder and is raised here.
+
+    Raises ModelError naming node and operator where the parser refuses the graph, EngineError with the
+    library's own words where the builder does, OutOfMemoryError where it ran out of device memory.
     """
     start = time.perf_counter()
-    heard: list[tuple[int, str]] = []
+    heard = Heard()
     log = logger(library, heard)
     api = library.api
     builder = api.Builder(log)
     if builder is None:
-        raise EngineError(f"{library.title} makes no builder: {gravest(heard)}")
+        raise heard.failure(f"{library.title} makes no builder")
     network = builder.create_network(library.creation_flags())
     parser = api.OnnxParser(network, log)
     if not parser.parse(graph):
         raise ModelError(f"{library.title} does not take the model: {_complaint(parser, heard)}")
     config = builder.create_builder_config()
-    config.progress_monitor = _monitor(library, progress)
+    monitor = _monitor(library, progress)
+    config.progress_monitor = monitor
     if options.capability is not None:
         library.set_target(config, options.capability)
-    library.set_compatible(
-        config, version=options.version_compatible, hardware=options.hardware
-    )
+    library.set_compatible(config, version=options.version_compatible, hardware=options.hardware)
+    if options.recordable:
+        library.set_recordable(config)
     if options.level is not None:
         config.builder_optimization_level = options.level
     if options.workspace is not None:
@@ -118,13 +134,15 @@ def build(
         config.add_optimization_profile(shapes)
     timings = _timing_cache(library, config, options.timings)
     engine = builder.build_serialized_network(network, config)
+    if monitor.failure is not None:
+        raise monitor.failure
     if engine is None:
-        reason = gravest(heard)
-        kind = OutOfMemoryError if "memory" in reason.lower() else EngineError
-        raise kind(f"{library.title} could not build the engine: {reason}")
+        raise heard.failure(f"{library.title} could not build the engine")
     if timings is not None and options.timings is not None:
-        write_whole(options.timings, bytes(timings.serialize()))
-    text = "\n".join(line for _, line in heard)
+        # Worth seconds at the next build, and no reason to throw away what this one made.
+        with contextlib.suppress(OSError):
+            write_whole(options.timings, bytes(timings.serialize()))
+    text = heard.text
     chosen = re.findall(r"Chose Runner Type: (\w+) Tactic: (0x[0-9a-fA-F]+)", text)
     return Built(
         engine=bytes(engine),
@@ -140,15 +158,17 @@ def _timing_cache(library: Library, config: Any, path: Path | None) -> Any:
     """The cache of tactic timings, begun with what the file holds; None where it would do nothing."""
     if path is None or not library.keeps_timings:
         return None
-    kept = path.read_bytes() if path.exists() else b""
-    cache = config.create_timing_cache(kept)
-    if cache is None:  # another version's, or cut: begun anew
-        cache = config.create_timing_cache(b"")
-    config.set_timing_cache(cache, ignore_mismatch=False)
-    return cache
+    kept = b""
+    with contextlib.suppress(OSError):  # the first build has none
+        kept = path.read_bytes()
+    for data in (kept, b""):  # another version's or GPU's, or cut: begun anew
+        cache = config.create_timing_cache(data)
+        if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+            return cache
+    return None
 
 
-def _complaint(parser: Any, heard: list[tuple[int, str]]) -> str:
+def _complaint(parser: Any, heard: Heard) -> str:
     """What the parser says, node and operator first."""
     said: list[str] = []
     for index in range(min(parser.num_errors, 3)):
@@ -156,35 +176,47 @@ def _complaint(parser: Any, heard: list[tuple[int, str]]) -> str:
         operator, node = error.node_operator(), error.node_name()
         where = f"operator {operator} (node {node or error.node()}): " if operator else ""
         said.append(f"{where}{error.desc()}")
-    return "; ".join(said) or gravest(heard)
+    return "; ".join(said) or heard.gravest()
 
 
 def _monitor(library: Library, progress: Progress) -> Any:
-    """Tells `progress` about the outermost phases: how far the build is, as the library counts it."""
+    """Tells `progress` about the outermost phases: how far the build is, as the library counts it.
+
+    The library swallows what its callbacks raise, after printing it: it is kept in `failure` instead.
+    """
     base: Any = library.api.IProgressMonitor
 
     class Monitor(base):  # type: ignore[misc] - the base is known at run time only
         def __init__(self) -> None:
             base.__init__(self)
-            self.phases: dict[str, tuple[int, int]] = {}
+            self.outer = ""
+            self.steps: dict[str, tuple[int, int]] = {}
+            self.failure: BaseException | None = None
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self.phases[phase_name] = (0, max(num_steps, 1))
-            progress(phase_name, 0.0 if parent_phase is None else self._done())
+            if parent_phase is None:
+                self.outer = phase_name
+            self.steps[phase_name] = (0, max(num_steps, 1))
+            self.tell(phase_name)
 
         def phase_finish(self, phase_name: str) -> None:
-            steps = self.phases[phase_name][1]
-            self.phases[phase_name] = (steps, steps)
-            progress(phase_name, self._done())
+            count = self.steps[phase_name][1]
+            self.steps[phase_name] = (count, count)
+            self.tell(phase_name)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            self.phases[phase_name] = (step + 1, self.phases[phase_name][1])
-            progress(phase_name, self._done())
-            return True
+            self.steps[phase_name] = (step + 1, self.steps[phase_name][1])
+            self.tell(phase_name)
+            return self.failure is None
 
-        def _done(self) -> float:
-            outer, steps = next(iter(self.phases.values()))
-            return min(outer / steps, 1.0)
+        def tell(self, phase: str) -> None:
+            done, count = self.steps.get(self.outer, (0, 1))
+            if self.failure is not None:
+                return
+            try:
+                progress(phase, min(done / count, 1.0))
+            except BaseException as error:  # KeyboardInterrupt, too: the builder's caller gets it
+                self.failure = error
 
     return Monitor()
 

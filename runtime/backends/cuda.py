@@ -1,9 +1,13 @@
-"""CUDA's runtime through cuda-python: memory, streams, events and graphs, with errors that say what to do."""
+"""CUDA's runtime through cuda-python: memory, streams, events and graphs, with errors in words."""
 
+import contextlib
 import ctypes
 import weakref
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,11 +19,16 @@ from ..frame import Array
 OUT_OF_MEMORY = 2
 """cudaErrorMemoryAllocation."""
 
+KEPT_ARRAYS = 8
+"""How many free device arrays of one size are kept."""
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
     """A GPU."""
 
+    number: int
+    """CUDA's ordinal."""
     name: str
     capability: int
     """86 for 8.6."""
@@ -49,12 +58,20 @@ class Cuda:
             raise EngineError(f"CUDA failed: {text}")
         return results[0] if len(results) == 1 else tuple(results) or None
 
+    def release(self, name: str, *arguments: Any) -> None:
+        """Call a function that frees something.
+
+        What it reports is an earlier call's failure, which whoever waited for that call has heard.
+        """
+        getattr(self.api, name)(*arguments)
+
     def device(self) -> Device:
         """The current GPU."""
         number = self.call("cudaGetDevice")
         facts = self.call("cudaGetDeviceProperties", number)
         name = facts.name.decode() if isinstance(facts.name, bytes) else str(facts.name)
         return Device(
+            number=int(number),
             name=name.rstrip("\0"),
             capability=facts.major * 10 + facts.minor,
             memory=int(facts.totalGlobalMem),
@@ -80,24 +97,32 @@ class Cuda:
         kind = self.api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self.call("cudaMemcpyAsync", target, source, size, kind, stream)
 
-    def begin_capture(self, stream: Any) -> None:
-        """What is given to the stream from now on is recorded instead of run."""
+    def record(self, stream: Any, steps: Callable[[], None]) -> Any:
+        """What `steps` gives to the stream, recorded rather than run, ready to be launched.
+
+        Raises EngineError for what cannot be recorded, with the first reason.
+        """
         mode = self.api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self.call("cudaStreamBeginCapture", stream, mode)
-
-    def end_capture(self, stream: Any) -> Any:
-        """The recording, ready to be launched."""
+        try:
+            steps()
+        except EngineError:
+            # Ended all the same: until then the stream runs nothing. What ends broken off is no graph.
+            code, graph = self.api.cudaStreamEndCapture(stream)
+            if not int(code):
+                self.release("cudaGraphDestroy", graph)
+            raise
         graph = self.call("cudaStreamEndCapture", stream)
         try:
             return self.call("cudaGraphInstantiate", graph, 0)
         finally:
-            self.call("cudaGraphDestroy", graph)
+            self.release("cudaGraphDestroy", graph)
 
     def pinned(self, size: int) -> Any:
         """Page-locked host memory as an object with a buffer, freed with its last reference."""
         address = int(self.call("cudaHostAlloc", size, int(self.api.cudaHostAllocDefault)))
         block = (ctypes.c_ubyte * size).from_address(address)
-        weakref.finalize(block, self.call, "cudaFreeHost", address)
+        weakref.finalize(block, self.release, "cudaFreeHost", address)
         return block
 
     def _words(self, code: Any) -> str:
@@ -111,11 +136,14 @@ class DeviceMemory:
     def __init__(self, cuda: Cuda, size: int) -> None:
         self.address = int(cuda.call("cudaMalloc", size))
         self.size = size
-        self.free = weakref.finalize(self, cuda.call, "cudaFree", self.address)
+        weakref.finalize(self, cuda.release, "cudaFree", self.address)
 
 
 class DeviceArray:
-    """A picture in device memory. Libraries take it without a copy by `__cuda_array_interface__`."""
+    """A picture in device memory. Libraries take it without a copy by `__cuda_array_interface__`.
+
+    The memory is used again once the array is gone: keep it until whoever reads it has finished.
+    """
 
     def __init__(self, memory: DeviceMemory, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.memory = memory
@@ -146,6 +174,63 @@ class DeviceArray:
         return host
 
 
+@dataclass(slots=True)
+class Job:
+    """A frame on the device."""
+
+    output: Any
+    wait: Callable[[], None] | None = None
+    """None once it has been waited for."""
+    keep: Any = None
+    """What must live until it is done."""
+    error: EngineError | None = None
+
+    def finish(self) -> None:
+        """Wait for it, once; an error is kept for who asks for the result."""
+        wait, self.wait = self.wait, None
+        if wait is None:
+            return
+        try:
+            wait()
+        except EngineError as error:
+            self.error = self.error or bare(error)
+        self.keep = None
+
+    def result(self) -> Any:
+        """The picture, handed out once. Raises EngineError when its inference failed."""
+        self.finish()
+        output, self.output = self.output, None
+        if self.error is not None:
+            raise self.error
+        return output
+
+
+def bare(error: EngineError) -> EngineError:
+    """Without its traceback, whose frames would keep device memory alive for as long as itself."""
+    error.__traceback__ = None
+    return error
+
+
+class DevicePool:
+    """Hands out device arrays of one size and takes their memory back when they are gone."""
+
+    def __init__(self, cuda: Cuda, size: int) -> None:
+        """`size` in bytes."""
+        self._cuda = cuda
+        self._size = size
+        self._free: deque[DeviceMemory] = deque(maxlen=KEPT_ARRAYS)
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
+        """An array of the pool's size. Raises OutOfMemoryError."""
+        memory = None
+        with contextlib.suppress(IndexError):
+            memory = self._free.popleft()
+        memory = memory or DeviceMemory(self._cuda, self._size)
+        array = DeviceArray(memory, shape, dtype)
+        weakref.finalize(array, self._free.append, memory)
+        return array
+
+
 def missing_package() -> str | None:
     """Why CUDA's runtime cannot be called, or None."""
     try:
@@ -163,6 +248,4 @@ def load() -> Cuda:
     reason = missing_package()
     if reason is not None:
         raise BackendUnavailableError(reason)
-    from cuda.bindings import runtime  # pyright: ignore[reportMissingImports]
-
-    return Cuda(runtime)
+    return Cuda(import_module("cuda.bindings.runtime"))

@@ -1,28 +1,31 @@
 """DeviceEngine: TensorRT and TensorRT-RTX engines on an NVIDIA GPU."""
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 
+from ..buffers import BufferPool
 from ..cache import digest_of
-from ..errors import EngineError
+from ..errors import EngineError, ModelError
 from ..frame import Array
 from .base import Engine, Options, Pending, sample_dtype
-from .buffers import BufferPool
-from .builder import BuildOptions, Profile, build
-from .cuda import Cuda, DeviceArray, DeviceMemory
-from .exchange import DeviceView, device_view, is_device_array
+from .builder import BuildOptions, Plan, build
+from .cuda import Cuda, DeviceArray, DeviceMemory, DevicePool, Job, bare
+from .exchange import DeviceView, device_view, is_device_array, picture_size
 from .graph import INPUT, OUTPUT, io_shape, wrap
 from .model import Model
-from .nvinfer import Library, gravest, logger
+from .nvinfer import Heard, Library, logger
 from .ort import halved
-from .static import Key, StaticEngine
+from .static import MAX_PIXELS, Key, StaticEngine
 
 CONTEXTS = 3
 """Frames in flight for throughput: one travels in, one computes, one travels out."""
+
+BYTES_A_PIXEL = 160
+"""Activations of the hungriest shipped network, as the builder tells them: 1262 MB at 3840x2160. Frames
+whose activations would fill more than a quarter of the GPU, in all contexts, are cut into tiles."""
 
 
 class DeviceEngine(StaticEngine["Program"]):
@@ -31,8 +34,8 @@ class DeviceEngine(StaticEngine["Program"]):
     A frame is copied once into page-locked memory; copy in, inference and copy out then run in a stream
     of their own without the host, which waits for one event when the result is asked for. The result is
     copied by the GPU itself into the array that is handed out. With `graphs`, those three steps are
-    recorded once and launched as one call, at the cost of one more copy on the host. Pictures that lie on
-    the device (`__cuda_array_interface__`, DLPack) are read where they are, and so is their result.
+    recorded once and launched as one call, at the cost of one more copy on the host. Pictures that lie
+    on the device (`__cuda_array_interface__`, DLPack) are read where they are, and so is their result.
     """
 
     def __init__(
@@ -43,28 +46,32 @@ class DeviceEngine(StaticEngine["Program"]):
         cuda: Cuda,
         precision: str,
         options: Options,
-        plan: "Plan | None" = None,
+        plan: Plan | None = None,
         graphs: bool = False,
     ) -> None:
+        self.device = cuda.device()
+        in_flight = CONTEXTS if options.hint == "throughput" else 1
         super().__init__(
             model,
             backend=library.name,
             precision=precision,
-            in_flight=CONTEXTS if options.hint == "throughput" else 1,
+            in_flight=in_flight,
             fit=options.fit,
+            max_pixels=max(MAX_PIXELS, self.device.memory // (4 * in_flight * BYTES_A_PIXEL)),
         )
         self.library = library
         self.cuda = cuda
         self.options = options
         self.graphs = graphs
-        self.device = cuda.device()
-        self.heard: list[tuple[int, str]] = []
+        self.heard = Heard(keep=50)
         self._plan = plan
-        self._runtime = library.api.Runtime(logger(library, self.heard))
+        self._runtime: Any = library.api.Runtime(logger(library, self.heard))
+        if self._runtime is None:
+            raise self.heard.failure(f"{library.title} makes no runtime")
         self._buffers = BufferPool(allocate=cuda.pinned)
-        self._graph, self._graph_card = (
-            halved(model) if precision == "fp16" and plan is None else (model.proto, model.card)
-        )
+        self._graph, self._graph_card = model.proto, model.card
+        if precision == "fp16" and plan is None:
+            self._graph, self._graph_card = _half(model)
 
     def submit(self, image: Array, bits: int = 8) -> Pending:
         if is_device_array(image):
@@ -72,54 +79,58 @@ class DeviceEngine(StaticEngine["Program"]):
         return super().submit(image, bits)
 
     def _submit_device(self, image: Any, bits: int) -> Pending:
-        """Inference on a picture in device memory, of a size that needs no padding; gives a DeviceArray."""
+        """Inference on a device picture of a size that needs no padding; gives a DeviceArray."""
         card = self.card
-        wanted = 2 if card.input_channels == 1 else 3
-        if len(image.shape) != wanted:
-            raise EngineError(f"{card.name} takes pictures of {wanted} axes, not of shape {image.shape}")
-        height, width = int(image.shape[0]), int(image.shape[1])
-        least = self._smallest()
-        if (
-            height % card.size_multiple
-            or width % card.size_multiple
-            or height < least[0]
-            or width < least[1]
-            or (card.fixed_size and (height, width) != card.fixed_size)
-        ):
-            raise EngineError(
-                f"{card.name} takes device pictures of {card.fixed_size or least} and more in steps of "
-                f"{card.size_multiple}, not {height}x{width}: pad them, or give them in host memory"
-            )
+        height, width = picture_size(image, card, least=self._smallest(), number=self.device.number)
         program = self._compile_for((height, width, bits))
         slot = program.next()
-        slot.finish()
         view = device_view(image, stream=int(slot.stream))
         if view.dtype != sample_dtype(bits):
             raise EngineError(f"{card.name} takes samples of {sample_dtype(bits)}, not {view.dtype}")
-        channels = card.output_channels
-        size = (height * card.scale, width * card.scale)
-        shape = size if channels == 1 else (*size, channels)
-        return cast(Pending, program.run_device(slot, view, shape))
+        return cast(Pending, program.run_device(slot, view))
+
+    def _smallest(self) -> tuple[int, int]:
+        least = super()._smallest()
+        profile = self._plan.profile if self._plan is not None else None
+        if profile is None:
+            return least
+        return max(least[0], profile.least[0]), max(least[1], profile.least[1])
+
+    def _window(self, height: int, width: int, bits: int) -> tuple[int, int]:
+        if self._plan is not None and self._plan.profile is not None:
+            # What is larger than the engine takes is cut into tiles that it takes.
+            step = self.card.size_multiple
+            largest = [side - side % step for side in self._plan.profile.most]
+            height, width = min(height, largest[0]), min(width, largest[1])
+        return super()._window(height, width, bits)
+
+    def _infer(self, image: Array, bits: int) -> Pending:
+        # The copy into page-locked memory takes strided and read-only pictures as they are.
+        program = self._compile_for((image.shape[0], image.shape[1], bits))
+        output = self._take_output(image.shape[0], image.shape[1], image.dtype)
+        return self._start(program, image, output)
 
     def _compile(self, key: Key) -> "Program":
         height, width, bits = key
         plan = self._plan or self._build(key)
         if plan.bits != bits or (plan.profile and not plan.profile.holds(height, width)):
+            sizes = plan.profile.words() if plan.profile else "one size"
             raise EngineError(
-                f"{self.card.name} was built for {plan.bits}-bit frames of "
-                f"{plan.profile.words() if plan.profile else 'one size'}, not for {bits}-bit {height}x{width}"
+                f"{self.card.name} was built for {plan.bits}-bit frames of {sizes}, not for {bits}-bit "
+                f"{height}x{width}"
             )
+        self.heard.lines.clear()
         engine = self._runtime.deserialize_cuda_engine(plan.engine)
         if engine is None:
-            raise EngineError(
+            again = "`velatura build` makes" if self._plan else "without its cached file it is built"
+            raise self.heard.failure(
                 f"{self.library.title} {self.library.version} does not load the engine of "
-                f"{self.card.name} on {self.device.name}: {gravest(self.heard)}; `velatura build` makes "
-                "it anew for this GPU and version"
+                f"{self.card.name} on {self.device.name} ({again} anew)"
             )
         kernels = self.options.cache.get(plan.kernels_key) if self.library.keeps_kernels else None
         return Program(self, engine, key, plan, kernels)
 
-    def _build(self, key: Key) -> "Plan":
+    def _build(self, key: Key) -> Plan:
         """An engine for one size, from the cache or the builder."""
         height, width, bits = key
         graph = wrap(self._graph, self._graph_card, bits=bits, size=(height, width), samples="bytes")
@@ -136,6 +147,7 @@ class DeviceEngine(StaticEngine["Program"]):
             "driver": self.device.driver,
             "size": [height, width],
             "bits": bits,
+            "recordable": self.graphs,
         }
 
         def make() -> bytes:
@@ -143,9 +155,13 @@ class DeviceEngine(StaticEngine["Program"]):
             return build(
                 self.library,
                 data,
-                shape=lambda h, w: io_shape(self.card, h, w),
+                shape=lambda height, width: io_shape(self.card, height, width),
                 profile=None,
-                options=BuildOptions(timings=timings if cache.problem is None else None),
+                options=BuildOptions(
+                    capability=self.library.own_target(self.device.capability),
+                    recordable=self.graphs,
+                    timings=timings if cache.problem is None else None,
+                ),
                 progress=self.options.progress,
             ).engine
 
@@ -153,27 +169,18 @@ class DeviceEngine(StaticEngine["Program"]):
         return Plan(engine, None, bits, {**cache_key, "precision": f"{self.precision}-kernels"})
 
     def _start(self, compiled: "Program", image: Array, output: Array) -> Pending:
-        slot = compiled.next()
-        slot.finish()
-        return compiled.run_host(slot, image, output)
+        return compiled.run_host(compiled.next(), image, output)
 
     def _release(self, compiled: "Program") -> None:
         compiled.close()
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A serialised engine and what it takes."""
-
-    engine: bytes
-    profile: Profile | None
-    """None for an engine of one size."""
-    bits: int
-    kernels_key: dict[str, Any]
-    """Where the kernels that it compiles when it first runs are kept."""
+    def close(self) -> None:
+        super().close()
+        self._buffers = BufferPool(allocate=self.cuda.pinned)
+        self._runtime = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Slot:
     """One execution context with its stream and memory; at most one frame is in it."""
 
@@ -184,47 +191,19 @@ class Slot:
     device_out: DeviceMemory
     staged_in: Array
     """Page-locked, the shape of a picture."""
-    staged_out: Array | None = None
-    """Page-locked; with graphs only, whose addresses are fixed."""
+    staged_out: Array | None
+    """Page-locked, for recordings, whose addresses are fixed."""
+    bound: tuple[int, int] = (0, 0)
+    """Addresses of the context's input and output."""
     recording: Any = None
     runs: int = 0
-    job: "Job | None" = None
+    job: Job | None = None
 
     def finish(self) -> None:
         """Wait for the frame in it, if any."""
         if self.job is not None:
             self.job.finish()
             self.job = None
-
-
-@dataclass(slots=True)
-class Job:
-    """A frame on the device."""
-
-    wait: Callable[[], None]
-    output: Any
-    keep: Any = None
-    """What must live until it is done."""
-    done: bool = False
-    error: EngineError | None = field(default=None)
-
-    def finish(self) -> None:
-        """Wait for it, once; an error is kept for who asks for the result."""
-        if self.done:
-            return
-        self.done = True
-        try:
-            self.wait()
-        except EngineError as error:
-            self.error = error
-        self.keep = None
-
-    def result(self) -> Any:
-        """The picture."""
-        self.finish()
-        if self.error is not None:
-            raise self.error
-        return self.output
 
 
 class Program:
@@ -234,139 +213,184 @@ class Program:
         self, owner: DeviceEngine, engine: Any, key: Key, plan: Plan, kernels: bytes | None
     ) -> None:
         self.owner = owner
-        self.engine = engine
         self.cuda = owner.cuda
+        self._engine: Any = engine
         self._plan = plan
         self._turn = 0
-        self._pool: deque[DeviceMemory] = deque(maxlen=8)
+        self._recorded = owner.graphs
         height, width, bits = key
+        card = owner.card
         pairs = (2,) if bits > 8 else ()
-        self.shape = (*io_shape(owner.card, height, width), *pairs)
-        shape_out = (*io_shape(owner.card, height, width, output=True), *pairs)
+        self.shape = (*io_shape(card, height, width), *pairs)
         # Samples above 8 bits travel as pairs of bytes: one size in bytes either way.
         self.bytes_in = int(np.prod(self.shape))
-        self.bytes_out = int(np.prod(shape_out))
-        channels = owner.card.input_channels
-        self.picture = (height, width) if channels == 1 else (height, width, channels)
+        self.bytes_out = int(np.prod((*io_shape(card, height, width, output=True), *pairs)))
+        self.picture = _picture(height, width, card.input_channels)
+        self.result = _picture(height * card.scale, width * card.scale, card.output_channels)
         self.dtype = sample_dtype(bits)
-        config, self._kernels = owner.library.runtime_config(engine, kernels)
+        self._results = DevicePool(self.cuda, self.bytes_out)
+        self._config, self._kernels = owner.library.runtime_config(engine, kernels)
         self._known_kernels = kernels
-        self.slots = [self._slot(config) for _ in range(owner.in_flight)]
+        self.slots: list[Slot] = []
+        try:
+            for _ in range(owner.in_flight):
+                self.slots.append(self._slot())
+        except BaseException:
+            self._free()
+            raise
 
-    def _slot(self, config: Any) -> Slot:
+    def _slot(self) -> Slot:
         cuda = self.cuda
-        context = (
-            self.engine.create_execution_context()
-            if config is None
-            else self.engine.create_execution_context(config)
-        )
+        arguments = () if self._config is None else (self._config,)
+        context = self._engine.create_execution_context(*arguments)
         if context is None:
-            reason = gravest(self.owner.heard)
-            raise EngineError(f"no execution context for {self.owner.card.name}: {reason}")
+            raise self.owner.heard.failure(f"no execution context for {self.owner.card.name}")
         if not context.set_input_shape(INPUT, self.shape):
             raise EngineError(f"the engine of {self.owner.card.name} does not take {self.shape}")
+        staged_in = np.frombuffer(cuda.pinned(self.bytes_in), self.dtype).reshape(self.picture)
         staged_out = None
-        if self.owner.graphs:
-            staged_out = np.frombuffer(cuda.pinned(self.bytes_out), self.dtype)
+        if self._recorded:
+            staged_out = np.frombuffer(cuda.pinned(self.bytes_out), self.dtype).reshape(self.result)
+        # Memory frees itself, so that it goes first: it is what there may be too little of.
         return Slot(
             context=context,
-            stream=cuda.stream(),
-            event=cuda.event(),
             device_in=DeviceMemory(cuda, self.bytes_in),
             device_out=DeviceMemory(cuda, self.bytes_out),
-            staged_in=np.frombuffer(cuda.pinned(self.bytes_in), self.dtype).reshape(self.picture),
+            staged_in=staged_in,
             staged_out=staged_out,
+            stream=cuda.stream(),
+            event=cuda.event(),
         )
 
     def next(self) -> Slot:
-        """The slot whose frame is the oldest."""
+        """The slot whose frame is the oldest, once that frame is done."""
         slot = self.slots[self._turn]
         self._turn = (self._turn + 1) % len(self.slots)
+        slot.finish()
         return slot
 
     def run_host(self, slot: Slot, image: Array, output: Array) -> Pending:
-        """From host memory to host memory."""
-        cuda = self.cuda
+        """From host memory to page-locked host memory."""
         np.copyto(slot.staged_in, image)
-        if slot.staged_out is not None and slot.recording is None and slot.runs:
-            self._record(slot, slot.staged_out)
-        if slot.recording is not None:
-            cuda.call("cudaGraphLaunch", slot.recording, slot.stream)
-        else:
-            target = output if slot.staged_out is None else slot.staged_out
-            self._steps(slot, target.ctypes.data)
-        slot.runs += 1
-        cuda.call("cudaEventRecord", slot.event, slot.stream)
+        job = Job(output)
+        staged: Array | None = None
+        try:
+            staged = self._launch(slot, output)
+        except EngineError as error:
+            job.error = bare(error)
+
+        def copy() -> None:
+            if staged is not None:
+                np.copyto(output, staged)
+
+        return self._in_flight(slot, job, copy)
+
+    def run_device(self, slot: Slot, view: DeviceView) -> Callable[[], DeviceArray]:
+        """From device memory to device memory."""
+        result = self._results.take(self.result, self.dtype)
+        job = Job(result, keep=view)
+        try:
+            if view.stream is not None and view.stream != int(slot.stream):
+                # The producer's work goes first, and the host does not wait for it. The event can serve
+                # again at once: a stream waits for what was recorded when it was told to.
+                self.cuda.call("cudaEventRecord", slot.event, view.stream)
+                self.cuda.call("cudaStreamWaitEvent", slot.stream, slot.event, 0)
+            self._execute(slot, view.address, result.memory.address)
+        except EngineError as error:
+            job.error = bare(error)
+        return self._in_flight(slot, job)
+
+    def _in_flight(
+        self, slot: Slot, job: Job, then: Callable[[], None] = lambda: None
+    ) -> Callable[[], Any]:
+        """The slot's work so far becomes the job; if it failed, its first steps may still run."""
+        self.cuda.call("cudaEventRecord", slot.event, slot.stream)
+        event = slot.event
 
         def wait() -> None:
-            cuda.call("cudaEventSynchronize", slot.event)
-            if slot.staged_out is not None:
-                np.copyto(output, slot.staged_out.reshape(output.shape))
+            self.cuda.call("cudaEventSynchronize", event)
+            then()
 
-        slot.job = Job(wait, output)
-        return slot.job.result
+        job.wait, slot.job = wait, job
+        return job.result
 
-    def run_device(self, slot: Slot, view: DeviceView, shape: tuple[int, ...]) -> Callable[[], DeviceArray]:
-        """From device memory to device memory."""
-        cuda = self.cuda
-        if view.stream is not None and view.stream != int(slot.stream):
-            # The producer's work goes first; the host does not wait for it.
-            cuda.call("cudaEventRecord", slot.event, view.stream)
-            cuda.call("cudaStreamWaitEvent", slot.stream, slot.event, 0)
-        result = DeviceArray(DeviceMemory(cuda, self.bytes_out), shape, self.dtype)
-        self._execute(slot, view.address, result.memory.address)
-        cuda.call("cudaEventRecord", slot.event, slot.stream)
-        slot.job = Job(lambda: cuda.call("cudaEventSynchronize", slot.event), result, view)
-        return slot.job.result
+    def _launch(self, slot: Slot, output: Array) -> Array | None:
+        """Start the three steps; where the result will lie, if not in `output`."""
+        # The first execution compiles and allocates, which cannot be recorded.
+        if self._recorded and slot.recording is None and slot.runs:
+            self._record(slot)
+        slot.runs += 1
+        if slot.recording is not None:
+            self.cuda.call("cudaGraphLaunch", slot.recording, slot.stream)
+            return slot.staged_out
+        self._steps(slot, output)
+        return None
 
-    def _steps(self, slot: Slot, target: int) -> None:
+    def _steps(self, slot: Slot, target: Array) -> None:
         """Copy in, infer, copy out, all in the slot's stream."""
         staged = slot.staged_in.ctypes.data
         self.cuda.copy_in(slot.device_in.address, staged, self.bytes_in, slot.stream)
         self._execute(slot, slot.device_in.address, slot.device_out.address)
-        self.cuda.copy_out(target, slot.device_out.address, self.bytes_out, slot.stream)
+        self.cuda.copy_out(target.ctypes.data, slot.device_out.address, self.bytes_out, slot.stream)
 
     def _execute(self, slot: Slot, source: int, target: int) -> None:
-        slot.context.set_tensor_address(INPUT, source)
-        slot.context.set_tensor_address(OUTPUT, target)
+        owner = self.owner
+        if slot.bound != (source, target):
+            slot.context.set_tensor_address(INPUT, source)
+            slot.context.set_tensor_address(OUTPUT, target)
+            slot.bound = (source, target)
         if not slot.context.execute_async_v3(int(slot.stream)):
-            reason = gravest(self.owner.heard)
-            raise EngineError(f"{self.owner.library.title} failed on {self.owner.card.name}: {reason}")
+            raise owner.heard.failure(f"{owner.library.title} failed on {owner.card.name}")
 
-    def _record(self, slot: Slot, staged_out: Array) -> None:
+    def _record(self, slot: Slot) -> None:
         """Record the three steps; an engine that cannot be recorded goes on without."""
-        self.cuda.begin_capture(slot.stream)
+        owner, cuda = self.owner, self.cuda
         try:
-            self._steps(slot, staged_out.ctypes.data)
+            if not owner.library.recordable(slot.context, int(slot.stream)):
+                raise EngineError(f"{owner.library.title} allocates while it runs")
+            target = cast(Array, slot.staged_out)
+            slot.recording = cuda.record(slot.stream, lambda: self._steps(slot, target))
         except EngineError as error:
-            self.owner.notes = (*self.owner.notes, f"no CUDA graph: {error}")
-            slot.staged_out = None
-        finally:
-            recording = self.cuda.end_capture(slot.stream)
-        if slot.staged_out is not None:
-            slot.recording = recording
+            self._recorded = False
+            owner.notes = (*owner.notes, f"no CUDA graph for {owner.card.name}: {error}")
 
     def close(self) -> None:
         """Wait for the frames in flight; free contexts, streams and memory; keep compiled kernels."""
-        for slot in self.slots:
-            slot.finish()
-            if slot.recording is not None:
-                self.cuda.call("cudaGraphExecDestroy", slot.recording)
-            self.cuda.call("cudaEventDestroy", slot.event)
-            self.cuda.call("cudaStreamDestroy", slot.stream)
+        self._free()
         if self._kernels is not None:
-            kernels = bytes(self._kernels.serialize())
-            if kernels != self._known_kernels:
-                self.owner.options.cache.put(self._plan.kernels_key, kernels)
-        self.slots.clear()
-        self.engine = None
+            data = self._kernels.serialize()
+            if data is not None and bytes(data) != self._known_kernels:
+                self.owner.options.cache.put(self._plan.kernels_key, bytes(data))
+        self._engine = self._config = self._kernels = None
+
+    def _free(self) -> None:
+        while self.slots:
+            slot = self.slots.pop()
+            slot.finish()
+            slot.context = None
+            if slot.recording is not None:
+                self.cuda.release("cudaGraphExecDestroy", slot.recording)
+            self.cuda.release("cudaEventDestroy", slot.event)
+            self.cuda.release("cudaStreamDestroy", slot.stream)
+
+
+def _picture(height: int, width: int, channels: int) -> tuple[int, ...]:
+    return (height, width) if channels == 1 else (height, width, channels)
+
+
+def _half(model: Model) -> tuple[Any, Any]:
+    """(graph, card) in half precision. Raises EngineError for what has none: `auto` then goes on."""
+    try:
+        return halved(model)
+    except ModelError as error:
+        raise EngineError(f"{model.card.name} has no half precision: {error}") from error
 
 
 def open_device(
     model: Model, library: Library, cuda: Cuda, *, precision: str, options: Options
 ) -> Engine:
-    """An engine on the GPU. Raises EngineError for a quantised graph, whose unsigned zero points TensorRT
-    does not take."""
+    """An engine on the GPU. Raises EngineError for a quantised graph, whose unsigned zero points the
+    library does not take."""
     if model.card.precision == "int8":
         raise EngineError(
             f"{library.title} takes no graph with unsigned INT8: give the FP32 model, it runs in FP16"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..card import ModelCard
 from ..errors import EngineError
 
 CUDA_DEVICES = (2, 13)
@@ -35,18 +36,49 @@ def is_device_array(array: object) -> bool:
     )
 
 
-def device_view(array: Any, *, stream: int, devices: tuple[int, ...] = CUDA_DEVICES) -> DeviceView:
+def picture_size(
+    array: Any, card: ModelCard, *, least: tuple[int, int], number: int
+) -> tuple[int, int]:
+    """(height, width) of a picture for that model on the CUDA device of that number.
+
+    Raises EngineError for one that lies elsewhere, is none, or would need padding.
+    """
+    if hasattr(array, "__dlpack_device__"):
+        kind, where = (int(part) for part in array.__dlpack_device__())
+        if kind not in CUDA_DEVICES or where != number:
+            raise EngineError(
+                f"the array lies on DLPack device {kind}:{where}, not on CUDA's device {number}"
+            )
+    if hasattr(array, "__cuda_array_interface__"):
+        shape = tuple(int(side) for side in array.__cuda_array_interface__["shape"])
+    elif hasattr(array, "shape"):
+        shape = tuple(int(side) for side in array.shape)
+    else:
+        raise EngineError(f"{type(array).__name__} is no array: it has no shape")
+    if len(shape) < 2 or shape[2:] != (() if card.input_channels == 1 else (3,)):
+        raise EngineError(f"{card.name} takes {card.input_channels}-channel pictures, not {shape}")
+    height, width = shape[:2]
+    step, fixed = card.size_multiple, card.fixed_size
+    misfit = height % step or width % step or height < least[0] or width < least[1]
+    if (fixed != (height, width)) if fixed else misfit:
+        sizes = f"{fixed}" if fixed else f"{least} and more in steps of {step}"
+        raise EngineError(
+            f"{card.name} takes device pictures of {sizes}, not {height}x{width}: pad them, or give "
+            "them in host memory"
+        )
+    return height, width
+
+
+def device_view(array: Any, *, stream: int) -> DeviceView:
     """A view of a contiguous device array.
 
-    `stream` is where it will be read: a DLPack producer makes that stream wait for its own. Raises
-    EngineError for strided arrays and for those of another device.
+    `stream` is where it will be read. A DLPack producer makes that stream wait for its own, and goes
+    first for that: PyTorch's `__cuda_array_interface__` is of a version that knows no streams. Raises
+    EngineError for strided arrays.
     """
-    if hasattr(array, "__cuda_array_interface__"):
-        return _from_interface(array)
-    device, number = array.__dlpack_device__()
-    if device not in devices:
-        raise EngineError(f"the array lies on DLPack device {device}:{number}, not on a CUDA device")
-    return _from_capsule(array.__dlpack__(stream=stream))
+    if hasattr(array, "__dlpack__"):
+        return _from_capsule(array.__dlpack__(stream=stream))
+    return _from_interface(array)
 
 
 def _from_interface(array: Any) -> DeviceView:
@@ -54,18 +86,20 @@ def _from_interface(array: Any) -> DeviceView:
     dtype = np.dtype(facts["typestr"])
     shape = tuple(int(side) for side in facts["shape"])
     strides = facts.get("strides")
-    if strides is not None and tuple(strides) != _contiguous(shape, dtype.itemsize):
-        raise EngineError(f"the device array of shape {shape} is not contiguous")
+    if strides is not None:
+        _check_contiguous(shape, tuple(strides), dtype.itemsize)
     return DeviceView(int(facts["data"][0]), shape, dtype, facts.get("stream"), array)
 
 
-def _contiguous(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    strides: list[int] = []
+def _check_contiguous(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> None:
+    """Strides in bytes; along an axis of one entry they mean nothing."""
     step = itemsize
-    for side in reversed(shape):
-        strides.append(step)
+    for side, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if side > 1 and stride != step:
+            raise EngineError(
+                f"the device array of shape {shape} has strides {strides}: make it contiguous"
+            )
         step *= side
-    return tuple(reversed(strides))
 
 
 class _Tensor(ctypes.Structure):
@@ -86,7 +120,7 @@ class _Tensor(ctypes.Structure):
 
 
 def _from_capsule(capsule: Any) -> DeviceView:
-    """The tensor in a DLPack capsule. The capsule is kept, unconsumed: it frees the tensor when it goes."""
+    """The tensor in a DLPack capsule, which is kept, unconsumed: it frees the tensor when it goes."""
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     # DLManagedTensor begins with its DLTensor.
@@ -97,7 +131,6 @@ def _from_capsule(capsule: Any) -> DeviceView:
     dtype = np.dtype(f"{_KINDS[tensor.code]}{tensor.bits // 8}")
     if tensor.strides:
         strides = tuple(tensor.strides[axis] * dtype.itemsize for axis in range(tensor.ndim))
-        if strides != _contiguous(shape, dtype.itemsize):
-            raise EngineError(f"the device array of shape {shape} is not contiguous")
+        _check_contiguous(shape, strides, dtype.itemsize)
     address = int(tensor.data or 0) + int(tensor.byte_offset)
     return DeviceView(address, shape, dtype, None, capsule)

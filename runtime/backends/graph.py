@@ -1,5 +1,6 @@
 """Graph surgery: an ONNX model becomes one that eats and gives a frame's own samples."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -22,9 +23,9 @@ INPUT, OUTPUT = "velatura_frame", "velatura_result"
 Samples = Literal["integers", "bytes", "half"]
 """How samples lie in a wrapped graph's tensors.
 
-`integers`: uint8, or uint16 above 8 bits. `bytes`: uint8 with, above 8 bits, one more axis for the low and
-the high byte, which is the same memory as uint16 and the only way into TensorRT, which has no such type.
-`half`: float16 in 0..1.
+`integers`: uint8, or uint16 above 8 bits. `bytes`: uint8 with, above 8 bits, one more axis for the low
+and the high byte, which is the same memory as uint16 and the only way into TensorRT, which has no such
+type. `half`: float16 in 0..1.
 """
 
 
@@ -55,11 +56,11 @@ def wrap(
 ) -> ModelProto:
     """A copy of `proto` with a frame's samples of `bits` bits at both ends; shapes as in `io_shape`.
 
-    `size` (height, width) fixes the shapes; without it any size may follow another. `names` are those of
-    the input and the output; a graph that was wrapped once needs others the next time. The scaling to the
-    card's value range, channel order, layout, rounding and clipping become part of the graph, where the
-    inference library fuses and threads them. The cast stands directly at the integer tensors, before
-    and after any transposition, which is the one order that TensorRT accepts.
+    `size` (height, width) fixes the shapes; without it any size may follow another. `names` are those
+    of the input and the output; a graph that was wrapped once needs others the next time. The scaling
+    to the card's value range, channel order, layout, rounding and clipping become part of the graph,
+    where the inference library fuses and threads them. The cast stands directly at the integer tensors,
+    before and after any transposition, which is the one order that TensorRT accepts.
     """
     model = ModelProto()
     model.CopyFrom(proto)
@@ -71,8 +72,8 @@ def wrap(
     low, high = card.value_range
     peak = 1.0 if samples == "half" else float((1 << bits) - 1)
     pairs = samples == "bytes" and bits > 8
-    # A half holds every 8-bit level, so that a half network needs no float at its ends; above, the scaled
-    # levels need the precision of a float before they are rounded.
+    # A half holds every 8-bit level, so that a half network needs no float at its ends; above, the
+    # scaled levels need the precision of a float before they are rounded.
     narrow = card.dtype == "float16" and (samples == "half" or bits == 8)
     number = np.float16 if narrow else np.float32
 
@@ -130,8 +131,13 @@ def _integers(bits: int, samples: Samples) -> int:
     return TensorProto.UINT8 if bits == 8 or samples == "bytes" else TensorProto.UINT16
 
 
-def macs_per_pixel(proto: ModelProto, card: ModelCard) -> float:
-    """Multiply-adds of the convolutions per input pixel, at 1280x720 or the model's own size."""
+def macs_per_pixel(
+    proto: ModelProto, card: ModelCard, counts: Callable[[NodeProto], bool] | None = None
+) -> float:
+    """Multiply-adds of the convolutions per input pixel, at 1280x720 or the model's own size.
+
+    `counts` says which convolutions; None counts all.
+    """
     height, width = card.fixed_size or (720, 1280)
     model = ModelProto()
     model.CopyFrom(proto)
@@ -150,7 +156,7 @@ def macs_per_pixel(proto: ModelProto, card: ModelCard) -> float:
     } | weights
     total = 0
     for node in inferred.node:
-        if node.op_type not in ("Conv", "ConvTranspose"):
+        if node.op_type not in ("Conv", "ConvTranspose") or (counts and not counts(node)):
             continue
         kernel = shapes.get(node.input[1], [])
         # A transposed convolution spends its kernel on every input sample, the other on every output.

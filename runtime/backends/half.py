@@ -27,8 +27,8 @@ def to_half(proto: ModelProto) -> ModelProto:
     """Weights, activations, input and output in float16; what would overflow stays in float32.
 
     TensorRT since 11, and TensorRT-RTX, take every type from the graph (strong typing), so that FP16 is
-    decided here. Sums over pictures stay in float32 between casts, and so does the arithmetic of shapes,
-    since a half cannot count to 3840. A graph that is in float16 already comes back as it is.
+    decided here. Sums over pictures stay in float32 between casts, and so does the arithmetic of
+    shapes, since a half cannot count to 3840. A graph that is in float16 already comes back as it is.
 
     Raises ModelError for a quantised graph, for control flow, and for a weight beyond half's range.
     """
@@ -103,10 +103,10 @@ def _shape_arithmetic(nodes: Iterable[NodeProto]) -> set[str]:
     produced = {name for node in nodes for name in node.output}
     for node in nodes:
         given = [name for name in node.input if name in produced]
-        if node.op_type in ("Shape", "Size") or (given and all(name in found for name in given)):
-            # A tensor filled from a shape is a picture again.
-            if node.op_type not in ("ConstantOfShape", "Expand", "Tile"):
-                found.update(node.output)
+        of_shapes = node.op_type in ("Shape", "Size") or (given and all(n in found for n in given))
+        # A tensor filled from a shape is a picture again.
+        if of_shapes and node.op_type not in ("ConstantOfShape", "Expand", "Tile"):
+            found.update(node.output)
     return found
 
 
@@ -172,5 +172,7 @@ def _halved(tensor: TensorProto, name: str) -> TensorProto:
     peak = float(np.abs(values).max(initial=0.0))
     # Infinities are meant, as the bound of a clip is; a large finite weight is not.
     if np.isfinite(peak) and peak > LARGEST:
-        raise ModelError(f"the weight {tensor.name} reaches {peak:g}, beyond half precision's {LARGEST:g}")
+        raise ModelError(
+            f"the weight {tensor.name} reaches {peak:g}, beyond half precision's {LARGEST:g}"
+        )
     return numpy_helper.from_array(values.astype(np.float16), name)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, version_converter
 
 from ..card import CardFlags, DType, Layout, ModelCard, read_card
 from ..errors import ModelError
@@ -17,6 +17,12 @@ from .identity import NAME as IDENTITY
 
 Trial = Callable[[bytes, Array], Array]
 """Runs a serialised graph with one input and one output on a tensor."""
+
+BRIGHT = 4.0
+"""A network whose output for numbers in 0..1 is mostly beyond this works in 0..255."""
+
+OLDEST_OPSET = 13
+OPSET = 18
 
 _DTYPES: dict[int, DType] = {
     TensorProto.FLOAT: "float32",
@@ -75,6 +81,7 @@ def load_model(path: Path, *, flags: CardFlags, trial: Trial) -> Model:
     except Exception as error:  # protobuf and the checker have no common error class
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{path} is not a readable ONNX model: {reason}") from error
+    proto = with_modern_operators(proto, path.stem)
     card = read_card(proto)
     if card is not None:
         return Model(proto=proto, card=card, path=path)
@@ -118,23 +125,53 @@ def inspect(proto: ModelProto, name: str, trial: Trial) -> tuple[ModelProto, Mod
     for multiple in (1, 2, 4, 8, 16, 32):
         # 3 * 32 + multiple divides by `multiple` and by no larger power of two.
         side = 96 + multiple
-        scale = _trial_scale(free, card, (side, side), trial)
-        if scale is not None:
+        found = _try_size(free, card, (side, side), trial)
+        if found is not None:
             card = replace(card, size_multiple=multiple)
             proto = free
             break
     else:
         if not all(declared):
             raise ModelError(f"{name} ran on no frame size that was tried (97 to 128 pixels)")
-        scale = _trial_scale(proto, card, declared, trial)
-        if scale is None:
+        found = _try_size(proto, card, declared, trial)
+        if found is None:
             raise ModelError(
                 f"{name} did not turn a {declared[1]}x{declared[0]} picture into a picture"
             )
         card = replace(card, fixed_size=declared, halo=min(32, min(declared) // 4))
-        notes.append(f"runs at {declared[1]}x{declared[0]} only: frames will be tiled to that")
+        notes.append(
+            f"runs at {declared[1]}x{declared[0]} only: frames are tiled to that, or with --fit resize "
+            "resized"
+        )
+    scale, brightness = found
     card = replace(card, scale=scale, task="upscale" if scale > 1 else "style")
+    if card.dtype != "uint8" and brightness > BRIGHT:
+        card = replace(card, value_range=(0.0, 255.0))
     return proto, card, notes
+
+
+def with_modern_operators(proto: ModelProto, name: str) -> ModelProto:
+    """The graph in an operator set that has what frames are wrapped in, such as Clip with inputs.
+
+    In an older one, libraries refuse those nodes or, worse, ignore their inputs: results above the peak
+    then wrap around to black. Raises ModelError where the standard's own converter cannot bring it
+    there.
+    """
+    version = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), OPSET)
+    if version >= OLDEST_OPSET:
+        return proto
+    old = ModelProto()
+    old.CopyFrom(proto)
+    # Before version 4 every initializer had to be an input, too, which the converter's own are not.
+    old.ir_version = max(old.ir_version, 8)
+    try:
+        return version_converter.convert_version(old, OPSET)
+    except Exception as error:  # it raises RuntimeError or its own, whatever it meets
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{name} uses ONNX operator set {version}; {OLDEST_OPSET} or newer is needed, and it "
+            f"cannot be converted: {reason}"
+        ) from error
 
 
 def _layout(shape: list[int]) -> tuple[Layout, int]:
@@ -161,8 +198,11 @@ def with_free_size(proto: ModelProto) -> ModelProto:
     return free
 
 
-def _trial_scale(proto: ModelProto, card: ModelCard, size: tuple[int, int], trial: Trial) -> int | None:
-    """Output over input size on gray noise, or None where the graph refuses that size."""
+def _try_size(
+    proto: ModelProto, card: ModelCard, size: tuple[int, int], trial: Trial
+) -> tuple[int, float] | None:
+    """(output over input size, median magnitude of the output) on noise in 0..1; None where the graph
+    refuses that size."""
     shape = (
         (1, card.input_channels, *size) if card.layout == "nchw" else (1, *size, card.input_channels)
     )
@@ -179,4 +219,4 @@ def _trial_scale(proto: ModelProto, card: ModelCard, size: tuple[int, int], tria
     scale = found[0] // size[0]
     if channels != card.input_channels or scale < 1 or found != (size[0] * scale, size[1] * scale):
         return None
-    return int(scale)
+    return int(scale), float(np.median(np.abs(output.astype(np.float64))))

@@ -1,8 +1,12 @@
 """TensorRT and TensorRT-RTX behind one adapter; where they differ, `Library` says so."""
 
 import ctypes
+import os
+import re
 import sys
-from collections.abc import Sequence
+import threading
+import weakref
+from collections import deque
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -11,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from ..errors import BackendUnavailableError, EngineError
+from ..errors import BackendUnavailableError, EngineError, OutOfMemoryError
 from ..machine import nvidia_problem
 
 Name = Literal["tensorrt", "rtx"]
@@ -51,7 +55,7 @@ class Library:
 
     @property
     def targets(self) -> tuple[int, ...]:
-        """Compute capabilities that it builds for without that GPU, as 86 for 8.6. TensorRT has none."""
+        """Compute capabilities, as 86, that it builds for without such a GPU; TensorRT has none."""
         if self.name != "rtx":
             return ()
         names = [n[2:] for n in self.api.ComputeCapability.__members__ if n.startswith("SM")]
@@ -59,8 +63,8 @@ class Library:
 
     @property
     def keeps_timings(self) -> bool:
-        """Whether a timing cache shortens the next build. RTX times nothing while it builds: it compiles
-        its kernels on the user's GPU, and keeps those in a runtime cache."""
+        """Whether a timing cache shortens the next build. RTX times nothing while it builds: it
+        compiles its kernels on the user's GPU, and keeps those in a runtime cache."""
         return self.name != "rtx"
 
     @property
@@ -79,10 +83,14 @@ class Library:
             raise EngineError(
                 f"{self.title} {self.version} builds for compute capabilities {known}, not {capability}"
                 if known
-                else f"{self.title} builds for the GPU of this machine only; --target rtx builds for others"
+                else f"{self.title} builds for this machine's GPU only; --target rtx builds for others"
             )
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(self.api.ComputeCapability, f"SM{capability}"), 0)
+
+    def own_target(self, capability: int) -> int | None:
+        """What to build for on the GPU that is here: RTX leaves Turing out unless it is named."""
+        return capability if capability in self.targets else None
 
     def set_compatible(self, config: Any, *, version: bool, hardware: str | None) -> None:
         """Engines that outlive the library's version or the GPU's generation, at a cost in speed.
@@ -97,17 +105,29 @@ class Library:
         if version:
             config.set_flag(self.api.BuilderFlag.VERSION_COMPATIBLE)
         if hardware is not None:
-            level = {"ampere": "AMPERE_PLUS", "same": "SAME_COMPUTE_CAPABILITY"}[hardware]
-            config.hardware_compatibility_level = getattr(self.api.HardwareCompatibilityLevel, level)
+            name = {"ampere": "AMPERE_PLUS", "same": "SAME_COMPUTE_CAPABILITY"}[hardware]
+            level = getattr(self.api.HardwareCompatibilityLevel, name, None)
+            if level is None:  # TensorRT 10 learned SAME_COMPUTE_CAPABILITY on the way
+                raise EngineError(f"TensorRT {self.version} has no hardware compatibility {hardware!r}")
+            config.hardware_compatibility_level = level
+
+    def set_recordable(self, config: Any) -> None:
+        """Let executions be recorded in CUDA graphs. RTX may otherwise allocate while it runs."""
+        if self.name == "rtx":
+            config.set_flag(self.api.BuilderFlag.REQUIRE_USER_ALLOCATION)
+
+    def recordable(self, context: Any, stream: int) -> bool:
+        """Whether the library knows that an execution can be recorded; TensorRT does not tell."""
+        return self.name != "rtx" or bool(context.is_stream_capturable(stream))
 
     def runtime_config(self, engine: Any, kernels: bytes | None) -> tuple[Any, Any]:
-        """(configuration for execution contexts, the cache of compiled kernels), both None in TensorRT."""
+        """(configuration of execution contexts, cache of compiled kernels), both None in TensorRT."""
         if not self.keeps_kernels:
             return None, None
         config = engine.create_runtime_config()
         compiled = config.create_runtime_cache()
         if kernels is not None:
-            compiled.deserialize(kernels)
+            compiled.deserialize(kernels)  # of another driver or version: refused, and compiled anew
         config.set_runtime_cache(compiled)
         return config, compiled
 
@@ -127,7 +147,7 @@ def missing_package(name: Name) -> str | None:
 
 @cache
 def load(name: Name) -> Library:
-    """The library. Raises BackendUnavailableError where its package or its shared libraries are missing."""
+    """The library. Raises BackendUnavailableError without its package or its shared libraries."""
     missing = missing_package(name)
     if missing is not None:
         raise BackendUnavailableError(missing)
@@ -149,7 +169,7 @@ def _imported(name: str) -> ModuleType:
 
 
 def _rtx_folder() -> Path | None:
-    """Where TensorRT-RTX's shared libraries lie, found without running the package that carries them."""
+    """Where TensorRT-RTX's shared libraries lie, found without running their package."""
     spec = find_spec(RTX_LIBRARIES)
     places = spec.submodule_search_locations if spec is not None else None
     return Path(places[0]) if places else None
@@ -157,28 +177,79 @@ def _rtx_folder() -> Path | None:
 
 def preload(folder: Path | None) -> None:
     """Open the shared libraries for all: the bindings name them by soname and would not find them."""
-    if folder is None or sys.platform == "win32":
+    if folder is None:
+        return
+    if sys.platform == "win32":
+        # There the bindings open the libraries themselves, from the folders in PATH.
+        os.environ["PATH"] = os.pathsep.join((str(folder), os.environ.get("PATH", "")))
         return
     for pattern in ("libtensorrt_rtx.so.*.*", "libtensorrt_onnxparser_rtx.so.*.*"):
         for path in sorted(folder.glob(pattern))[-1:]:
             ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
 
 
-def logger(library: Library, heard: "list[tuple[int, str]]") -> Any:
-    """A logger of that library that appends (severity, text) to `heard`; 0 is the gravest severity."""
+class Heard:
+    """The lines that a library has said since `logger` was given this."""
+
+    def __init__(self, keep: int | None = None) -> None:
+        """`keep` is how many lines are kept, the last ones; None keeps all."""
+        self.lines: deque[tuple[int, str]] = deque(maxlen=keep)
+        """(severity, text); 0 is the gravest severity."""
+
+    @property
+    def text(self) -> str:
+        """All lines, whatever their severity."""
+        return "\n".join(text for _, text in tuple(self.lines))
+
+    def gravest(self) -> str:
+        """The last error among the lines, or the last line."""
+        lines = tuple(self.lines)
+        errors = [text for severity, text in lines if severity <= 1]
+        return (errors or [text for _, text in lines] or ["no reason given"])[-1].strip()
+
+    def failure(self, what: str) -> EngineError:
+        """An error with the library's own words: OutOfMemoryError where those speak of memory."""
+        reason = self.gravest()
+        kind = OutOfMemoryError if _MEMORY.search(reason) else EngineError
+        return kind(f"{what}: {reason}")
+
+
+_MEMORY = re.compile(
+    r"out ?of ?memory|could not be allocated|(insufficient|enough) .{0,20}memory|workspace limit",
+    re.IGNORECASE,
+)
+
+
+def logger(library: Library, heard: Heard) -> Any:
+    """The library's logger, from now on and for as long as `heard` lives heard by it, too.
+
+    One serves a whole process: the libraries keep the first that they are given, and a runtime's would
+    swallow what the next builder says.
+    """
+    ear = _ear(library)
+    ear.add(heard)
+    return ear
+
+
+@cache
+def _ear(library: Library) -> Any:
     base: Any = library.api.ILogger
 
     class Ear(base):  # type: ignore[misc] - the base is known at run time only
         def __init__(self) -> None:
             base.__init__(self)
+            self.lock = threading.Lock()
+            self.listeners: tuple[weakref.ref[Heard], ...] = ()
+
+        def add(self, heard: Heard) -> None:
+            with self.lock:
+                alive = [listener for listener in self.listeners if listener() is not None]
+                self.listeners = (*alive, weakref.ref(heard))
 
         def log(self, severity: Any, msg: str) -> None:
-            heard.append((int(severity), msg))
+            for listener in self.listeners:
+                heard = listener()
+                if heard is not None:
+                    heard.lines.append((int(severity), msg))
 
     return Ear()
-
-
-def gravest(heard: Sequence[tuple[int, str]]) -> str:
-    """The last error among the lines heard, or the last line."""
-    errors = [text for severity, text in heard if severity <= 1]
-    return (errors or [text for _, text in heard] or ["no reason given"])[-1].strip()

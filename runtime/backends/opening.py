@@ -1,6 +1,7 @@
 """open_engine: the best backend there is, with the reason why each better one was refused."""
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from ..cache import EngineCache, digest_of
 from ..card import CardFlags, ModelCard
 from ..errors import BackendUnavailableError, EngineError, ModelError
-from ..machine import cpu_name
+from ..machine import cpu_name, nvidia_problem
 from .base import Backend, Engine, Fit, Hint, Options, Precision, Progress
 from .identity import NAME as IDENTITY
 from .identity import IdentityEngine
@@ -23,6 +24,9 @@ BACKENDS = (
     "openvino", "ort",
 )  # fmt: skip
 """In the order in which `auto` tries them."""
+
+SYSTEMS = {"ort-directml": "win32", "ort-coreml": "darwin"}
+"""Where a backend exists at all, if not everywhere."""
 
 CPU_BACKENDS = ("openvino", "ort")
 """Those that need no device and no long build: what runs while a better one is being built."""
@@ -47,8 +51,8 @@ def open_engine(
 
     `precision` auto takes FP16 on GPUs; on a CPU it measures, once for each model and machine, which of
     those that agree with FP32 is fastest. `fit` says what a model of one size does with frames of
-    another. `building` other than `wait` returns at once and builds beside the frames. `cache` None takes
-    the user's own. `progress` hears of builders at work.
+    another. `building` other than `wait` returns at once and builds beside the frames. `cache` None
+    takes the user's own. `progress` hears of builders at work.
 
     `engine.notes` says what was assumed about a foreign model and why backends were refused. Raises
     ModelError for the model's faults, BackendUnavailableError when no backend can be used, EngineError
@@ -64,10 +68,16 @@ def open_engine(
         raise EngineError(f"the identity backend runs no network: use -m identity instead of {model}")
     from .model import find_model
 
-    find_model(model)  # an unknown name is reported before a missing library
+    path = find_model(model)  # an unknown name is reported before a missing library
     options = Options(hint=hint, fit=fit, cache=cache if cache is not None else EngineCache())
     if progress is not None:
         options = replace(options, progress=progress)
+    if path.suffix == ".engine":
+        from .built import library_of, open_built
+
+        if backend not in ("auto", library_of(path)):
+            raise EngineError(f"{path} is an engine of {library_of(path)}, not of {backend}")
+        return open_built(path, options)
     opener = _Opener(model, precision, options, flags or CardFlags())
     names = BACKENDS if backend == "auto" else (backend,)
     if building == "wait":
@@ -86,6 +96,11 @@ def open_engine(
 def refusals() -> dict[str, str | None]:
     """Backend name -> why it cannot be used here, None for those that can, in order of preference."""
     return {name: find_backend(name).unavailable() for name in BACKENDS}
+
+
+def backend_precisions(name: str) -> tuple[str, ...]:
+    """The precisions that an available backend offers on this machine."""
+    return find_backend(name).precisions()
 
 
 def find_backend(name: str) -> Backend:
@@ -138,7 +153,8 @@ class _Opener:
                     failures.append(error)
                     reason = str(error)
                 else:
-                    engine.notes = (*(f"not {line}" for line in _short(refused)), *engine.notes)
+                    told = [line for line in refused if _expected(line.partition(":")[0])]
+                    engine.notes = (*(f"not {line}" for line in told), *engine.notes)
                     return engine
             refused.append(f"{name}: {reason}")
         kind = EngineError if failures else BackendUnavailableError
@@ -225,7 +241,9 @@ class _Opener:
         self.options.cache.put(key, to_json(measured))
         engine = engines.pop(chosen)
         _close(engines)
-        figures = ", ".join(f"{n} {m.milliseconds:.1f} ms" for n, m in measured.items())
+        figures = ", ".join(
+            f"{n} {m.milliseconds:.1f} ms {m.parity_db:.0f} dB" for n, m in measured.items()
+        )
         engine.notes = (*engine.notes, f"{card.name} runs in {chosen}, by measurement ({figures})")
         self.options.progress(f"measured {self.model}: {chosen}", 1.0)
         return engine
@@ -251,11 +269,10 @@ def _close(engines: Mapping[str, Engine]) -> None:
         engine.close()
 
 
-def _short(refused: Sequence[str]) -> list[str]:
-    """Backends refused for one reason, such as a missing driver, share a line."""
-    reasons: dict[str, list[str]] = {}
-    for line in refused:
-        name, _, reason = line.partition(": ")
-        reasons.setdefault(reason, []).append(name)
-    return [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
-
+def _expected(name: str) -> bool:
+    """Whether a user of this machine may wonder why that backend is not used: it has such a device."""
+    if name in CPU_BACKENDS:
+        return True
+    if name in SYSTEMS:
+        return sys.platform == SYSTEMS[name]
+    return nvidia_problem() is None

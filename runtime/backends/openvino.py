@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: FP32, BF16 where the CPU has it, INT8 for quantised graphs, and INT8 with BF16."""
+"""OpenVINO on the CPU: FP32, BF16 where the CPU has it, INT8 for quantised graphs, both mixed."""
 
 import io
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ def version() -> str:
 
 
 def precisions() -> tuple[str, ...]:
-    """FP32 always, BF16 where the CPU computes in it, INT8 on x86 and ARM, both mixed where both are."""
+    """FP32 always, BF16 where the CPU computes in it, INT8 on x86 and ARM, and both mixed."""
     capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     found = tuple(name.lower() for name in ("BF16", "INT8") if name in capabilities)
     return ("fp32", *found, *(("int8-bf16",) if len(found) == 2 else ()))
@@ -181,9 +181,7 @@ class _Job:
         self.finish()
         if self.error is not None:
             reason = explain(self.engine.model.proto, str(self.error))
-            raise EngineError(
-                f"OpenVINO failed on {self.engine.card.name}: {reason}"
-            ) from self.error
+            raise EngineError(f"OpenVINO failed on {self.engine.card.name}: {reason}") from self.error
         return self.output
 
 
@@ -196,8 +194,8 @@ def _core() -> "ov.Core":
 def _properties(precision: str, hint: Hint) -> dict[str, Any]:
     return {
         "PERFORMANCE_HINT": hint.upper(),
-        # Without this the plugin rounds to BF16 by itself wherever the CPU has it. A quantised graph runs
-        # its quantised layers in INT8 either way; this is about what it keeps in float.
+        # Without this the plugin rounds to BF16 by itself wherever the CPU has it. A quantised graph
+        # runs its quantised layers in INT8 either way; this is about what it keeps in float.
         "INFERENCE_PRECISION_HINT": "bf16" if precision.endswith("bf16") else "f32",
     }
 

@@ -87,14 +87,12 @@ class OrtBackend:
 
         options: Any = ort.SessionOptions()  # pyright: ignore[reportUnknownVariableType]
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3 if self.on_cpu else 4
+        options.log_severity_level = 4  # what matters is raised
         if self.plugin is not None:
-            devices = [d for d in ort.get_ep_devices() if d.ep_name == self.provider]
+            devices = [d for d in _devices(ort) if d.ep_name == self.provider]
             options.add_provider_for_devices(devices[:1], dict(self.options))
             return ort.InferenceSession(model, options)
-        session = ort.InferenceSession(
-            model, options, providers=[(self.provider, dict(self.options))]
-        )
+        session = ort.InferenceSession(model, options, providers=[(self.provider, dict(self.options))])
         # A provider whose libraries are missing is replaced by the CPU's, with a line in a log.
         if self.provider not in session.get_providers():
             raise EngineError(
@@ -104,9 +102,7 @@ class OrtBackend:
         return session
 
 
-CPU = OrtBackend(
-    NAME="ort", provider="CPUExecutionProvider", advice="pip install 'velatura[ort]'"
-)
+CPU = OrtBackend(NAME="ort", provider="CPUExecutionProvider", advice="pip install 'velatura[ort]'")
 CUDA = OrtBackend(
     NAME="ort-cuda",
     provider="CUDAExecutionProvider",
@@ -146,9 +142,7 @@ class OrtEngine(StaticEngine["ort.InferenceSession"]):
     computes while the other's samples travel.
     """
 
-    def __init__(
-        self, model: Model, *, backend: OrtBackend, precision: str, options: Options
-    ) -> None:
+    def __init__(self, model: Model, *, backend: OrtBackend, precision: str, options: Options) -> None:
         cores = os.cpu_count() or 1
         throughput = options.hint == "throughput"
         side_by_side = (max(2, cores) if backend.on_cpu else 2) if throughput else 1
@@ -217,6 +211,11 @@ def halved(model: Model) -> "tuple[Any, Any]":
     return to_half(model.proto), replace(model.card, dtype=dtype, precision="fp16")
 
 
+def _devices(ort: Any) -> list[Any]:
+    """What the registered plugins have found."""
+    return list(ort.get_ep_devices())
+
+
 def _is_memory(text: str) -> bool:
     return any(word in text.lower() for word in ("out of memory", "failed to allocate memory"))
 
@@ -232,6 +231,6 @@ def _plugin_problem(package: str, provider: str) -> str | None:
         ort.register_execution_provider_library(f"velatura.{package}", library)
     except Exception as error:  # a missing library, or one that asks for a newer ONNX Runtime
         return f"the library of {provider} cannot be loaded: {error}"
-    if not any(device.ep_name == provider for device in ort.get_ep_devices()):
+    if not any(device.ep_name == provider for device in _devices(ort)):
         return f"{provider} finds no device that it can use"
     return None

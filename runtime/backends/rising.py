@@ -17,14 +17,17 @@ class RisingEngine(Engine):
 
     The first picture never waits for a builder. A picture that passes through comes out at the size the
     model would give, enlarged bicubically. The change happens between two pictures, once; `notes` tells
-    after how many. A build that fails leaves the stand-in at work, and `notes` tells why; where there is
-    no stand-in the failure is raised at the next picture.
+    after how many. A build that fails leaves the stand-in at work, and `notes` tells why; where there
+    is no stand-in the failure is raised at the next picture.
     """
 
     def __init__(
         self, card: ModelCard, build: Callable[[], Engine], stand_in: Engine | None = None
     ) -> None:
         """`build` opens the engine; it is called once, in a thread of its own."""
+        self._stand_in = stand_in
+        self._passed = 0
+        self._risen = False
         super().__init__(
             card,
             backend=stand_in.backend if stand_in is not None else "none yet",
@@ -33,15 +36,28 @@ class RisingEngine(Engine):
         )
         if stand_in is not None:
             self.notes = stand_in.notes
+        self._first = (self.backend, self.precision)
         self._build = build
-        self._stand_in = stand_in
         self._engine: Engine | None = None
         self._ready: set[tuple[int, int, int]] = set()
         self._failure: VelaturaError | None = None
         self._work: threading.Thread | None = None
-        self._wanted: tuple[int, int, int] = (0, 0, 0)
-        self._passed = 0
-        self._risen = False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed, and what the frames have gone through so far."""
+        if not self._passed:
+            return self._notes
+        how = f"on {self._first[0]} in {self._first[1]}" if self._stand_in else "unchanged"
+        frames = "1 frame" if self._passed == 1 else f"{self._passed} frames"
+        until = (
+            f"while {self.card.name} was built for {self.backend}" if self._risen else "all the while"
+        )
+        return (*self._notes, f"{frames} went {how} {until}")
+
+    @notes.setter
+    def notes(self, lines: tuple[str, ...]) -> None:
+        self._notes = lines
 
     @property
     def building(self) -> bool:
@@ -86,19 +102,14 @@ class RisingEngine(Engine):
             self._ready.add(key)
         except VelaturaError as error:
             self._failure = error
-            self.notes = (*self.notes, f"the engine could not be built: {error}")
+            self.notes = (*self._notes, f"the engine could not be built: {error}")
 
     def _rise(self) -> None:
         if self._risen or self._engine is None:
             return
         self._risen = True
-        before = f"on {self.backend} in {self.precision}" if self._stand_in else "unchanged"
         self.backend, self.precision = self._engine.backend, self._engine.precision
-        self.notes = (
-            *self.notes,
-            *self._engine.notes,
-            f"{self._passed} frames went {before} while {self.card.name} was built for {self.backend}",
-        )
+        self.notes = (*self._notes, *self._engine.notes)
 
 
 def _enlarge(image: Array, scale: int, bits: int) -> Array:

@@ -7,10 +7,10 @@ from typing import Any, Generic, TypeVar
 import cv2
 import numpy as np
 
+from ..buffers import BufferPool
 from ..errors import EngineError, OutOfMemoryError
 from ..frame import Array
 from .base import Engine, Fit, Pending, sample_dtype
-from .buffers import BufferPool
 from .model import Model
 from .tiling import Tile, pad_for, tiles, window_size
 
@@ -53,7 +53,7 @@ class StaticEngine(Engine, Generic[Compiled]):
 
     @abstractmethod
     def _compile(self, key: Key) -> Compiled:
-        """Compile for one size and depth. Raises EngineError, or OutOfMemoryError to be asked for less."""
+        """Compile for one size and depth. Raises EngineError; OutOfMemoryError asks for less."""
 
     @abstractmethod
     def _start(self, compiled: Compiled, image: Array, output: Array) -> Pending:
@@ -79,7 +79,7 @@ class StaticEngine(Engine, Generic[Compiled]):
             image,
             multiple=card.size_multiple,
             at_least=self._smallest(),
-            take=lambda shape: self._buffers.take(shape, image.dtype),
+            take=self._buffers.take,
         )
         window = self._window(padded.shape[0], padded.shape[1], bits)
         if window == padded.shape[:2]:
@@ -94,11 +94,9 @@ class StaticEngine(Engine, Generic[Compiled]):
         if self.card.fixed_size and self.fit == "resize":
             self._compile_for((*self.card.fixed_size, bits))
             return
-        sides = (
-            max(side, least) + -max(side, least) % self.card.size_multiple
-            for side, least in zip((height, width), self._smallest(), strict=True)
-        )
-        self._window(*sides, bits)
+        least, step = self._smallest(), self.card.size_multiple
+        high, wide = max(height, least[0]), max(width, least[1])
+        self._window(high + -high % step, wide + -wide % step, bits)
 
     def _smallest(self) -> tuple[int, int]:
         return self.card.fixed_size or (self.card.min_size, self.card.min_size)
@@ -141,7 +139,7 @@ class StaticEngine(Engine, Generic[Compiled]):
         return self._buffers.take(size if channels == 1 else [*size, channels], dtype)
 
     def _infer_resized(self, image: Array, fixed: tuple[int, int], bits: int) -> Pending:
-        """Through the model's one size and back: the whole picture is seen at once, at a cost in detail."""
+        """Through the model's one size and back: it sees the whole picture, at a cost in detail."""
         size = (image.shape[1] * self.card.scale, image.shape[0] * self.card.scale)
         small = image
         if image.shape[:2] != fixed:

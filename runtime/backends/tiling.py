@@ -1,11 +1,11 @@
 """Padding to a size multiple, and cutting frames that are too large into overlapping tiles."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from ..buffers import Take
 from ..frame import Array
 
 
@@ -28,7 +28,7 @@ def pad_for(
     *,
     multiple: int,
     at_least: tuple[int, int] = (1, 1),
-    take: Callable[[tuple[int, ...]], Array] | None = None,
+    take: Take = np.empty,
 ) -> Array:
     """Extend below and to the right to a multiple and a minimum, by reflection without the edge pixel.
 
@@ -46,7 +46,7 @@ def pad_for(
         )
         if below or right:
             shape = (image.shape[0] + below, image.shape[1] + right, *image.shape[2:])
-            whole = take(shape) if take is not None else np.empty(shape, image.dtype)
+            whole = take(shape, image.dtype)
             source = np.ascontiguousarray(image)
             image = np.asarray(cv2.copyMakeBorder(source, 0, below, 0, right, mode, whole))
     return image

@@ -6,27 +6,20 @@ import platform
 import shutil
 import subprocess
 import time
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import typer
 
-from ..backends import open_engine, refusals
+from ..backends import nvinfer, open_engine, refusals
 from ..backends.opening import backend_precisions
+from ..cache import EngineCache
 from ..errors import VelaturaError
 from ..frame import Frame
+from ..machine import cpu_features, cpu_name, nvidia_problem, packages
 from ..sources import open_source
 from ..stages import Neural
 from ..zoo import zoo_models
 
-PACKAGES = (
-    "velatura", "numpy", "av", "opencv-python", "openvino", "onnx", "onnxruntime", "onnxruntime-gpu",
-    "tensorrt", "torch",
-)  # fmt: skip
-CPU_FLAGS = (
-    "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd",
-)  # fmt: skip
 SELF_TEST = "upscale-2x"
 SELF_TEST_SECONDS = 2.0
 
@@ -34,19 +27,23 @@ SELF_TEST_SECONDS = 2.0
 def examine(*, as_json: bool) -> int:
     """Print the findings; 0 when at least one backend runs, 7 when none does."""
     reasons = refusals()
+    cache = EngineCache()
     findings: dict[str, Any] = {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
-        "cpu_features": _cpu_features(),
+        "cpu_features": cpu_features(),
         "gpus": _gpus(),
+        "nvidia": nvidia_problem() or "usable",
+        "cache": str(cache.folder) if cache.problem is None else cache.problem,
         "backends": {
             name: "refused: " + reason if reason else "available: " + " ".join(backend_precisions(name))
             for name, reason in reasons.items()
         },
+        "builders": {name: _builder(name) for name in ("tensorrt", "rtx")},
         "models": list(zoo_models()),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": packages(),
     }
     usable = [name for name, reason in reasons.items() if reason is None]
     findings["used"] = usable[0] if usable else None
@@ -104,31 +101,15 @@ def _print(findings: dict[str, Any]) -> None:
             typer.echo(f"{name:<14} {value}")
 
 
-def _version(package: str) -> str | None:
+def _builder(name: nvinfer.Name) -> str:
+    """What `velatura build` can do here: TensorRT-RTX builds for GPUs that are not here."""
     try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _cpu_name() -> str:
-    for line in _cpuinfo():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown"
-
-
-def _cpu_features() -> list[str]:
-    for line in _cpuinfo():
-        if line.startswith(("flags", "Features")):
-            found = set(line.split(":", 1)[1].split())
-            return [flag for flag in CPU_FLAGS if flag in found]
-    return []
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
+        library = nvinfer.load(name)
+    except VelaturaError as error:
+        return f"refused: {error}"
+    if library.targets:
+        return f"{library.version}, builds for sm {' '.join(map(str, library.targets))}"
+    return f"{library.version}, builds for the GPU of this machine"
 
 
 def _gpus() -> list[str]:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Generator
@@ -15,14 +14,15 @@ from typing import Any, Literal
 
 import typer
 
-from ..backends import Engine, Precision, open_engine
+from ..backends import Building, Engine, Fit, Precision, Progress, open_engine
 from ..card import CardFlags
 from ..errors import SourceError, TruncatedSourceError
 from ..meter import peak_memory
-from ..pump import Pump, Snapshot, Stats
+from ..pump import Pump, Stats
 from ..sinks import Encoding, Sink, open_sink
 from ..sources import Source, open_source
 from ..stages import Neural, Resize, Stage
+from .view import BuildView, Reporter
 
 INTERRUPTED = 130
 
@@ -48,6 +48,8 @@ class Job:
     tolerate: bool = False
     value_range: float | None = None
     channels: Literal["rgb", "bgr"] | None = None
+    fit: Fit = "tile"
+    building: Building = "wait"
 
 
 def run_job(job: Job, *, quiet: bool = False, as_json: bool = False) -> int:
@@ -65,8 +67,10 @@ def run_job(job: Job, *, quiet: bool = False, as_json: bool = False) -> int:
             audio=job.audio,
         )
         try:
-            engines = [stack.enter_context(_engine(name, job)) for name in job.models]
-            for line in (*source.info.notes, *(n for engine in engines for n in engine.notes)):
+            with BuildView("", silent=quiet or as_json) as view:
+                engines = [stack.enter_context(_engine(name, job, view)) for name in job.models]
+            said = [*source.info.notes, *(n for engine in engines for n in engine.notes)]
+            for line in said:
                 say.note(line)
             stages: list[Stage] = [Neural(engine) for engine in engines]
             if job.size is not None:
@@ -79,7 +83,8 @@ def run_job(job: Job, *, quiet: bool = False, as_json: bool = False) -> int:
         except BaseException:
             sink.abort()
             raise
-        for line in sink.notes:
+        later = [n for engine in engines for n in engine.notes if n not in said]
+        for line in (*later, *sink.notes):
             say.note(line)
         report = summarise(job, sink, engines, stats, opened)
     if as_json:
@@ -108,12 +113,15 @@ def _finish(sink: Sink, stats: Stats, source: Source, *, limited: bool) -> None:
     sink.close()
 
 
-def _engine(name: str, job: Job) -> Engine:
+def _engine(name: str, job: Job, progress: Progress) -> Engine:
     return open_engine(
         name,
         job.backend,
         precision=job.precision,
         flags=CardFlags(value_range=job.value_range, colour_order=job.channels),
+        fit=job.fit,
+        building=job.building,
+        progress=progress,
     )
 
 
@@ -164,105 +172,6 @@ def summarise(
         "output_seconds": round(sink.duration, 3),
         "cores": os.cpu_count(),
     }
-
-
-class Reporter:
-    """What a run tells a person: notes and progress on standard error, the summary on output."""
-
-    def __init__(self, *, silent: bool) -> None:
-        self.silent = silent
-
-    def note(self, text: str) -> None:
-        """One line about something that was decided."""
-        if not self.silent:
-            typer.echo(f"note: {text}", err=True)
-
-    def progress(self, total: int | None) -> "ProgressView":
-        """A context that gives the callback for the pump."""
-        if self.silent:
-            return ProgressView()
-        return BarView(total) if sys.stderr.isatty() else LineView(total)
-
-    def summary(self, report: dict[str, Any]) -> None:
-        """The closing lines."""
-        if self.silent:
-            return
-        out = [
-            f"{report['frames_out']} of {report['frames_in']} frames, {report['fps']:.1f} fps, "
-            f"{report['seconds']:.1f} s, CPU {report['cpu_seconds']:.1f} s"
-        ]
-        if report["peak_memory_mib"] is not None:
-            out[0] += f", peak memory {report['peak_memory_mib']:.0f} MiB"
-        for name, times in report["stages_ms"].items():
-            out.append(f"  {name:<24} p50 {times['p50']:8.2f} ms   p99 {times['p99']:8.2f} ms")
-        if report["output_bytes"] is not None:
-            megabytes = report["output_bytes"] / 1e6
-            out.append(f"{report['sink']}: {megabytes:.2f} MB, {report['output_seconds']:.2f} s")
-        if report["interrupted"]:
-            out.append(f"stopped early: the output is whole and holds {report['frames_out']} frames")
-        typer.echo("\n".join(out))
-
-
-class ProgressView:
-    """Shows nothing."""
-
-    def __enter__(self) -> "ProgressView":
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        return None
-
-    def __call__(self, snapshot: Snapshot) -> None:
-        del snapshot
-
-
-class LineView(ProgressView):
-    """A plain line every few seconds, for logs and pipes."""
-
-    EVERY = 5.0
-
-    def __init__(self, total: int | None) -> None:
-        self.total = total
-        self._last = 0.0
-
-    def __call__(self, snapshot: Snapshot) -> None:
-        if snapshot.elapsed - self._last < self.EVERY:
-            return
-        self._last = snapshot.elapsed
-        typer.echo(describe(snapshot, self.total), err=True)
-
-
-class BarView(ProgressView):
-    """A bar on a terminal."""
-
-    def __init__(self, total: int | None) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
-
-        self.total = total
-        columns = (BarColumn(), TextColumn("{task.description}"))
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task("starting", total=total)
-
-    def __enter__(self) -> "BarView":
-        self._bar.start()
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, snapshot: Snapshot) -> None:
-        text = describe(snapshot, self.total)
-        self._bar.update(self._task, completed=snapshot.frames, description=text)
-
-
-def describe(snapshot: Snapshot, total: int | None) -> str:
-    """`120/180 frames, 45.1 fps, 0:01 left, queues 2 0 1`."""
-    text = f"{snapshot.frames}/{total or '?'} frames, {snapshot.rate:.1f} fps"
-    if total and snapshot.rate > 0:
-        left = max(round((total - snapshot.frames) / snapshot.rate), 0)
-        text += f", {left // 60}:{left % 60:02d} left"
-    return f"{text}, queues {' '.join(map(str, snapshot.queues))}"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..backends import Engine
+from ..buffers import BufferPool
 from ..colour import resample_chroma, to_rgb, to_yuv
 from ..frame import Array, Frame, PixelFormat
 
@@ -19,6 +20,7 @@ class Neural:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.in_flight = engine.in_flight
+        self._buffers = BufferPool()
 
     def __call__(self, frame: Frame) -> Frame:
         return self.submit(frame)()
@@ -27,7 +29,7 @@ class Neural:
         """Begin inference; the result waits for it and returns the new frame."""
         if self.engine.card.input_colour == "luma":
             return self._submit_luma(frame)
-        rgb = to_rgb(frame)
+        rgb = to_rgb(frame, self._buffers.take)
         pending = self.engine.submit(rgb.planes[0], rgb.format.bits)
         return lambda: rgb.with_planes((pending(),), rgb.format)
 
@@ -46,5 +48,5 @@ class Neural:
         chroma: tuple[Array, ...] = ()
         if format.family == "yuv":
             # Runs while the engine works.
-            chroma = resample_chroma(frame, format, size, colour.siting)
+            chroma = resample_chroma(frame, format, size, colour.siting, self._buffers.take)
         return lambda: frame.with_planes((pending(), *chroma), format, colour)

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from velatura.runtime import BackendUnavailableError, EngineError, ModelCard, open_engine
-from velatura.runtime.backends import BACKENDS, CPU_BACKENDS, opening, refusals
+from velatura.runtime.backends import BACKENDS, opening, refusals
+from velatura.runtime.backends.opening import CPU_BACKENDS
 from velatura.runtime.backends.static import StaticEngine
 
 from . import networks

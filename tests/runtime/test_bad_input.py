@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from velatura.runtime.backends import BACKENDS
 
 from . import networks, videos
 
@@ -78,7 +79,7 @@ def test_models_that_are_none(clip: Path, tmp_path: Path) -> None:
         assert said in complaint(velatura("run", clip, target, "-m", name), MODEL), name
     assert not target.exists()
     line = complaint(velatura("run", clip, target, "-m", "upscale-2x", "--backend", "abacus"), ENGINE)
-    assert "there are: auto, openvino, ort, identity" in line
+    assert f"there are: auto, {', '.join(BACKENDS)}, identity" in line
     assert sorted(p.name for p in tmp_path.iterdir()) == ["corrupt.onnx", "four.onnx", "in.mkv"]
 
 

@@ -1,0 +1,189 @@
+"""`velatura build`: engine files for GPUs that need not be here."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+
+from ..backends import nvinfer
+from ..backends.base import Engine, Options
+from ..backends.builder import BuildOptions, Built, Profile, build
+from ..backends.built import SUFFIX, EngineFacts, save
+from ..backends.graph import io_shape, wrap
+from ..backends.half import to_half
+from ..backends.model import Model, find_model, load_model
+from ..backends.opening import CPU_BACKENDS, find_backend, trial_runner
+from ..backends.tuning import MIN_PARITY_DB, agreement_db, sample_picture
+from ..cache import EngineCache, digest_of
+from ..card import CardFlags, ModelCard
+from ..errors import EngineError, ModelError
+from ..frame import Array
+from .view import BuildView
+
+CAPABILITIES = (75, 86, 89, 120)
+"""Turing, Ampere, Ada and Blackwell, as gamers have them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildJob:
+    """The options of `velatura build`."""
+
+    model: str
+    target: nvinfer.Name
+    capabilities: tuple[int, ...] = CAPABILITIES
+    profile: Profile
+    bits: int = 8
+    precision: str = "fp16"
+    out: Path = Path()
+    level: int | None = None
+    version_compatible: bool = False
+    hardware: str | None = None
+    force: bool = False
+    flags: CardFlags = field(default_factory=CardFlags)
+
+
+def run_build(job: BuildJob, *, as_json: bool) -> None:
+    """Build and write one engine for each capability. Raises VelaturaError for whatever stops it."""
+    library = nvinfer.load(job.target)
+    model = load_model(find_model(job.model), flags=job.flags, trial=trial_runner())
+    parity = None
+    if job.precision == "fp16":
+        model, parity = halve(model, force=job.force)
+    capabilities: Sequence[int | None] = job.capabilities
+    if not library.targets:
+        capabilities = (None,)
+    written = [
+        _build_one(job, library, model, capability, parity, quiet=as_json)
+        for capability in capabilities
+    ]
+    if as_json:
+        typer.echo(json.dumps(written))
+
+
+def halve(model: Model, *, force: bool) -> tuple[Model, float]:
+    """(model in FP16, PSNR in dB against FP32 on the worst of several pictures, extreme ones included).
+
+    Raises EngineError below 45 dB, which half's rounding never causes and its overflow does.
+    """
+    card = model.card
+    if card.precision == "int8":
+        raise ModelError(f"{card.name} is quantised: give its FP32 model, it becomes FP16")
+    if card.dtype == "float16":
+        return model, 99.0
+    half = replace(
+        model, proto=to_half(model.proto), card=replace(card, dtype="float16", precision="fp16")
+    )
+    # ONNX Runtime rounds to half after every operator, as a GPU does; OpenVINO widens the weights once,
+    # which shows what they lose, but no overflow.
+    name = next(n for n in reversed(CPU_BACKENDS) if find_backend(n).unavailable() is None)
+    options = Options(hint="latency", cache=EngineCache.of_nothing())
+    backend = find_backend(name)
+    with (
+        backend.open(model, precision="fp32", options=options) as full,
+        backend.open(half, precision="fp32", options=options) as low,
+    ):
+        parity = min(_agreement(full, low, picture) for picture in pictures(card))
+    if parity < MIN_PARITY_DB and not force:
+        raise EngineError(
+            f"{card.name} in FP16 agrees with FP32 to {parity:.1f} dB only, where {MIN_PARITY_DB:g} "
+            "are asked: build it with --precision fp32, or --force it"
+        )
+    return half, round(parity, 1)
+
+
+def pictures(card: ModelCard) -> list[Array]:
+    """What parity is measured on: a photograph's spectrum, black, white, squares, noise."""
+    height, width = card.fixed_size or (192, 256)
+    channels = card.input_channels
+    rows, columns = np.indices((height, width))
+    squares = ((rows // 8 + columns // 8) % 2 * 255).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 2, (height, width), np.uint8) * np.uint8(255)
+    planes = [np.zeros_like(squares), np.full_like(squares, 255), squares, noise]
+    flat = planes if channels == 1 else [np.repeat(p[..., None], channels, 2) for p in planes]
+    return [sample_picture(height, width, channels), *flat]
+
+
+def _agreement(full: Engine, low: Engine, picture: Array) -> float:
+    return agreement_db(full.run(picture), low.run(picture))
+
+
+def _build_one(
+    job: BuildJob,
+    library: nvinfer.Library,
+    model: Model,
+    capability: int | None,
+    parity: float | None,
+    *,
+    quiet: bool,
+) -> dict[str, Any]:
+    """One engine file; what is said of it."""
+    card = model.card
+    graph = wrap(model.proto, card, bits=job.bits, samples="bytes", size=card.fixed_size)
+    pairs = (2,) if job.bits > 8 else ()
+    options = BuildOptions(
+        capability=capability,
+        level=job.level,
+        version_compatible=job.version_compatible,
+        hardware=job.hardware,
+        timings=_timings(library),
+    )
+    shape: Callable[[int, int], tuple[int, ...]] = lambda h, w: (*io_shape(card, h, w), *pairs)  # noqa: E731
+    number = capability if capability is not None else _here()
+    path = job.out / f"{card.name}.{library.name}-sm{number}{SUFFIX}"
+    with BuildView(f"{card.name} for sm{number}", silent=quiet) as view:
+        built = build(
+            library,
+            graph.SerializeToString(),
+            shape=shape,
+            profile=None if card.fixed_size else job.profile,
+            options=options,
+            progress=view,
+        )
+    facts = EngineFacts(
+        library=library.name,
+        version=library.version,
+        capability=number,
+        precision=job.precision,
+        bits=job.bits,
+        profile=None if card.fixed_size else job.profile,
+        compatible=job.version_compatible or job.hardware is not None,
+        sha256=digest_of(built.engine),
+        card=card,
+        report=_report(built, parity),
+    )
+    save(path, built.engine, facts)
+    if not quiet:
+        typer.echo(f"{path}: {_words(built, parity)}")
+    return {"engine": str(path), "capability": number, **facts.report}
+
+
+def _report(built: Built, parity: float | None) -> dict[str, Any]:
+    fields = {k: v for k, v in asdict(built).items() if k != "engine"}
+    fields |= {"seconds": round(built.seconds, 3), "bytes": len(built.engine), "parity_db": parity}
+    return fields
+
+
+def _words(built: Built, parity: float | None) -> str:
+    words = (
+        f"{len(built.engine) / 1e6:.2f} MB in {built.seconds:.1f} s, "
+        f"weights {built.weights / 1e3:.0f} kB, {built.layers} fused layers, "
+        f"{len(built.tactics)} tactics ({', '.join(built.tactics[:3])}), "
+        f"{built.activations / 2**20:.0f} MiB at most beside the frames"
+    )
+    return words if parity is None else f"{words}, {parity:.1f} dB against FP32"
+
+
+def _timings(library: nvinfer.Library) -> Path | None:
+    cache = EngineCache()
+    return cache.folder / f"{library.name}-{library.version}.timings" if cache.problem is None else None
+
+
+def _here() -> int:
+    """The compute capability of this machine's GPU."""
+    from ..backends import cuda
+
+    return cuda.load().device().capability
