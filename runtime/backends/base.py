@@ -44,6 +44,8 @@ class Options:
     fit: Fit = "tile"
     cache: EngineCache = field(default_factory=EngineCache)
     """Where built engines and measured choices are kept."""
+    cuda_graphs: bool = False
+    """On NVIDIA GPUs: record copy in, inference and copy out once, and launch them as one call."""
     progress: Progress = _nobody
     """Hears of builders at work."""
 

@@ -117,6 +117,7 @@ def open_built(path: Path, options: Options) -> Engine:
         precision=facts.precision,
         options=options,
         plan=plan,
+        graphs=options.cuda_graphs,
     )
 
 

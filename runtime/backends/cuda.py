@@ -199,10 +199,15 @@ class Job:
     def result(self) -> Any:
         """The picture, handed out once. Raises EngineError when its inference failed."""
         self.finish()
-        output, self.output = self.output, None
-        if self.error is not None:
-            raise self.error
-        return output
+        output, error = self.output, self.error
+        self.output = self.error = None
+        try:
+            if error is not None:
+                raise error
+            return output
+        finally:
+            # The error's traceback holds this frame, which must not hold the error and the picture.
+            del error, output
 
 
 def bare(error: EngineError) -> EngineError:

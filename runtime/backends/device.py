@@ -395,4 +395,11 @@ def open_device(
         raise EngineError(
             f"{library.title} takes no graph with unsigned INT8: give the FP32 model, it runs in FP16"
         )
-    return DeviceEngine(model, library=library, cuda=cuda, precision=precision, options=options)
+    return DeviceEngine(
+        model,
+        library=library,
+        cuda=cuda,
+        precision=precision,
+        options=options,
+        graphs=options.cuda_graphs,
+    )

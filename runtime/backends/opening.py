@@ -45,6 +45,7 @@ def open_engine(
     fit: Fit = "tile",
     building: Building = "wait",
     cache: EngineCache | None = None,
+    cuda_graphs: bool = False,
     progress: Progress | None = None,
 ) -> Engine:
     """Load a zoo model by name, any ONNX file, or a built engine by path, on the best backend.
@@ -52,7 +53,8 @@ def open_engine(
     `precision` auto takes FP16 on GPUs; on a CPU it measures, once for each model and machine, which of
     those that agree with FP32 is fastest. `fit` says what a model of one size does with frames of
     another. `building` other than `wait` returns at once and builds beside the frames. `cache` None
-    takes the user's own. `progress` hears of builders at work.
+    takes the user's own. `cuda_graphs` records a frame's steps on an NVIDIA GPU. `progress` hears of
+    builders at work.
 
     `engine.notes` says what was assumed about a foreign model and why backends were refused. Raises
     ModelError for the model's faults, BackendUnavailableError when no backend can be used, EngineError
@@ -69,7 +71,8 @@ def open_engine(
     from .model import find_model
 
     path = find_model(model)  # an unknown name is reported before a missing library
-    options = Options(hint=hint, fit=fit, cache=cache if cache is not None else EngineCache())
+    cache = cache if cache is not None else EngineCache()
+    options = Options(hint=hint, fit=fit, cache=cache, cuda_graphs=cuda_graphs)
     if progress is not None:
         options = replace(options, progress=progress)
     if path.suffix == ".engine":

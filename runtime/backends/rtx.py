@@ -2,7 +2,6 @@
 
 from . import cuda, nvinfer
 from .base import Engine, Options
-from .device import open_device
 from .model import Model
 
 NAME = "rtx"
@@ -25,5 +24,7 @@ def precisions() -> tuple[str, ...]:
 
 def open(model: Model, *, precision: str, options: Options) -> Engine:
     """Load the model. Raises EngineError when TensorRT-RTX refuses it."""
+    from .device import open_device  # costs a start on a CPU nothing
+
     library = nvinfer.load("rtx")
     return open_device(model, library, cuda.load(), precision=precision, options=options)

@@ -18,8 +18,9 @@ from velatura.runtime.backends import nvinfer
 
 from . import bindings
 from .simulated import Gpu, cudaError_t
+from .simulated_builder import FLAVOURS, VERSIONS, Flavour
 from .simulated_cuda import Runtime, cudaDeviceProp
-from .simulated_tensorrt import FLAVOURS, VERSIONS, Flavour, tensorrt
+from .simulated_tensorrt import tensorrt
 
 
 @pytest.fixture(scope="session")
