@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .machine import facts
 
-NAMES = ("pipeline", "engines", "quality", "training", "optimisation", "stability", "peers")
+NAMES = ("pipeline", "engines", "quality", "training", "optimisation", "stability", "peers", "gpu")
 RESULTS = Path(__file__).with_name("results")
 
 
