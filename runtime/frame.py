@@ -164,7 +164,9 @@ class VideoInfo:
     audio: tuple[str, ...] = ()
     """Codec names of the audio streams."""
     path: str | None = None
-    """The file that audio can be copied from."""
+    """The file that sound and all else can be copied from."""
+    stream: int = 0
+    """Index of the video stream in that file; all others may pass by."""
     files: tuple[str, ...] = ()
     """Every file that is read: none of them may be written to."""
     start: float = 0.0

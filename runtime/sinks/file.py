@@ -2,15 +2,14 @@
 
 import errno
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import av
 import numpy as np
-from av.audio.stream import AudioStream
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -20,6 +19,7 @@ from ..colour import to_rgb, to_yuv
 from ..errors import SinkError
 from ..frame import Array, Frame, PixelFormat, VideoInfo
 from .base import Encoding, Sink
+from .passing import PassingStreams
 
 ENCODERS = {
     "h264": "libx264",
@@ -45,7 +45,7 @@ _RANGE_CODES = {"limited": 1, "full": 2}
 
 
 class FileSink(Sink):
-    """Encodes frames and copies the source's audio beside them."""
+    """Encodes frames; the source's other streams pass beside them."""
 
     def __init__(
         self, path: Path, *, like: VideoInfo, encoding: Encoding, overwrite: bool, audio: bool
@@ -64,15 +64,16 @@ class FileSink(Sink):
         self._begun = self._end = 0.0
         self._stream: VideoStream | None = None
         self._format: PixelFormat | None = None
-        self._audio: _AudioCopy | None = None
+        self._passing: PassingStreams | None = None
         self._buffer: VideoFrame | None = None
         with self._reporting():
             self._container = self._open()
             try:
                 if not _holds(self._container, self._encoder.name, self._encoder.canonical_name):
                     raise SinkError(f"{path.suffix} files cannot hold {encoding.codec}: use .mkv")
-                if audio and like.audio and like.path is not None:
-                    self._audio = _AudioCopy(like, self._container, path)
+                if like.path is not None:
+                    self._passing = PassingStreams(like, self._container, path.suffix, audio=audio)
+                    self.notes += self._passing.notes
             except BaseException:
                 self.abort()
                 raise
@@ -89,21 +90,21 @@ class FileSink(Sink):
             self._begun = self._begun if self.frames else self._end - step
             self.duration = self._end - self._begun
             self._encode(stream, picture)
-            if self._audio is not None:
-                self._audio.mux_until(float(self._last * frame.time_base))
+            if self._passing is not None:
+                self._passing.mux_until(float(self._last * frame.time_base))
         self.frames += 1
 
     def close(self) -> None:
-        """Flush the encoder, copy the rest of the audio, finish the file, give it its name."""
+        """Flush the encoder, let the rest pass, finish the file, give it its name."""
         if self._stream is None:
             self.abort()
             raise SinkError(f"{self.path}: no frame came, so nothing was written")
         try:
             with self._reporting():
                 self._encode(self._stream, None)
-                if self._audio is not None:
-                    self._audio.mux_until(float("inf"))
-                    self._audio.close()
+                if self._passing is not None:
+                    self._passing.mux_until(float("inf"))
+                    self._passing.close()
                 self._container.close()
                 if self.path.exists() and not self.overwrite:
                     raise SinkError(f"{self.path} has appeared meanwhile: --overwrite replaces it")
@@ -113,15 +114,15 @@ class FileSink(Sink):
             raise
 
     def abort(self) -> None:
-        if self._audio is not None:
-            self._audio.close()
+        if self._passing is not None:
+            self._passing.close()
         with suppress(FFmpegError, OSError, ValueError):
             self._container.close()  # what it has to say was reported already
         self.partial.unlink(missing_ok=True)
 
     def stop_early(self) -> None:
-        if self._audio is not None:
-            self._audio.end = self._end
+        if self._passing is not None:
+            self._passing.end = self._end
 
     def _check_path(self) -> None:
         path = self.path
@@ -175,6 +176,8 @@ class FileSink(Sink):
                 frame.rotation if frame.rotation <= 180 else frame.rotation - 360
             )
         self._stream = stream
+        if self._passing is not None:
+            self._passing.begin(stream)
         try:
             self._container.start_encoding()
         except (FFmpegError, ValueError) as error:
@@ -240,57 +243,6 @@ class FileSink(Sink):
             reason = getattr(error, "strerror", None) or str(error)
             hint = ": make room and run it again" if full else ""
             raise SinkError(f"{self.path} cannot be written: {reason}{hint}") from error
-
-
-class _AudioCopy:
-    """Copies the audio packets of the source's file, in step with the video."""
-
-    def __init__(self, like: VideoInfo, output: OutputContainer, path: Path) -> None:
-        assert like.path is not None
-        self._input: InputContainer = av.open(like.path)
-        self._output = output
-        self._start = like.start
-        self.end = float("inf")
-        self._streams: dict[int, AudioStream] = {}
-        for stream in self._input.streams.audio:
-            codec = stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
-            if not _holds(output, codec):
-                self._input.close()
-                raise SinkError(
-                    f"{path.suffix} files cannot hold {codec} audio: use .mkv or --no-audio"
-                )
-            self._streams[stream.index] = output.add_stream_from_template(stream)
-        self._packets = self._read()
-        self._next = next(self._packets, None)
-
-    def mux_until(self, seconds: float) -> None:
-        """Write every packet that begins at or before `seconds` of the output."""
-        while self._next is not None and self._next[0] <= min(seconds, self.end):
-            self._output.mux(self._next[1])
-            self._next = next(self._packets, None)
-
-    def close(self) -> None:
-        """Close the source's file."""
-        self._input.close()
-
-    def _read(self) -> "Iterator[tuple[float, Packet[Any]]]":
-        packets = self._input.demux(*self._input.streams.audio)
-        while True:
-            try:
-                packet = next(packets, None)
-            except FFmpegError:
-                return  # a damaged end; the video's reader reports it
-            if packet is None:
-                return
-            if packet.dts is None:
-                continue
-            shift = round(self._start / packet.time_base)
-            packet.dts -= shift
-            if packet.pts is not None:
-                packet.pts -= shift
-            seconds = float(packet.dts * packet.time_base)
-            packet.stream = self._streams[packet.stream.index]
-            yield seconds, packet
 
 
 def _holds(container: OutputContainer, *names: str) -> bool:

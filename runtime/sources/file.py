@@ -179,6 +179,7 @@ class FileSource(Source):
             codec=context.codec.name,
             audio=tuple(s.codec_context.name for s in self._container.streams.audio if s.codec_context),
             path=self.uri,
+            stream=stream.index,
             files=(self.uri,),
             start=max((self._container.start_time or 0) / av.time_base, 0.0),
             notes=tuple(notes),

@@ -1,0 +1,289 @@
+"""What passes by the models: sound, subtitles, more video, cover art, data, attachments, chapters."""
+
+import io
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal, cast
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.stream import Disposition
+
+from ..errors import SinkError
+from ..frame import VideoInfo
+
+TEXT = frozenset({"ass", "ssa", "subrip", "srt", "webvtt", "mov_text", "text"})
+"""Subtitles that are words: they can become another codec's words. Pictures cannot."""
+
+SUBTITLES = ("mov_text", "subrip", "webvtt", "ass")
+"""What text is converted to: the first that the container takes."""
+
+PICTURES = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "image/jpeg")}
+"""Cover art as an attachment, which is how Matroska keeps it: name and type by codec."""
+
+Way = Literal["copy", "convert", "attach", "drop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What becomes of one stream of the source."""
+
+    index: int
+    """In the source."""
+    kind: str
+    codec: str
+    way: Way
+    target: str = ""
+    """The codec that it is converted to."""
+    reason: str = ""
+    """Why it is dropped."""
+
+    def words(self) -> str:
+        """`stream 3 (subtitle, ass) is converted to mov_text`."""
+        name = f"stream {self.index} ({self.kind}{', ' + self.codec if self.codec else ''})"
+        if self.way == "convert":
+            lost = "; its styles are lost" if self.codec in ("ass", "ssa") else ""
+            return f"{name} is converted to {self.target}{lost}"
+        return f"{name} is left out: {self.reason}"
+
+
+class PassingStreams:
+    """The source's other streams on their way into the output, in step with the video.
+
+    Planned when the output is opened, so that what must be left out is said before work starts. Raises
+    SinkError where sound cannot be kept, since nobody wants to find that out afterwards.
+    """
+
+    def __init__(self, like: VideoInfo, output: OutputContainer, suffix: str, *, audio: bool) -> None:
+        assert like.path is not None
+        self._input: InputContainer = av.open(like.path)
+        self._output = output
+        self._start = like.start
+        self._main = like.stream
+        self.end = float("inf")
+        self._streams: dict[int, Any] = {}
+        self._packets: Iterator[tuple[float, Packet[Any]]] = iter(())
+        self._next: tuple[float, Packet[Any]] | None = None
+        try:
+            self.plan = tuple(self._plan(like, suffix, audio=audio))
+        except BaseException:
+            self._input.close()
+            raise
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What does not pass as it is, one line each."""
+        return tuple(p.words() for p in self.plan if p.way in ("convert", "drop"))
+
+    def begin(self, video: Any) -> None:
+        """Add the planned streams to the output, after `video` and before its header is written."""
+        for passage in self.plan:
+            stream: Any = self._input.streams[passage.index]
+            if passage.way == "attach":
+                self._output.add_attachment(*self._attachment(stream, passage.codec))
+                continue
+            if passage.way == "drop":
+                continue
+            if passage.way == "convert":
+                added: Any = self._output.add_stream(passage.target)
+                header = stream.codec_context.subtitle_header
+                added.codec_context.subtitle_header = header or PLAIN_HEADER
+            else:
+                added = self._output.add_stream_from_template(stream)
+            _describe(added, stream)
+            self._streams[passage.index] = added
+        _describe(video, self._input.streams[self._main])
+        for name, value in self._input.metadata.items():
+            if name.lower() not in OWN_METADATA:
+                self._output.metadata[name] = value
+        chapters = self._input.chapters()
+        if chapters:
+            with suppress(FFmpegError, ValueError):  # a container without chapters
+                self._output.set_chapters(_on_output_clock(chapters, self._start))
+        self._packets = self._read()
+        self._next = next(self._packets, None)
+
+    def _attachment(self, stream: Any, codec: str) -> tuple[str, str, bytes]:
+        """(name, type, contents) of an attachment, or of cover art that becomes one."""
+        if codec in PICTURES and stream.type == "video":
+            with av.open(str(self._input.name)) as again:
+                container: Any = again
+                packets: Iterator[Any] = container.demux(container.streams[stream.index])
+                picture = next((bytes(packet) for packet in packets if packet.size), b"")
+            return (*PICTURES[codec], picture)
+        name = stream.name or stream.metadata.get("filename", "attachment")
+        return name, stream.mimetype or "application/octet-stream", stream.data
+
+    def mux_until(self, seconds: float) -> None:
+        """Write every packet that begins at or before `seconds` of the output."""
+        while self._next is not None and self._next[0] <= min(seconds, self.end):
+            self._output.mux(self._next[1])
+            self._next = next(self._packets, None)
+
+    def close(self) -> None:
+        """Close the source's file."""
+        self._input.close()
+
+    def _plan(self, like: VideoInfo, suffix: str, *, audio: bool) -> Iterator[Passage]:
+        for stream in self._input.streams:
+            if stream.index == like.stream:
+                continue
+            context: Any = stream.codec_context
+            codec = str(context.codec.canonical_name) if context is not None else ""
+            kind = stream.type
+            cover = bool(stream.disposition & Disposition.attached_pic)
+            if kind == "audio" and not audio:
+                continue
+            if kind == "attachment":
+                attaches = self._output.format.name == "matroska"
+                reason = f"{suffix} files hold no attachments"
+                yield Passage(
+                    stream.index, kind, codec, "attach" if attaches else "drop", reason=reason
+                )
+            elif cover and codec in PICTURES and self._output.format.name == "matroska":
+                yield Passage(stream.index, "cover art", codec, "attach")
+            elif _accepts(self._output, stream):
+                yield Passage(stream.index, "cover art" if cover else kind, codec, "copy")
+            elif kind == "audio":
+                raise SinkError(f"{suffix} files cannot hold {codec} audio: use .mkv or --no-audio")
+            elif kind == "subtitle" and codec in TEXT and (target := self._text_codec()):
+                yield Passage(stream.index, kind, codec, "convert", target=target)
+            else:
+                name = codec or "such data"
+                yield Passage(
+                    stream.index, kind, codec, "drop", reason=f"{suffix} files cannot hold {name}"
+                )
+
+    def _text_codec(self) -> str | None:
+        offered = self._output.supported_codecs
+        return next((codec for codec in SUBTITLES if codec in offered), None)
+
+    def _read(self) -> "Iterator[tuple[float, Packet[Any]]]":
+        """(seconds of the output, packet), in the order of the source's file."""
+        wanted = [self._input.streams[index] for index in self._streams]
+        packets: Iterator[Any] = self._input.demux(*wanted) if wanted else iter(())
+        untimed: dict[int, list[Any]] = {}
+        while True:
+            try:
+                packet = next(packets, None)
+            except FFmpegError:
+                packet = None  # a damaged end; the video's reader reports it
+            if packet is None:
+                break
+            if packet.size == 0:
+                continue
+            waiting = untimed.setdefault(packet.stream.index, [])
+            if packet.dts is None and not packet.stream.disposition & Disposition.attached_pic:
+                waiting.append(packet)
+                continue
+            # Where frames are reordered, the first ones have no decoding time: they go before the next.
+            step = max(int(packet.duration or 0), 1)
+            for place, earlier in enumerate(waiting):
+                earlier.dts = int(packet.dts or 0) - (len(waiting) - place) * step
+            for ready in (*waiting, packet):
+                moved = self._moved(ready)
+                if moved is not None:
+                    yield moved
+            waiting.clear()
+
+    def _moved(self, packet: Any) -> tuple[float, "Packet[Any]"] | None:
+        """The packet on the output's clock and in the output's stream; None for what cannot be read."""
+        if packet.dts is None:
+            # Cover art has no time: it goes first.
+            packet.pts = packet.dts = round(self._start / (packet.time_base or MILLISECOND))
+        index = packet.stream.index
+        passage = next(p for p in self.plan if p.index == index)
+        if passage.way == "convert":
+            return self._converted(packet, self._streams[index])
+        shift = round(self._start / packet.time_base)
+        packet.dts -= shift
+        if packet.pts is not None:
+            packet.pts -= shift
+        seconds = float(packet.dts * packet.time_base)
+        packet.stream = self._streams[index]
+        return seconds, packet
+
+    def _converted(self, packet: Any, target: Any) -> tuple[float, "Packet[Any]"] | None:
+        """A subtitle in the output's codec."""
+        source: Any = packet.stream
+        with suppress(FFmpegError):
+            shown = source.codec_context.decode2(packet)
+            if shown is None or not len(shown):
+                return None
+            encoded = cast("Packet[Any]", target.codec_context.encode_subtitle(shown))
+            seconds = float((packet.pts or packet.dts) * packet.time_base) - self._start
+            duration = float((packet.duration or 0) * packet.time_base)
+            encoded.stream = target
+            encoded.time_base = MILLISECOND
+            encoded.pts = encoded.dts = round(seconds * 1000)
+            encoded.duration = round(duration * 1000) or shown.end_display_time
+            return seconds, encoded
+        return None  # a subtitle that cannot be read is the only thing lost
+
+
+MILLISECOND = Fraction(1, 1000)
+
+OWN_METADATA = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands", "duration"})
+"""What the container says about itself, not about the film."""
+
+PLAIN_HEADER = "\r\n".join(
+    (
+        "[Script Info]", "ScriptType: v4.00+", "PlayResX: 384", "PlayResY: 288", "",
+        "[V4+ Styles]",
+        "Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, "
+        "BackColour, Bold, Italic, Underline, StrikeOut, ScaleX, ScaleY, Spacing, Angle, "
+        "BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding",
+        "Style: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,0",
+        "", "[Events]",
+        "Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text", "",
+    )
+).encode()  # fmt: skip
+"""The header that encoders of text want, where the source's codec has none."""
+
+_PASSING_METADATA = frozenset({"language", "title", "handler_name", "comment", "filename", "mimetype"})
+"""What is said of a stream that is still true of its copy; durations and statistics are not."""
+
+_TRANSPORT = frozenset(
+    {
+        "aac", "ac3", "dts", "dvb_subtitle", "dvb_teletext", "eac3", "h264", "hevc", "mp2", "mp3",
+        "mpeg1video", "mpeg2video", "opus", "truehd",
+    }
+)  # fmt: skip
+"""What MPEG-TS really carries: FFmpeg writes anything else into it, and no player finds it again."""
+
+
+def _accepts(output: OutputContainer, stream: Any) -> bool:
+    """Whether the container takes a copy of that stream."""
+    context: Any = stream.codec_context
+    if context is None or context.codec is None:
+        return False
+    if output.format.name == "mpegts":
+        return context.codec.canonical_name in _TRANSPORT
+    with av.open(io.BytesIO(), "w", format=output.format.name) as trial:
+        try:
+            trial.add_stream_from_template(stream)
+        except (FFmpegError, ValueError):
+            return False
+        return True
+
+
+def _describe(added: Any, stream: Any) -> None:
+    """Language, title and role of the original."""
+    for name, value in stream.metadata.items():
+        if name.lower() in _PASSING_METADATA:
+            added.metadata[name] = value
+    added.disposition = stream.disposition
+
+
+def _on_output_clock(chapters: list[Any], start: float) -> list[Any]:
+    """Chapters on the output's clock."""
+    moved: list[Any] = []
+    for chapter in chapters:
+        shift = round(start / chapter["time_base"])
+        begin, end = chapter["start"] - shift, chapter["end"] - shift
+        moved.append({**chapter, "start": max(begin, 0), "end": max(end, 0)})
+    return moved
