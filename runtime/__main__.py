@@ -109,6 +109,26 @@ def run(
 
 
 @app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="Video file or image sequence.")],
+    second: Annotated[str, typer.Argument(help="Another one, of any size and rate.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help=".png, .html (a page with sliders), or a video.")
+    ] = Path("compare.html"),
+    at: Annotated[list[float] | None, typer.Option(help="Seconds; repeatable for a page.")] = None,
+    view: Annotated[str, typer.Option(help="wipe (half of each) or side (both whole).")] = "wipe",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Put two videos side by side: a still, a page with sliders, or a clip."""
+    from .command.compare import compare as run_compare
+
+    with _reporting(debug, False):
+        chosen = _choice("--view", view, ("wipe", "side"))
+        run_compare(first, second, out, at=at or (), view=chosen, overwrite=overwrite)
+
+
+@app.command()
 def models(as_json: Json = False) -> None:
     """List the shipped models."""
     from .command.show import list_models
