@@ -12,7 +12,7 @@ from ..cache import write_whole
 from ..errors import EngineError, ModelError
 from .base import Progress
 from .graph import INPUT
-from .nvinfer import Heard, Library, logger
+from .nvinfer import Heard, Library, logger, make
 
 Size = tuple[int, int]
 
@@ -107,13 +107,10 @@ def build(
     """
     start = time.perf_counter()
     heard = Heard()
-    log = logger(library, heard)
     api = library.api
-    builder = api.Builder(log)
-    if builder is None:
-        raise heard.failure(f"{library.title} makes no builder")
+    builder = make(library, "Builder", heard)
     network = builder.create_network(library.creation_flags())
-    parser = api.OnnxParser(network, log)
+    parser = api.OnnxParser(network, logger(library, heard))
     if not parser.parse(graph):
         raise ModelError(f"{library.title} does not take the model: {_complaint(parser, heard)}")
     config = builder.create_builder_config()

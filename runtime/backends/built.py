@@ -50,6 +50,8 @@ class EngineFacts:
         """Raises ModelError for a text that is not its own."""
         try:
             fields: Any = json.loads(text)
+            if fields["library"] not in nvinfer.MODULES:
+                raise ValueError(f"no library is called {fields['library']!r}")
             profile = fields["profile"]
             fields["profile"] = profile and Profile(*(tuple(profile[k]) for k in profile))
             fields["card"] = ModelCard.from_json(json.dumps(fields["card"]))
@@ -117,7 +119,6 @@ def open_built(path: Path, options: Options) -> Engine:
         precision=facts.precision,
         options=options,
         plan=plan,
-        graphs=options.cuda_graphs,
     )
 
 

@@ -16,7 +16,7 @@ from .cuda import Cuda, DeviceArray, DeviceMemory, DevicePool, Job, bare
 from .exchange import DeviceView, device_view, is_device_array, picture_size
 from .graph import INPUT, OUTPUT, io_shape, wrap
 from .model import Model
-from .nvinfer import Heard, Library, logger
+from .nvinfer import Heard, Library, make
 from .ort import halved
 from .static import MAX_PIXELS, Key, StaticEngine
 
@@ -33,7 +33,7 @@ class DeviceEngine(StaticEngine["Program"]):
 
     A frame is copied once into page-locked memory; copy in, inference and copy out then run in a stream
     of their own without the host, which waits for one event when the result is asked for. The result is
-    copied by the GPU itself into the array that is handed out. With `graphs`, those three steps are
+    copied by the GPU itself into the array that is handed out. With CUDA graphs, those three steps are
     recorded once and launched as one call, at the cost of one more copy on the host. Pictures that lie
     on the device (`__cuda_array_interface__`, DLPack) are read where they are, and so is their result.
     """
@@ -47,7 +47,6 @@ class DeviceEngine(StaticEngine["Program"]):
         precision: str,
         options: Options,
         plan: Plan | None = None,
-        graphs: bool = False,
     ) -> None:
         self.device = cuda.device()
         in_flight = CONTEXTS if options.hint == "throughput" else 1
@@ -62,12 +61,10 @@ class DeviceEngine(StaticEngine["Program"]):
         self.library = library
         self.cuda = cuda
         self.options = options
-        self.graphs = graphs
+        self.graphs = options.cuda_graphs
         self.heard = Heard(keep=50)
         self._plan = plan
-        self._runtime: Any = library.api.Runtime(logger(library, self.heard))
-        if self._runtime is None:
-            raise self.heard.failure(f"{library.title} makes no runtime")
+        self._runtime: Any = make(library, "Runtime", self.heard)
         self._buffers = BufferPool(allocate=cuda.pinned)
         self._graph, self._graph_card = model.proto, model.card
         if precision == "fp16" and plan is None:
@@ -119,7 +116,6 @@ class DeviceEngine(StaticEngine["Program"]):
                 f"{self.card.name} was built for {plan.bits}-bit frames of {sizes}, not for {bits}-bit "
                 f"{height}x{width}"
             )
-        self.heard.lines.clear()
         engine = self._runtime.deserialize_cuda_engine(plan.engine)
         if engine is None:
             again = "`velatura build` makes" if self._plan else "without its cached file it is built"
@@ -395,11 +391,4 @@ def open_device(
         raise EngineError(
             f"{library.title} takes no graph with unsigned INT8: give the FP32 model, it runs in FP16"
         )
-    return DeviceEngine(
-        model,
-        library=library,
-        cuda=cuda,
-        precision=precision,
-        options=options,
-        graphs=options.cuda_graphs,
-    )
+    return DeviceEngine(model, library=library, cuda=cuda, precision=precision, options=options)

@@ -231,6 +231,17 @@ def logger(library: Library, heard: Heard) -> Any:
     return ear
 
 
+def make(library: Library, kind: Literal["Builder", "Runtime"], heard: Heard) -> Any:
+    """One of the library's two roots, whose lines `heard` hears.
+
+    Raises EngineError with the library's words where there is none, as with a driver that is too old.
+    """
+    try:
+        return getattr(library.api, kind)(logger(library, heard))
+    except TypeError as error:  # pybind11's, for a factory that returned nothing
+        raise heard.failure(f"{library.title} makes no {kind}") from error
+
+
 @cache
 def _ear(library: Library) -> Any:
     base: Any = library.api.ILogger

@@ -48,16 +48,21 @@ def install(folder: Path, requirement: str) -> None:
 
 def read(folder: Path, module: str) -> Surface:
     """The surface of a module in that folder, with the shared libraries that lie there, too."""
+    return json.loads(run(folder, [__file__, module]))
+
+
+def run(folder: Path, arguments: list[str]) -> str:
+    """What Python prints that finds modules and shared libraries in that folder."""
     paths = {"PYTHONPATH": str(folder), "LD_LIBRARY_PATH": str(folder)}
     done = subprocess.run(
-        [sys.executable, __file__, module],
+        [sys.executable, *arguments],
         env={**os.environ, **paths},
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    return json.loads(done.stdout)
+    return done.stdout
 
 
 def surface(module: Any) -> Surface:

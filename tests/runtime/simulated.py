@@ -9,6 +9,7 @@ import bisect
 import ctypes
 import queue
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -79,6 +80,8 @@ class Stream:
         self.gpu = gpu
         self.capture: Capture | None = None
         self.closing = False
+        self.delay = 0.0
+        """Seconds that each step waits for nothing."""
         self._error = OK
         self._steps: queue.SimpleQueue[tuple[int, Step] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=f"simulated-{number}", daemon=True)
@@ -113,6 +116,7 @@ class Stream:
     def _work(self) -> None:
         while (item := self._steps.get()) is not None:
             self.gpu.hold(self)
+            time.sleep(self.delay)
             try:
                 code = item[1](item[0])
             except Exception as error:  # a test must hear of it, whatever it is
@@ -137,7 +141,8 @@ class Gpu:
         self.faults: list[str] = []
         """What a real GPU would have crashed on, or what would have been garbage."""
         self.fail: str | None = None
-        """The next execution fails: `sync` at its call, `async` in its turn."""
+        """The next execution fails, `sync` at its call, `async` in its turn or `both`; or the next
+        `build`; or the `driver` is too old."""
         self.recordable = True
         self.handles: dict[int, Any] = {}
         self.used = 0

@@ -63,6 +63,14 @@ class IProgressMonitor:
     def step_complete(self, phase_name: str, step: int) -> bool: ...
 
 
+def root(gpu: Gpu, logger: ILogger) -> None:
+    """What both roots of a library need: a logger that was initialised, and a driver."""
+    assert logger._ready, "the base's __init__ was not called"
+    if gpu.fail == "driver":
+        say(logger, "ERROR", "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+
 def builder_names(gpu: Gpu, flavour: Flavour) -> dict[str, Any]:
     """The names of that library's bindings that have to do with building."""
     rtx = flavour == "rtx"
@@ -204,7 +212,7 @@ def builder_names(gpu: Gpu, flavour: Flavour) -> dict[str, Any]:
         __slots__ = ("_logger",)
 
         def __init__(self, logger: ILogger) -> None:
-            assert logger._ready, "the base's __init__ was not called"
+            root(gpu, logger)
             self._logger = logger
 
         def create_network(self, flags: int = 0) -> INetworkDefinition:
@@ -247,6 +255,7 @@ def builder_names(gpu: Gpu, flavour: Flavour) -> dict[str, Any]:
                 "profiles": [p._shapes for p in config._profiles],
             }
             body = json.dumps(facts).encode() + b"\n" + network._graph
+            gpu.counts["finished builds"] += 1
             return IHostMemory(hashlib.sha256(body).digest() + body)
 
         def _phases(self, monitor: IProgressMonitor) -> bool:

@@ -53,7 +53,7 @@ class Rig:
         plan: Plan | None = None,
         progress: Callable[[str, float], None] = lambda _what, _done: None,
     ) -> DeviceEngine:
-        options = Options(hint=hint, cache=self.cache, progress=progress)
+        options = Options(hint=hint, cache=self.cache, progress=progress, cuda_graphs=graphs)
         return DeviceEngine(
             model,
             library=self.library,
@@ -61,7 +61,6 @@ class Rig:
             precision=precision,
             options=options,
             plan=plan,
-            graphs=graphs,
         )
 
 

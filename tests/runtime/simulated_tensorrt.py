@@ -21,6 +21,7 @@ from .simulated_builder import (
     ILogger,
     IProgressMonitor,
     builder_names,
+    root,
     say,
 )
 
@@ -103,12 +104,14 @@ def tensorrt(gpu: Gpu, flavour: Flavour) -> Any:
                 say(engine._logger, "ERROR", "not all shapes and addresses are specified")
                 return False
             # What is first run allocates and compiles, and so does an engine that cannot be recorded.
-            if stream.capture is not None and not (self._runs and gpu.recordable):
+            if stream.capture is not None and not self._can_record():
                 gpu.capturing()
                 say(engine._logger, "ERROR", "Error Code 1: Cuda Runtime (operation not permitted)")
                 return False
             failing, gpu.fail = gpu.fail, None
-            if failing == "sync":
+            if failing == "both":
+                stream.give(lambda _order: BROKEN)
+            if failing in ("sync", "both"):
                 say(engine._logger, "ERROR", "Error Code 1: Myelin (this frame is cursed)")
                 return False
             self._runs += 1
@@ -116,6 +119,9 @@ def tensorrt(gpu: Gpu, flavour: Flavour) -> Any:
             addresses = (self._addresses[names[0]], self._addresses[names[1]])
             stream.give(engine._step(addresses, self._shape, failing == "async"))
             return True
+
+        def _can_record(self) -> bool:
+            return self._runs > 0 and gpu.recordable
 
         def _compile(self) -> None:
             cache = self._config._cache if self._config is not None else None
@@ -129,7 +135,15 @@ def tensorrt(gpu: Gpu, flavour: Flavour) -> Any:
 
         def is_stream_capturable(self, stream: int) -> bool:
             assert gpu.find(stream, Stream)
+            return self._capturable()
+
+        def _capturable(self) -> bool:
             return gpu.recordable and "REQUIRE_USER_ALLOCATION" in self._engine._facts["flags"]
+
+        def _can_record(self) -> bool:
+            if not self._capturable():
+                gpu.faults.append("recorded what said that it cannot be recorded")
+            return super()._can_record()
 
     class ICudaEngine:
         def __init__(self, facts: dict[str, Any], graph: bytes, logger: ILogger) -> None:
@@ -202,7 +216,7 @@ def tensorrt(gpu: Gpu, flavour: Flavour) -> Any:
         __slots__ = ("_logger",)
 
         def __init__(self, logger: ILogger) -> None:
-            assert logger._ready, "the base's __init__ was not called"
+            root(gpu, logger)
             self._logger = logger
 
         def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:

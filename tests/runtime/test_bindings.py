@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from velatura.runtime import BackendUnavailableError
 from velatura.runtime.backends import nvinfer
+from velatura.runtime.machine import nvidia_problem
 
 from . import bindings
 from .simulated import Gpu, cudaError_t
@@ -24,13 +25,40 @@ from .simulated_tensorrt import tensorrt
 
 
 @pytest.fixture(scope="session")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Flavour], bindings.Surface]:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Flavour], Path]:
+    """Where the bindings of a TensorRT lie, with libraries that do nothing."""
+    known: dict[str, Path] = {}
+
+    def find(flavour: Flavour) -> Path:
+        if flavour not in known:
+            known[flavour] = _fetched(flavour, tmp_path_factory.mktemp(flavour))
+        return known[flavour]
+
+    return find
+
+
+def _fetched(flavour: Flavour, folder: Path) -> Path:
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc to compile what TensorRT's bindings are linked with")
+    version = VERSIONS[flavour]
+    try:
+        bindings.install(folder, f"tensorrt-cu13-bindings=={version}")
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"pip does not get TensorRT's bindings {version}: {error.stderr}")
+    bindings.stub_libraries(folder, int(version.partition(".")[0]))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real(folders: Callable[[Flavour], Path]) -> Callable[[Flavour], bindings.Surface]:
     """The surface of a flavour's real bindings."""
     known: dict[str, bindings.Surface] = {}
 
     def find(flavour: Flavour) -> bindings.Surface:
         if flavour not in known:
-            known[flavour] = _rtx() if flavour == "rtx" else _tensorrt(flavour, tmp_path_factory)
+            known[flavour] = (
+                _rtx() if flavour == "rtx" else bindings.read(folders(flavour), "tensorrt_bindings")
+            )
         return known[flavour]
 
     return find
@@ -41,18 +69,6 @@ def _rtx() -> bindings.Surface:
         return bindings.surface(nvinfer.load("rtx").api)
     except BackendUnavailableError as error:
         pytest.skip(str(error))
-
-
-def _tensorrt(flavour: Flavour, factory: pytest.TempPathFactory) -> bindings.Surface:
-    if shutil.which("gcc") is None:
-        pytest.skip("no gcc to compile what TensorRT's bindings are linked with")
-    folder, version = factory.mktemp(flavour), VERSIONS[flavour]
-    try:
-        bindings.install(folder, f"tensorrt-cu13-bindings=={version}")
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        pytest.skip(f"pip does not get TensorRT's bindings {version}: {error.stderr}")
-    bindings.stub_libraries(folder, int(version.partition(".")[0]))
-    return bindings.read(folder, "tensorrt_bindings")
 
 
 def own(thing: type) -> dict[str, Any]:
@@ -132,6 +148,27 @@ def test_levels_of_severity_are_as_the_adapter_takes_them(
         }
 
 
+@pytest.mark.parametrize("flavour", ["trt10", "trt11"])
+@pytest.mark.parametrize("kind", ["Builder", "Runtime"])
+def test_a_library_that_makes_nothing_raises_as_its_simulation_does(
+    flavour: Flavour, kind: str, folders: Callable[[Flavour], Path]
+) -> None:
+    """The libraries that do nothing answer as TensorRT does without a driver: with no object."""
+    code = f"""
+import tensorrt_bindings as library
+try:
+    library.{kind}(library.Logger())
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    gpu = Gpu()
+    gpu.fail = "driver"
+    simulation = tensorrt(gpu, flavour)
+    with pytest.raises(TypeError) as caught:
+        getattr(simulation, kind)(simulation.ILogger())
+    assert bindings.run(folders(flavour), ["-c", code]).strip() == f"TypeError {caught.value}"
+
+
 def test_only_rtx_has_targets_and_kernels(real: Callable[[Flavour], bindings.Surface]) -> None:
     """What `Library` says of the differences."""
     for flavour in FLAVOURS:
@@ -180,6 +217,49 @@ def test_cuda_answers_with_tuples_as_its_simulation_does() -> None:
         assert len(theirs) == len(ours)
     code, words = runtime.cudaGetErrorString(runtime.cudaError_t(cudaError_t.cudaErrorMemoryAllocation))
     assert (int(code), words) == (0, b"out of memory")
+
+
+def test_cuda_takes_arguments_of_the_adapters_types() -> None:
+    """Addresses and foreign streams as numbers, its own handles as it gave them, kinds as enums."""
+    if nvidia_problem() is None:
+        pytest.skip("this machine has an NVIDIA driver, which would be called with what is none")
+    runtime = pytest.importorskip("cuda.bindings.runtime")
+    stream, event = runtime.cudaStream_t(64), runtime.cudaEvent_t(128)
+    graph, launchable = runtime.cudaGraph_t(192), runtime.cudaGraphExec_t(256)
+    inwards = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
+    mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+    calls: list[tuple[str, tuple[Any, ...]]] = [
+        ("cudaDriverGetVersion", ()),
+        ("cudaEventCreateWithFlags", (3,)),
+        ("cudaEventDestroy", (event,)),
+        ("cudaEventRecord", (event, stream)),
+        ("cudaEventRecord", (event, 4096)),
+        ("cudaEventSynchronize", (event,)),
+        ("cudaFree", (4096,)),
+        ("cudaFreeHost", (4096,)),
+        ("cudaGetDevice", ()),
+        ("cudaGetDeviceProperties", (0,)),
+        ("cudaGetErrorString", (runtime.cudaError_t(2),)),
+        ("cudaGraphDestroy", (graph,)),
+        ("cudaGraphExecDestroy", (launchable,)),
+        ("cudaGraphInstantiate", (graph, 0)),
+        ("cudaGraphLaunch", (launchable, stream)),
+        ("cudaHostAlloc", (64, 0)),
+        ("cudaMalloc", (64,)),
+        ("cudaMemcpy", (4096, 8192, 64, inwards)),
+        ("cudaMemcpyAsync", (4096, 8192, 64, inwards, stream)),
+        ("cudaStreamBeginCapture", (stream, mode)),
+        ("cudaStreamCreateWithFlags", (1,)),
+        ("cudaStreamDestroy", (stream,)),
+        ("cudaStreamEndCapture", (stream,)),
+        ("cudaStreamSynchronize", (stream,)),
+        ("cudaStreamWaitEvent", (stream, event, 0)),
+    ]
+    simulated = {name for name, member in own(Runtime).items() if inspect.isfunction(member)}
+    assert {name for name, _ in calls} == simulated - {"__init__"}
+    for name, arguments in calls:
+        answer = getattr(runtime, name)(*arguments)
+        assert isinstance(answer[0], runtime.cudaError_t), name
 
 
 def test_a_handle_is_no_number_but_gives_one() -> None:

@@ -338,7 +338,9 @@ def test_missing_facts_are_named(engine_file: Path) -> None:
         load(engine_file)
 
 
-@pytest.mark.parametrize("change", ["cut", "list", "no card", "no profile", "unknown field", "binary"])
+@pytest.mark.parametrize(
+    "change", ["cut", "list", "no card", "no profile", "unknown field", "unknown library", "binary"]
+)
 def test_unreadable_facts_are_the_models_fault(engine_file: Path, change: str) -> None:
     path = facts_path(engine_file)
     fields = json.loads(path.read_text())
@@ -346,6 +348,8 @@ def test_unreadable_facts_are_the_models_fault(engine_file: Path, change: str) -
         del fields["card"]
     if change == "no profile":
         fields["profile"] = {"least": 3}
+    if change == "unknown library":
+        fields["library"] = "cubism"
     if change == "unknown field":
         fields["aura"] = 7
     text = json.dumps([] if change == "list" else fields)

@@ -220,12 +220,18 @@ def test_each_context_is_recorded_once(rig: Rig) -> None:
         assert engine.notes == ()
 
 
-def test_an_engine_that_cannot_be_recorded_goes_on_with_a_note(rig: Rig) -> None:
+@pytest.mark.parametrize("broken_off", [True, False])
+def test_an_engine_that_cannot_be_recorded_goes_on_with_a_note(rig: Rig, broken_off: bool) -> None:
+    """Whether the recording itself is broken off, or only the library fails in the middle of it."""
     model = zoo(UPSCALE)
-    rig.gpu.recordable = False
+    rig.gpu.recordable = not broken_off
     pictures = frames(model, 8, SIZES[UPSCALE])
     with rig.open(model, graphs=True) as engine:
-        running = [engine.submit(picture) for picture in pictures]
+        running: list[Any] = []
+        for turn, picture in enumerate(pictures):
+            # The fourth frame is the second of the first context.
+            rig.gpu.fail = "sync" if turn == 3 and not broken_off else None
+            running.append(engine.submit(picture))
         for pending, wanted in zip(running, expected(model, pictures), strict=True):
             assert_close(pending(), wanted)
         (note,) = engine.notes
@@ -280,7 +286,10 @@ def test_the_end_frees_everything_and_leaves_the_results(rig: Rig, graphs: bool)
     with rig.open(model, graphs=graphs) as engine:
         running = [engine.submit(picture) for picture in pictures]
         first = running[0]()
-        assert rig.gpu.leaks()["Stream"] == 3
+        streams = [thing for thing in rig.gpu.handles.values() if isinstance(thing, Stream)]
+        assert len(streams) == 3
+    for stream in streams:
+        stream.join()
     # Those still running were waited for, and whoever holds them may have them.
     assert_close(running[-1](), expected(model, pictures[-1:])[0])
     assert_close(first, expected(model, pictures[:1])[0])
@@ -300,7 +309,7 @@ def test_sizes_that_have_passed_are_freed(rigs: Callable[..., Rig]) -> None:
 # Failures.
 
 
-@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("kind", ["sync", "async", "both"])
 @pytest.mark.parametrize("graphs", [True, False])
 def test_a_frame_that_fails_says_so_at_its_result_and_the_next_one_runs(
     rig: Rig, kind: str, graphs: bool
@@ -315,7 +324,7 @@ def test_a_frame_that_fails_says_so_at_its_result_and_the_next_one_runs(
             running.append(engine.submit(picture))
         for turn, pending in enumerate(running):
             if turn == 1:
-                words = "cursed" if kind == "sync" else "cudaErrorLaunchFailure"
+                words = "cudaErrorLaunchFailure" if kind == "async" else "cursed"
                 with pytest.raises(EngineError, match=words):
                     pending()
             else:
@@ -334,6 +343,15 @@ def test_a_failed_build_gives_the_librarys_words_and_can_be_tried_again(rig: Rig
         assert_close(engine.run(picture), expected(model, [picture])[0])
 
 
+def test_a_driver_that_is_too_old_is_told_by_the_library(rig: Rig) -> None:
+    with rig.open(zoo(UPSCALE)) as engine:
+        rig.gpu.fail = "driver"
+        with pytest.raises(EngineError, match="error: 35"):
+            engine.prepare(32, 32)
+    with pytest.raises(EngineError, match="error: 35"):
+        rig.open(zoo(UPSCALE))
+
+
 def test_a_build_tells_how_far_it_is(rig: Rig) -> None:
     heard: list[tuple[str, float]] = []
     with rig.open(zoo(UPSCALE), progress=lambda *line: heard.append(line)) as engine:
@@ -350,6 +368,7 @@ def test_a_build_that_is_stopped_keeps_nothing(rig: Rig) -> None:
 
     with rig.open(zoo(UPSCALE), progress=stop) as engine, pytest.raises(KeyboardInterrupt):
         engine.prepare(32, 32)
+    assert rig.gpu.counts["finished builds"] == 0
     assert rig.cache.entries() == []
 
 
@@ -369,18 +388,10 @@ def test_quantised_graphs_are_refused_as_engines_are_so_that_auto_goes_on(rig: R
     path = next(files["int8"] for files in zoo_models().values() if "int8" in files)
     model = load_model(path, flags=CardFlags(), trial=trial_runner())
     options = Options(cache=rig.cache)
-    with pytest.raises(EngineError, match="FP32 model"):
-        open_device(model, rig.library, rig.cuda, precision="fp16", options=options)
+    for precision in ("fp32", "fp16"):
+        with pytest.raises(EngineError, match="FP32 model"):
+            open_device(model, rig.library, rig.cuda, precision=precision, options=options)
     # A foreign one has no card that says so.
     foreign = replace(model, card=replace(model.card, precision="fp32"))
     with pytest.raises(EngineError, match="quantised"):
         open_device(foreign, rig.library, rig.cuda, precision="fp16", options=options)
-
-
-def test_streams_end_with_their_engine(rig: Rig) -> None:
-    with rig.open(zoo(UPSCALE)) as engine:
-        engine.run(frames(zoo(UPSCALE), 1, SIZES[UPSCALE])[0])
-        streams = [thing for thing in rig.gpu.handles.values() if isinstance(thing, Stream)]
-    assert len(streams) == 3
-    for stream in streams:
-        stream.join()

@@ -1,6 +1,7 @@
 """Pictures in the memory of the simulated GPU: read where they are, in the order of their streams."""
 
 import ctypes
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from velatura.runtime.backends.device import DeviceEngine
 from velatura.runtime.errors import OutOfMemoryError
 
 from . import simulated_rig
+from .simulated import Stream
 from .simulated_rig import (
     SIZES,
     STYLE,
@@ -35,6 +37,8 @@ class Producer:
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
         self.stream = rig.cuda.stream()
+        # So late that who does not wait for it is always the first.
+        rig.gpu.find(self.stream, Stream).delay = 0.005
         self.event = rig.cuda.event()
 
     def write(self, picture: np.ndarray) -> "Produced":
@@ -85,6 +89,7 @@ class Exchanged:
         self.owner, self.place = owner, place
         size = int(np.prod(owner.shape)) * owner.dtype.itemsize
         block = (ctypes.c_ubyte * size).from_address(owner.memory.address)
+        block.owner = owner  # so that the capsule keeps the memory, as a real one does
         self.array = np.frombuffer(block, owner.dtype).reshape(owner.shape)[:, ::step]
         self.shape = self.array.shape
         self.streams: list[int] = []
@@ -118,18 +123,23 @@ def test_device_pictures_are_read_where_they_are(
     pictures = frames(model, 8, SIZES[name], bits)
     with rig.open(model) as engine:
         engine.prepare(*SIZES[name], bits)
-        written = [producer.write(picture) for picture in pictures]
         with counted(rig) as count:
             running: list[Callable[[], DeviceArray]] = []
-            for turn, one in enumerate(written):
-                given: Any = one.interface() if way == "interface" else Exchanged(one)
+            for turn, picture in enumerate(pictures):
+                written = producer.write(picture)
+                given: Any = written.interface() if way == "interface" else Exchanged(written)
                 running.append(engine.submit(given, bits))  # type: ignore[arg-type]
                 # As many as contexts are begun before the host waits for any.
                 assert count("cudaEventSynchronize") == max(0, turn + 1 - engine.in_flight)
-            del written, one, given
+                # From here on only the engine holds it.
+                alive = weakref.ref(written)
+                del given, written
+            assert alive() is not None
             results = [pending() for pending in running]
             assert count("cudaEventSynchronize") == len(pictures)
-            assert count("cudaMemcpyAsync") == count("cudaHostAlloc") == 0
+            assert alive() is None
+            assert count("bytes out") == 0
+            assert count("cudaMemcpyAsync") == len(pictures)  # the producer's own
             assert [count(wait) for wait in WAITS] == [0] * len(WAITS)
         assert all(isinstance(result, DeviceArray) for result in results)
         for result, wanted in zip(results, expected(model, pictures, bits), strict=True):

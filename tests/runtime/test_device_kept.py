@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from velatura.runtime import EngineError
+from velatura.runtime import BackendUnavailableError, EngineError
 from velatura.runtime.backends import cuda as cuda_module
 from velatura.runtime.backends import nvinfer
 from velatura.runtime.backends.base import Options, sample_dtype
@@ -18,6 +18,7 @@ from velatura.runtime.backends.graph import io_shape, wrap
 from velatura.runtime.backends.model import Model
 from velatura.runtime.backends.tiling import pad_for
 from velatura.runtime.cache import EngineCache, digest_of
+from velatura.runtime.machine import nvidia_problem
 
 from . import simulated_rig
 from .simulated_rig import SIZES, UPSCALE, Rig, assert_close, counted, expected, frames, zoo
@@ -204,6 +205,28 @@ def test_rtx_builds_for_the_gpu_that_is_there(rigs: Callable[..., Rig], capabili
     (picture,) = frames(model, 1, SIZES[UPSCALE])
     with rig.open(model) as engine:
         assert_close(engine.run(picture), expected(model, [picture])[0])
+
+
+def test_the_real_rtx_builds_in_an_engine_and_says_what_its_driver_lacks(
+    rigs: Callable[..., Rig],
+) -> None:
+    """What the simulation cannot show: the engine's calls in their order, answered by the library."""
+    if nvidia_problem() is None:
+        pytest.skip("this machine has an NVIDIA driver")
+    rig = rigs("rtx")
+    try:
+        rig.library = nvinfer.load("rtx")
+    except BackendUnavailableError as error:
+        pytest.skip(str(error))
+    words = "CUDA driver version is insufficient"
+    with (
+        rig.open(zoo(UPSCALE), precision="fp16", graphs=True) as engine,
+        pytest.raises(EngineError, match=words),
+    ):
+        engine.prepare(64, 64)
+    (entry,) = rig.cache.entries()
+    assert entry.size > 50_000
+    assert entry.key["recordable"]
 
 
 def test_flags_of_compatibility(rigs: Callable[..., Rig]) -> None:
