@@ -110,9 +110,7 @@ def test_a_zoo_model_is_exported_in_half(name: str, data_root: Path, tmp_path: P
 
 @pytest.mark.parametrize("name", ["upscale-2x", "starry-night"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_ten_bits_travel_in_halves(
-    name: str, precision: str, data_root: Path, tmp_path: Path
-) -> None:
+def test_ten_bits_travel_in_halves(name: str, precision: str, data_root: Path, tmp_path: Path) -> None:
     target = tmp_path / "ten.onnx"
     export(name, target, "--precision", precision, "--bits", 10, "--data", data_root)
     card = read_card(onnx.load(str(target)))
