@@ -79,26 +79,32 @@ class OpenVinoEngine(StaticEngine["_Ring"]):
         graph = wrap(self.model.proto, self.card, bits=bits, size=(height, width)).SerializeToString()
         made: list[ov.CompiledModel] = []
 
+        properties = self._properties
+        if bits > 8 and properties["INFERENCE_PRECISION_HINT"] == "bf16":
+            # BF16 holds eight bits: smooth gradients of ten would come back in steps.
+            properties = {**properties, "INFERENCE_PRECISION_HINT": "f32"}
+            line = f"{self.card.name}: frames of {bits} bits run in FP32 where 8-bit ones run in BF16"
+            self.notes = self.notes if line in self.notes else (*self.notes, line)
+
         def build() -> bytes:
             try:
-                made.append(
-                    self._core.compile_model(self._core.read_model(graph), "CPU", self._properties)
-                )
+                model = self._core.read_model(graph)
+                made.append(self._core.compile_model(model, "CPU", properties))
             except RuntimeError as error:
                 reason = explain(self.model.proto, str(error))
                 raise EngineError(f"OpenVINO cannot compile {self.card.name}: {reason}") from error
             return made[0].export_model().getvalue()
 
-        blob, _ = self._cache.get_or_build(self._cache_key(graph), build)
+        blob, _ = self._cache.get_or_build(self._cache_key(graph, properties), build)
         if not made:
             try:
-                made.append(self._core.import_model(io.BytesIO(blob), "CPU", self._properties))
+                made.append(self._core.import_model(io.BytesIO(blob), "CPU", properties))
             except RuntimeError:  # whole, but not to this library's liking: as if it were not there
                 build()
         requests = [made[0].create_infer_request() for _ in range(self.in_flight)]
         return _Ring([_Slot(request) for request in requests])
 
-    def _cache_key(self, graph: bytes) -> dict[str, Any]:
+    def _cache_key(self, graph: bytes, properties: dict[str, Any]) -> dict[str, Any]:
         return {
             "name": self.card.name,
             "backend": NAME,
@@ -106,7 +112,7 @@ class OpenVinoEngine(StaticEngine["_Ring"]):
             "graph": digest_of(graph),
             "library": version(),
             "device": cpu_name(),
-            "properties": self._properties,
+            "properties": properties,
         }
 
     def _start(self, compiled: "_Ring", image: Array, output: Array) -> Pending:

@@ -24,6 +24,9 @@ error to a picture as INT8 has made."""
 MARGIN = 0.9
 """A less exact precision must take less than this part of the time."""
 
+LEAST_GAIN_MS = 1.0
+"""Per frame: less is not worth exactness, and no measurement either on a busy machine."""
+
 ROUNDS = 3
 ROUND_SECONDS = 0.05
 PATIENCE = 4.0
@@ -80,7 +83,8 @@ def choose(measured: Mapping[str, Measured], *, checked: frozenset[str]) -> str:
     names = sorted(filter(passes, measured), key=lambda name: -measured[name].parity_db)
     best = names[0]
     for name in names[1:]:
-        if measured[name].milliseconds < MARGIN * measured[best].milliseconds:
+        now = measured[best].milliseconds
+        if measured[name].milliseconds < min(MARGIN * now, now - LEAST_GAIN_MS):
             best = name
     return best
 

@@ -73,7 +73,7 @@ def test_value_ranges(
 def test_results_are_clipped_to_the_depth(backend: str, tmp_path: Path) -> None:
     described = card(input_colour="luma", output_colour="luma")
     path = with_card(networks.mixer(np.array([[3.0]])), described, tmp_path / "m.onnx")
-    with open_engine(path, backend) as engine:
+    with open_engine(path, backend, precision="fp32") as engine:
         assert engine.run(np.full((4, 4), 200, np.uint8)).tolist() == [[255] * 4] * 4
         assert engine.run(np.full((4, 4), 900, np.uint16), 10).max() == 1023
 
@@ -100,7 +100,7 @@ def test_any_size_is_padded_and_cropped(backend: str, size: tuple[int, int], tmp
     described = card(input_colour="luma", output_colour="luma", size_multiple=8, min_size=12)
     path = with_card(networks.mixer(np.array([[1.0]])), described, tmp_path / "m.onnx")
     image = RNG.integers(0, 256, size, np.uint8)
-    with open_engine(path, backend) as engine:
+    with open_engine(path, backend, precision="fp32") as engine:
         np.testing.assert_array_equal(engine.run(image), image)
 
 
@@ -109,7 +109,7 @@ def test_a_fixed_size_is_tiled(backend: str, tmp_path: Path) -> None:
     path = with_card(networks.mixer(np.array([[1.0]])), described, tmp_path / "m.onnx")
     for size in ((32, 48), (100, 130), (5, 7)):
         image = RNG.integers(0, 256, size, np.uint8)
-        with open_engine(path, backend) as engine:
+        with open_engine(path, backend, precision="fp32") as engine:
             np.testing.assert_array_equal(engine.run(image), image)
 
 
@@ -117,7 +117,7 @@ def test_many_pictures_in_flight_keep_their_results(backend: str, tmp_path: Path
     described = card(input_colour="luma", output_colour="luma")
     path = with_card(networks.mixer(np.array([[1.0]])), described, tmp_path / "m.onnx")
     images = [RNG.integers(0, 256, (40, 40), np.uint8) for _ in range(20)]
-    with open_engine(path, backend) as engine:
+    with open_engine(path, backend, precision="fp32") as engine:
         assert engine.in_flight >= 2
         pending = [engine.submit(image) for image in images]
         for image, wait in reversed(list(zip(images, pending, strict=True))):
@@ -130,7 +130,7 @@ def test_views_and_read_only_pictures_are_taken(backend: str, tmp_path: Path) ->
     whole = RNG.integers(0, 256, (40, 64), np.uint8)
     frozen = whole.copy()
     frozen.flags.writeable = False
-    with open_engine(path, backend) as engine:
+    with open_engine(path, backend, precision="fp32") as engine:
         for view in (whole[:, :50], whole[::-1], whole[::2, ::3], frozen):
             np.testing.assert_array_equal(engine.run(view), view)
 
@@ -138,7 +138,7 @@ def test_views_and_read_only_pictures_are_taken(backend: str, tmp_path: Path) ->
 def test_sizes_may_change_and_many_are_kept_in_bounds(backend: str, tmp_path: Path) -> None:
     described = card(input_colour="luma", output_colour="luma")
     path = with_card(networks.mixer(np.array([[1.0]])), described, tmp_path / "m.onnx")
-    with open_engine(path, backend) as engine:
+    with open_engine(path, backend, precision="fp32") as engine:
         for side in (8, 9, 10, 11, 12, 13, 8):
             image = RNG.integers(0, 256, (side, 2 * side), np.uint8)
             np.testing.assert_array_equal(engine.run(image), image)
@@ -146,7 +146,7 @@ def test_sizes_may_change_and_many_are_kept_in_bounds(backend: str, tmp_path: Pa
 
 def test_a_wrong_picture_is_refused(backend: str, tmp_path: Path) -> None:
     path = with_card(networks.mixer(MATRIX), card(), tmp_path / "m.onnx")
-    with open_engine(path, backend) as engine:
+    with open_engine(path, backend, precision="fp32") as engine:
         for image in (
             np.zeros((8, 8), np.uint8),
             np.zeros((8, 8, 4), np.uint8),
@@ -164,7 +164,7 @@ def test_what_cannot_be_compiled_is_an_engine_error(backend: str, tmp_path: Path
     proto = networks.model(nodes, {"stamp": stamp}, [1, 1, "h", "w"])
     described = card(input_colour="luma", output_colour="luma")
     path = with_card(proto, described, tmp_path / "m.onnx")
-    with open_engine(path, backend) as engine:
+    with open_engine(path, backend, precision="fp32") as engine:
         engine.run(np.zeros((16, 16), np.uint8))
         with pytest.raises(EngineError, match="test"):
             engine.run(np.zeros((20, 20), np.uint8))

@@ -152,6 +152,7 @@ def test_the_choice_is_never_a_bad_bargain(times: dict[str, float], parities: di
         # Never less exact and not faster than what was allowed anyway.
         if name in measured and measured[name].parity_db > best.parity_db:
             assert best.milliseconds < tuning.MARGIN * measured[name].milliseconds
+            assert best.milliseconds < measured[name].milliseconds - tuning.LEAST_GAIN_MS
 
 
 def test_a_small_gain_is_not_worth_exactness() -> None:
@@ -161,6 +162,21 @@ def test_a_small_gain_is_not_worth_exactness() -> None:
     assert choose(measured, checked=frozenset()) == "bf16"
     measured["bf16"] = Measured(5.0, 40.0)
     assert choose(measured, checked=frozenset()) == "fp32"
+
+
+def test_deep_pictures_do_not_lose_their_depth_to_bf16() -> None:
+    """BF16 holds eight bits: a ramp of 10 bits would come back in steps."""
+    if "bf16" not in opening.backend_precisions("openvino"):
+        pytest.skip("this CPU has no BF16")
+    ramp = np.linspace(200, 900, 96 * 128).reshape(96, 128).round().astype(np.uint16)
+    results = {}
+    for name in ("fp32", "bf16"):
+        with open_engine("upscale-2x", "openvino", precision=name) as engine:  # type: ignore[arg-type]
+            results[name] = engine.run(ramp, 10).astype(int)
+            assert any("FP32" in note for note in engine.notes) == (name == "bf16")
+            shallow = engine.run((ramp >> 2).astype(np.uint8))
+            assert shallow.dtype == np.uint8
+    assert np.abs(results["fp32"] - results["bf16"]).max() <= 1
 
 
 def test_the_choice_is_measured_once_and_remembered(

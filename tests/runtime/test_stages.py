@@ -58,7 +58,7 @@ def test_identity_is_bit_exact_in_all_planes(bits: int, subsample: tuple[int, in
 @pytest.mark.parametrize("bits", [8, 10, 12])
 def test_a_luma_model_gets_the_plane_as_it_is_coded(bits: int, tmp_path: Path) -> None:
     frame = noise(PixelFormat("yuv", bits, (2, 2)))
-    with open_engine(doubler(tmp_path / "m.onnx")) as engine:
+    with open_engine(doubler(tmp_path / "m.onnx"), precision="fp32") as engine:
         result = Neural(engine)(frame)
     assert result.format == frame.format
     expected = frame.planes[0].repeat(2, 0).repeat(2, 1)
@@ -72,7 +72,7 @@ def test_a_luma_model_on_rgb_keeps_its_colours(tmp_path: Path) -> None:
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[:16, :16], pixels[:16, 16:], pixels[16:] = (200, 40, 60), (30, 160, 80), (90, 90, 210)
     frame = Frame(planes=(pixels,), format=RGB, pts=0, time_base=Fraction(1, 30))
-    with open_engine(doubler(tmp_path / "m.onnx")) as engine:
+    with open_engine(doubler(tmp_path / "m.onnx"), precision="fp32") as engine:
         result = to_rgb(Neural(engine)(frame)).planes[0].astype(int)
     assert result.shape == (64, 64, 3)
     for y, x in ((16, 16), (16, 48), (48, 32)):
@@ -80,7 +80,7 @@ def test_a_luma_model_on_rgb_keeps_its_colours(tmp_path: Path) -> None:
 
 
 def test_a_luma_model_on_gray_gives_gray(tmp_path: Path) -> None:
-    with open_engine(doubler(tmp_path / "m.onnx")) as engine:
+    with open_engine(doubler(tmp_path / "m.onnx"), precision="fp32") as engine:
         result = Neural(engine)(noise(GRAY))
     assert result.format == GRAY
     assert len(result.planes) == 1
@@ -91,7 +91,7 @@ def test_an_rgb_model_sees_full_range_rgb_of_the_frames_depth(bits: int, tmp_pat
     proto = networks.mixer(np.eye(3)[::-1])  # swaps red and blue
     ModelCard(name="swap", task="style", halo=0).write_to(proto)
     frame = replace(noise(PixelFormat("yuv", bits, (2, 2))), colour=Colour(matrix="bt601"))
-    with open_engine(networks.write(proto, tmp_path / "m.onnx")) as engine:
+    with open_engine(networks.write(proto, tmp_path / "m.onnx"), precision="fp32") as engine:
         result = Neural(engine)(frame)
     assert result.format == PixelFormat("rgb", bits)
     expected = to_rgb(frame).planes[0][..., ::-1]
@@ -101,7 +101,7 @@ def test_an_rgb_model_sees_full_range_rgb_of_the_frames_depth(bits: int, tmp_pat
 def test_frames_are_not_written_into(tmp_path: Path) -> None:
     frame = noise(PixelFormat("yuv", 8, (2, 2)))
     before = [plane.copy() for plane in frame.planes]
-    with open_engine(doubler(tmp_path / "m.onnx")) as engine:
+    with open_engine(doubler(tmp_path / "m.onnx"), precision="fp32") as engine:
         Resize(20, 10)(Neural(engine)(frame))
     for old, new in zip(before, frame.planes, strict=True):
         np.testing.assert_array_equal(old, new)
