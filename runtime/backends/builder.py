@@ -108,11 +108,7 @@ def build(
     start = time.perf_counter()
     heard = Heard()
     api = library.api
-    builder = make(library, "Builder", heard)
-    network = builder.create_network(library.creation_flags())
-    parser = api.OnnxParser(network, logger(library, heard))
-    if not parser.parse(graph):
-        raise ModelError(f"{library.title} does not take the model: {_complaint(parser, heard)}")
+    builder, network, parser = _parsed(library, graph, heard)
     config = builder.create_builder_config()
     monitor = _monitor(library, progress)
     config.progress_monitor = monitor
@@ -131,6 +127,7 @@ def build(
         config.add_optimization_profile(shapes)
     timings = _timing_cache(library, config, options.timings)
     engine = builder.build_serialized_network(network, config)
+    del parser
     if monitor.failure is not None:
         raise monitor.failure
     if engine is None:
@@ -149,6 +146,24 @@ def build(
         layers=len(re.findall(r"^(?:Layer\(|Name: )", text.partition("Engine Layer Inf")[2], re.M)),
         tactics=tuple(f"{runner} {tactic}" for runner, tactic in chosen),
     )
+
+
+def check(library: Library, graph: bytes) -> None:
+    """Let the parser alone read a wrapped graph, which takes milliseconds.
+
+    Raises ModelError naming node and operator where it refuses the graph.
+    """
+    _parsed(library, graph, Heard())
+
+
+def _parsed(library: Library, graph: bytes, heard: Heard) -> tuple[Any, Any, Any]:
+    """(builder, network, parser): the network needs the other two to live."""
+    builder = make(library, "Builder", heard)
+    network = builder.create_network(library.creation_flags())
+    parser = library.api.OnnxParser(network, logger(library, heard))
+    if not parser.parse(graph):
+        raise ModelError(f"{library.title} does not take the model: {_complaint(parser, heard)}")
+    return builder, network, parser
 
 
 def _timing_cache(library: Library, config: Any, path: Path | None) -> Any:

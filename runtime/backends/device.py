@@ -11,7 +11,7 @@ from ..cache import digest_of
 from ..errors import EngineError, ModelError
 from ..frame import Array
 from .base import Engine, Options, Pending, sample_dtype
-from .builder import BuildOptions, Plan, build
+from .builder import BuildOptions, Plan, build, check
 from .cuda import Cuda, DeviceArray, DeviceMemory, DevicePool, Job, bare
 from .exchange import DeviceView, device_view, is_device_array, picture_size
 from .graph import INPUT, OUTPUT, io_shape, wrap
@@ -67,8 +67,18 @@ class DeviceEngine(StaticEngine["Program"]):
         self._runtime: Any = make(library, "Runtime", self.heard)
         self._buffers = BufferPool(allocate=cuda.pinned)
         self._graph, self._graph_card = model.proto, model.card
-        if precision == "fp16" and plan is None:
-            self._graph, self._graph_card = _half(model)
+        if plan is None:
+            self._check(precision)
+
+    def _check(self, precision: str) -> None:
+        """Refuse now what the library does not take, as EngineError: `auto` then goes on."""
+        try:
+            if precision == "fp16":
+                self._graph, self._graph_card = halved(self.model)
+            graph = wrap(self._graph, self._graph_card, size=self.card.fixed_size, samples="bytes")
+            check(self.library, graph.SerializeToString())
+        except ModelError as error:
+            raise EngineError(f"{self.card.name}: {error}") from error
 
     def submit(self, image: Array, bits: int = 8) -> Pending:
         if is_device_array(image):
@@ -372,14 +382,6 @@ class Program:
 
 def _picture(height: int, width: int, channels: int) -> tuple[int, ...]:
     return (height, width) if channels == 1 else (height, width, channels)
-
-
-def _half(model: Model) -> tuple[Any, Any]:
-    """(graph, card) in half precision. Raises EngineError for what has none: `auto` then goes on."""
-    try:
-        return halved(model)
-    except ModelError as error:
-        raise EngineError(f"{model.card.name} has no half precision: {error}") from error
 
 
 def open_device(
