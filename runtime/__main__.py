@@ -152,6 +152,21 @@ def info(
 
 
 @app.command()
+def verify(
+    source: Annotated[str, typer.Argument(help="The video that was the input.")],
+    output: Annotated[str, typer.Argument(help="The video that was made of it.")],
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every frame of both.")] = False,
+    as_json: Json = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Check that OUTPUT shows every frame of SOURCE at its time, beside its sound."""
+    from .command.verify import verify as run_verify
+
+    with _reporting(debug, as_json):
+        raise SystemExit(run_verify(source, output, deep=deep, as_json=as_json))
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what this machine can run: CPU, GPUs, backends, versions, and a two-second self-test."""
     from .command.doctor import examine

@@ -49,6 +49,12 @@ class OutOfMemoryError(EngineError):
     """A device has too little memory for frames of this size; smaller ones may fit."""
 
 
+class ContractError(VelaturaError):
+    """A written file does not hold what it was meant to hold."""
+
+    exit_code = 10
+
+
 class StageError(VelaturaError):
     """A stage raised something that is not a `VelaturaError`; `__cause__` holds it."""
 

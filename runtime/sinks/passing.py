@@ -22,6 +22,9 @@ TEXT = frozenset({"ass", "ssa", "subrip", "srt", "webvtt", "mov_text", "text"})
 SUBTITLES = ("mov_text", "subrip", "webvtt", "ass")
 """What text is converted to: the first that the container takes."""
 
+KEEPS_COVERS = frozenset({"ipod", "mp4"})
+"""Containers, beside Matroska, whose cover art is found again as such."""
+
 PICTURES = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "image/jpeg")}
 """Cover art as an attachment, which is how Matroska keeps it: name and type by codec."""
 
@@ -146,6 +149,9 @@ class PassingStreams:
                 )
             elif cover and codec in PICTURES and self._output.format.name == "matroska":
                 yield Passage(stream.index, "cover art", codec, "attach")
+            elif cover and self._output.format.name not in KEEPS_COVERS:
+                reason = f"{suffix} files would show it as a second film"
+                yield Passage(stream.index, "cover art", codec, "drop", reason=reason)
             elif _accepts(self._output, stream):
                 yield Passage(stream.index, "cover art" if cover else kind, codec, "copy")
             elif kind == "audio":

@@ -194,7 +194,7 @@ def _open(path: Path) -> InputContainer:
     if path.stat().st_size == 0:
         raise SourceError(f"{path} is empty")
     try:
-        return av.open(str(path))
+        return av.open(str(path), metadata_errors="replace")
     except FFmpegError as error:
         raise SourceError(
             f"{path} cannot be opened as a video: {error.strerror}. "

@@ -201,3 +201,14 @@ def test_stopping_early_ends_all_streams(tmp_path: Path) -> None:
         ]
     assert max(ends) < 0.6
     assert np.isfinite(ends).all()
+
+
+@pytest.mark.parametrize("suffix", [".mov", ".avi"])
+def test_a_cover_does_not_become_a_second_film(
+    suffix: str, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / f"out{suffix}"
+    job = Job(source=str(clips / "edge" / "h264-png.mp4"), sink=str(target), models=("identity",))
+    assert run_job(job) == 0
+    assert "(cover art, png) is left out" in capsys.readouterr().err
+    assert [s["type"] for s in streams(target)] == ["video", "audio"]
