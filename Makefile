@@ -11,12 +11,13 @@ ensure_opencv = $(BIN)/python -c 'import cv2' 2>/dev/null || { \
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python \
 	&& $(BIN)/python -m pip install --quiet opencv-python-headless; }
 
-.PHONY: demo test test-environment quick lint format bench wheel clean help
+.PHONY: demo test test-environment soak quick lint format bench wheel clean help
 
 help:
 	@echo "make demo    restyle and upscale the sample clip (installs the runtime only)"
 	@echo "make test    install what the tests need and run all of them"
 	@echo "make quick   the same without the slow ones"
+	@echo "make soak    the long ones: runs killed at random, again and again"
 	@echo "make lint    ruff and pyright"
 	@echo "make bench   measure, writing benchmarks/results"
 	@echo "make clean   remove what the other targets made"
@@ -27,13 +28,16 @@ demo: $(VENV)/.runtime
 # Training runs in a process of its own, as it does for a user: in one with the inference libraries, which
 # keep threads of their own, a whole run of the tests once ended in a segmentation fault.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --ignore=tests/training
+	$(BIN)/python -m pytest -m "not soak" --ignore=tests/training
 	$(BIN)/python -m pytest tests/training
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m pytest -m soak --ignore=tests/training
 
 test-environment: $(VENV)/.dev
 
 quick: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow" --ignore=tests/training
+	$(BIN)/python -m pytest -m "not slow and not soak" --ignore=tests/training
 	$(BIN)/python -m pytest -m "not slow" tests/training
 
 lint: $(VENV)/.dev

@@ -76,6 +76,16 @@ def run(
             help="While an engine is built, frames: wait, fallback (to the CPU) or pass (unchanged).",
         ),
     ] = "wait",
+    journal: Annotated[
+        bool | None,
+        typer.Option(
+            "--journal/--no-journal",
+            help="Keep what is done beside SINK, so that a run cut off goes on there. [long videos]",
+        ),
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what a run that was cut off left.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
     as_json: Json = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
@@ -104,6 +114,8 @@ def run(
             channels=_choice("--channels", channels, ("rgb", "bgr")) if channels else None,
             fit=_choice("--fit", fit, ("tile", "resize")),
             building=_choice("--while-building", building, ("wait", "fallback", "pass")),
+            journal=journal,
+            restart=restart,
         )
         raise SystemExit(run_job(job, quiet=quiet, as_json=as_json))
 

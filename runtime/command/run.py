@@ -1,5 +1,6 @@
 """`velatura run`: one source through a chain of models into one sink."""
 
+import hashlib
 import json
 import os
 import signal
@@ -10,17 +11,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import typer
 
 from ..backends import Building, Engine, Fit, Precision, Progress, open_engine
+from ..backends.identity import NAME as IDENTITY
 from ..card import CardFlags
-from ..errors import SourceError, TruncatedSourceError
+from ..errors import SinkError, SourceError, TruncatedSourceError
 from ..meter import peak_memory
 from ..pump import Pump, Stats
 from ..sinks import Encoding, Sink, open_sink
 from ..sources import Source, open_source
+from ..sources.resumed import ResumedSource
 from ..stages import Neural, Resize, Stage
 from .view import BuildView, Reporter
 
@@ -50,6 +53,9 @@ class Job:
     channels: Literal["rgb", "bgr"] | None = None
     fit: Fit = "tile"
     building: Building = "wait"
+    journal: bool | None = None
+    """None keeps one where it gains something."""
+    restart: bool = False
 
 
 def run_job(job: Job, *, quiet: bool = False, as_json: bool = False) -> int:
@@ -59,17 +65,16 @@ def run_job(job: Job, *, quiet: bool = False, as_json: bool = False) -> int:
     with terminable(), ExitStack() as stack:
         source = stack.enter_context(open_source(job.source, rate=_rate(job.fps)))
         # Checked before the models load: a wrong output name should not cost that wait.
-        sink = open_sink(
-            job.sink,
-            like=source,
-            encoding=Encoding(codec=job.codec, crf=job.crf, preset=job.preset, pix_fmt=job.pix_fmt),
-            overwrite=job.overwrite,
-            audio=job.audio,
-        )
+        sink = _sink(job, source, say)
         try:
             with BuildView("", silent=quiet or as_json) as view:
-                engines = [stack.enter_context(_engine(name, job, view)) for name in job.models]
-            said = [*source.info.notes, *(n for engine in engines for n in engine.notes)]
+                chosen = sink.choices or (None,) * len(job.models)
+                engines = [
+                    stack.enter_context(_engine(name, job, view, choice))
+                    for name, choice in zip(job.models, chosen, strict=True)
+                ]
+            sink.choose([(engine.backend, engine.precision) for engine in engines])
+            said = [*source.info.notes, *(n for engine in engines for n in engine.notes), *sink.notes]
             for line in said:
                 say.note(line)
             stages: list[Stage] = [Neural(engine) for engine in engines]
@@ -77,15 +82,22 @@ def run_job(job: Job, *, quiet: bool = False, as_json: bool = False) -> int:
                 stages.append(Resize(*job.size))
             opened = time.perf_counter() - begin
             total = min(filter(None, (source.info.frames, job.frames)), default=None)
-            with say.progress(total) as progress:
-                stats = Pump(source, stages, sink).run(progress=progress, limit=job.frames)
+            with say.progress(_less(total, sink.kept)) as progress:
+                stats = Pump(_rest(source, sink, say), stages, sink).run(
+                    progress=progress, limit=_less(job.frames, sink.kept)
+                )
             _finish(sink, stats, source, limited=job.frames is not None)
         except BaseException:
             sink.abort()
+            if sink.left:
+                say.note(
+                    f"{sink.left} frames are kept beside {job.sink}: the same command goes on there"
+                )
             raise
-        later = [n for engine in engines for n in engine.notes if n not in said]
+        later = [n for engine in engines for n in engine.notes]
         for line in (*later, *sink.notes):
-            say.note(line)
+            if line not in said:
+                say.note(line)
         report = summarise(job, sink, engines, stats, opened)
     if as_json:
         typer.echo(json.dumps(report))
@@ -94,7 +106,7 @@ def run_job(job: Job, *, quiet: bool = False, as_json: bool = False) -> int:
     if stats.damage and not job.tolerate:
         raise TruncatedSourceError(
             f"{job.source} is damaged: {stats.damage.lost} frames lost ({stats.damage.reason}); "
-            f"{job.sink} holds the {stats.frames_out} that could be decoded"
+            f"{job.sink} holds the {sink.frames} that could be decoded"
         )
     if stats.damage:
         say.note(f"tolerated: {stats.damage.lost} frames lost ({stats.damage.reason})")
@@ -103,21 +115,97 @@ def run_job(job: Job, *, quiet: bool = False, as_json: bool = False) -> int:
 
 def _finish(sink: Sink, stats: Stats, source: Source, *, limited: bool) -> None:
     """Close the sink, or say why there is nothing to close."""
-    if stats.frames_out == 0:
+    if sink.frames == 0:
         if stats.interrupted:
             raise KeyboardInterrupt
         reason = stats.damage.reason or "it holds none that can be decoded"
         raise SourceError(f"{source.uri} gave no frame: {reason}")
     if stats.interrupted or limited:
-        sink.stop_early()
+        sink.stop_early(interrupted=stats.interrupted)
     sink.close()
 
 
-def _engine(name: str, job: Job, progress: Progress) -> Engine:
+def _sink(job: Job, source: Source, say: Reporter) -> Sink:
+    """The output, with a journal where one can be kept and gains something."""
+    encoding = Encoding(codec=job.codec, crf=job.crf, preset=job.preset, pix_fmt=job.pix_fmt)
+    settings = None
+    if job.sink != "null:" or job.journal:
+        from ..sinks.journal import leftover
+        from ..sinks.journalled import is_short, why_no_journal
+
+        reason = why_no_journal(job.sink, like=source.info, encoding=encoding)
+        if job.building != "wait":
+            reason = reason or f"what frames come depends on time with --while-building {job.building}"
+        if job.journal and reason:
+            raise SinkError(f"{job.sink} can have no journal: {reason}")
+        wanted = not is_short(source.info, job.frames) if job.journal is None else job.journal
+        if wanted and not reason:
+            settings = _settings(job)
+        elif leftover(Path(job.sink), remove=job.restart):
+            say.note(f"the journal of an earlier run beside {job.sink} is left as it is")
+    return open_sink(
+        job.sink,
+        like=source,
+        encoding=encoding,
+        overwrite=job.overwrite,
+        audio=job.audio,
+        journal=settings,
+        restart=job.restart,
+    )
+
+
+def _settings(job: Job) -> dict[str, Any]:
+    """All options that decide what frames come, by the names that a user knows."""
+    from ..backends.model import find_model, has_int8
+
+    files: dict[str, str] = {}
+    for name in job.models:
+        if name != IDENTITY:
+            kinds = ("fp32", "int8") if has_int8(name) else ("fp32",)
+            paths = [find_model(name, precision=kind) for kind in kinds]
+            hashes = [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths]
+            files[f"the file of model {name}"] = " and ".join(hashes)
+    size = f"{job.size[0]}x{job.size[1]}" if job.size else None
+    return {
+        "-m": list(job.models),
+        **files,
+        "--size": size,
+        "--backend": job.backend,
+        "--precision": job.precision,
+        "--codec": job.codec,
+        "--crf": job.crf,
+        "--preset": job.preset,
+        "--pix-fmt": job.pix_fmt,
+        "--fps": job.fps,
+        "--frames": job.frames,
+        "--audio": job.audio,
+        "--range": job.value_range,
+        "--channels": job.channels,
+        "--fit": job.fit,
+    }
+
+
+def _rest(source: Source, sink: Sink, say: Reporter) -> Source:
+    """The source without the frames that an earlier run made."""
+    if not sink.kept:
+        return source
+    say.note(f"going on after {sink.kept} frames that an earlier run made; they are read again")
+    return ResumedSource(
+        source, sink.kept, lambda done: say.note(f"{done} of {sink.kept} frames read again")
+    )
+
+
+def _less(total: int | None, kept: int) -> int | None:
+    return None if total is None else max(total - kept, 0)
+
+
+def _engine(name: str, job: Job, progress: Progress, choice: tuple[str, str] | None) -> Engine:
+    # What was measured to be fastest may differ today; frames must not change in the middle of a film.
+    backend, precision = choice or (job.backend, job.precision)
     return open_engine(
         name,
-        job.backend,
-        precision=job.precision,
+        backend if name != IDENTITY else job.backend,
+        precision=cast("Precision", precision if name != IDENTITY else job.precision),
         flags=CardFlags(value_range=job.value_range, colour_order=job.channels),
         fit=job.fit,
         building=job.building,
@@ -150,8 +238,9 @@ def summarise(
         "models": [
             {"name": e.card.name, "backend": e.backend, "precision": e.precision} for e in engines
         ],
-        "frames_in": stats.frames_in,
-        "frames_out": stats.frames_out,
+        "frames_in": stats.frames_in + sink.kept,
+        "frames_out": stats.frames_out + sink.kept,
+        "frames_kept": sink.kept,
         "frames_lost": stats.damage.lost,
         "interrupted": stats.interrupted,
         "fps": round(stats.rate, 2),

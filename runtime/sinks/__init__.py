@@ -1,6 +1,8 @@
 """Sinks of frames: one module per kind, and `open_sink`, which picks one by the URI."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .base import Encoding, HasInfo, Sink
 
@@ -16,12 +18,20 @@ def open_sink(
     encoding: Encoding | None = None,
     overwrite: bool = False,
     audio: bool = True,
+    journal: Mapping[str, Any] | None = None,
+    restart: bool = False,
 ) -> Sink:
     """Open a video file, an image sequence (`frames/%05d.png`), or `null:`.
 
     `like` is the source: its rate, aspect, colours and audio carry over. Nothing appears under the
     given name before all is written. Raises SinkError when it exists and `overwrite` is false, or when
     it cannot be written.
+
+    With `journal`, a video file is made in segments that survive whatever ends the process. It names
+    all options that decide what is written, by the words in which a change is reported; the source's
+    files are added here. What an interrupted run left is gone on with where they are the same
+    (`sink.kept` says after how many frames), else a SinkError tells the difference. `restart` throws it
+    away.
     """
     text = str(uri)
     if text == "null:":
@@ -32,8 +42,19 @@ def open_sink(
         from .sequence import SequenceSink
 
         return SequenceSink(text, like=like.info, overwrite=overwrite)
+    path, encoding = Path(text), encoding or Encoding()
+    if journal is not None:
+        from .journalled import JournalSink
+
+        return JournalSink(
+            path,
+            like=like.info,
+            encoding=encoding,
+            overwrite=overwrite,
+            audio=audio,
+            settings=journal,
+            restart=restart,
+        )
     from .file import FileSink
 
-    return FileSink(
-        Path(text), like=like.info, encoding=encoding or Encoding(), overwrite=overwrite, audio=audio
-    )
+    return FileSink(path, like=like.info, encoding=encoding, overwrite=overwrite, audio=audio)

@@ -1,6 +1,7 @@
 """The contract of a sink, and how a file is to be encoded."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -38,6 +39,20 @@ class Sink(ABC):
     """Seconds from the first frame's beginning to the last frame's end, where that is known."""
     notes: tuple[str, ...] = ()
     """What had to be changed or left out, one line each."""
+    kept: int = 0
+    """How many of the source's first frames an earlier run, which was cut off, left whole: they must
+    not be written again."""
+    left: int = 0
+    """After `abort`: frames that the same command need not make again."""
+
+    @property
+    def choices(self) -> tuple[tuple[str, str], ...]:
+        """Backend and precision that made each model's frames in the earlier run, if any are kept."""
+        return ()
+
+    def choose(self, choices: Sequence[tuple[str, str]]) -> None:
+        """Hear which backend and precision each model runs with, before the first frame."""
+        del choices
 
     @abstractmethod
     def write(self, frame: Frame) -> None:
@@ -47,9 +62,12 @@ class Sink(ABC):
     def close(self) -> None:
         """Finish: only now does the result appear under its name. Raises SinkError."""
 
-    def stop_early(self) -> None:
-        """Say before `close` that the source goes on: copied audio then ends with the video."""
-        return
+    def stop_early(self, *, interrupted: bool = False) -> None:
+        """Say before `close` that the source goes on: copied audio then ends with the video.
+
+        `interrupted` when somebody stopped the run, rather than that so many frames were wanted.
+        """
+        del interrupted
 
     @abstractmethod
     def abort(self) -> None:

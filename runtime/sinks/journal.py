@@ -1,0 +1,321 @@
+"""Journal: what a run that was cut off leaves beside its output, so that the same command goes on."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import av
+
+from ..cache import write_whole
+from ..errors import SinkError
+from .encoder import Coding
+from .segments import SUFFIX, Segment, SegmentFile, SegmentWriter, digest, segment_path
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+NAME = "journal.json"
+LOCK = "lock"
+ENDS = 1 << 20
+"""Bytes at either end of a file by which it is known again."""
+
+Choices = tuple[tuple[str, str], ...]
+"""Backend and precision of each model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What journal.json holds."""
+
+    id: str
+    """Segments of another journal do not count."""
+    settings: dict[str, Any]
+    """All that decides what frames come out, by the words in which a change is reported."""
+    length: int
+    """Frames of a segment."""
+    choices: Choices = ()
+    """What `auto` came to."""
+    coding: Coding | None = None
+    """How the video stream is set up, once a frame was there."""
+    headers: str = ""
+    """Hash of the encoder's headers."""
+    finished: str = ""
+    """Print of the joined file, just before it gets its name."""
+    total: int = 0
+    """How many frames that file holds."""
+    stopped: bool = False
+    """Whether that file ends early because somebody stopped the run."""
+
+    def to_bytes(self) -> bytes:
+        """JSON with a hash over all of it."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        fields["coding"] = self.coding.to_json() if self.coding is not None else None
+        text = json.dumps(fields, sort_keys=True)
+        return json.dumps({"sha256": digest(text.encode()), "state": text}, indent=1).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The reverse. Raises ValueError, TypeError or KeyError for what is damaged."""
+        outer: Any = json.loads(data)
+        if digest(outer["state"].encode()) != outer["sha256"]:
+            raise ValueError("the journal's hash is wrong")
+        fields = cast("dict[str, Any]", json.loads(outer["state"]))
+        coding = fields.pop("coding")
+        choices = tuple((str(b), str(p)) for b, p in fields.pop("choices"))
+        return cls(**fields, choices=choices, coding=Coding.from_json(coding) if coding else None)
+
+
+class Journal:
+    """The folder `.OUT.journal`: settings, whole segments, and a lock against a second process."""
+
+    def __init__(
+        self, target: Path, settings: Mapping[str, Any], *, length: int, restart: bool
+    ) -> None:
+        """Open or begin. Raises SinkError when another process has it, or the settings differ."""
+        self.target = target
+        self.folder = journal_folder(target)
+        self.notes: tuple[str, ...] = ()
+        self.segments: list[SegmentFile] = []
+        self.folder.mkdir(exist_ok=True)
+        self._lock = _locked(self.folder, target)
+        try:
+            if restart:
+                self._clear()
+            self.state = self._load(_plain(settings), length)
+        except BaseException:
+            if (self.folder / NAME).exists():
+                self.leave()
+            else:
+                self.remove()
+            raise
+
+    @property
+    def frames(self) -> int:
+        """How many need not be made again."""
+        if self.published:
+            return self.state.total
+        return sum(segment.about.frames for segment in self.segments)
+
+    @property
+    def published(self) -> bool:
+        """Whether the output was given its name, so that only the journal is left to remove."""
+        return bool(self.state.finished) and _print_or_none(self.target) == self.state.finished
+
+    def choose(self, choices: Sequence[tuple[str, str]]) -> None:
+        """Keep what `auto` came to; what was kept before must not differ. Raises SinkError."""
+        chosen = tuple(choices)
+        if not self.segments:
+            self._store(choices=chosen)
+        elif chosen != self.state.choices:
+            self._refuse([("what runs the models", _engines(self.state.choices), _engines(chosen))])
+
+    def begin(self, coding: Coding, headers: bytes) -> None:
+        """Keep how the stream is set up."""
+        self._store(coding=coding, headers=digest(headers))
+
+    def check_headers(self, headers: bytes) -> None:
+        """Raise SinkError where an encoder's headers do not fit those of the segments before."""
+        if digest(headers) != self.state.headers:
+            raise SinkError(
+                f"{self.target}: this encoder writes other headers than the one that the run began "
+                "with: --restart begins anew, --no-journal does without segments"
+            )
+
+    def writer(self) -> SegmentWriter:
+        """For the next segment."""
+        return SegmentWriter(self.folder, len(self.segments))
+
+    def keep(self, writer: SegmentWriter, *, frames: int, headers: bytes, final: bool) -> Segment:
+        """Make a written segment part of the journal."""
+        about = writer.close(journal=self.state.id, frames=frames, headers=headers, final=final)
+        self.segments.append(SegmentFile(writer.path))
+        return about
+
+    def finish(self, partial: Path, *, stopped: bool) -> None:
+        """Keep by what the joined file is known, which is renamed next."""
+        total = sum(segment.about.frames for segment in self.segments)
+        self._store(finished=file_print(partial), total=total, stopped=stopped)
+
+    def remove(self) -> None:
+        """Leave no trace: the output is there, or nothing worth keeping is."""
+        if not self._lock.is_locked:
+            return  # it is left already, and may be another's by now
+        self._clear()
+        self.leave()
+        # Not an error: another process may have opened a journal of its own in it just now.
+        with suppress(OSError):
+            (self.folder / LOCK).unlink(missing_ok=True)
+            self.folder.rmdir()
+
+    def leave(self) -> None:
+        """Let go of it; what is whole stays."""
+        self._lock.release()
+
+    def _load(self, settings: dict[str, Any], length: int) -> State:
+        fresh = State(id=uuid.uuid4().hex, settings=settings, length=length)
+        path = self.folder / NAME
+        left = any(self.folder.glob(f"*{SUFFIX}"))
+        try:
+            state = State.from_bytes(path.read_bytes())
+        except FileNotFoundError:
+            state = None
+        except (ValueError, TypeError, KeyError, AttributeError):
+            state, left = None, True
+        if state is None:
+            if left:
+                self.notes += (f"{path} is damaged or missing: the run begins anew",)
+            return self._anew(fresh)
+        self.state = state
+        if self.published and state.stopped:
+            return self._anew(fresh)  # that file is its user's; what follows is another run
+        self.segments = self._whole(state)
+        if not self.segments and not self.published:
+            return self._anew(fresh)
+        changes = [
+            (name, state.settings.get(name), settings.get(name))
+            for name in (*state.settings, *(n for n in settings if n not in state.settings))
+            if state.settings.get(name) != settings.get(name)
+        ]
+        if changes:
+            self._refuse(changes)
+        return state
+
+    def _anew(self, fresh: State) -> State:
+        self._clear()
+        write_whole(self.folder / NAME, fresh.to_bytes())
+        return fresh
+
+    def _whole(self, state: State) -> list[SegmentFile]:
+        """The segments up to the first that is missing, damaged or short; what follows is removed."""
+        found: list[SegmentFile] = []
+        while (segment := SegmentFile.whole(segment_path(self.folder, len(found)))) is not None:
+            about = segment.about
+            if (about.journal, about.number, about.headers) != (state.id, len(found), state.headers):
+                break
+            if about.frames != state.length and not about.final:
+                break  # made by a Ctrl-C, whose file never got its name
+            found.append(segment)
+        useless = set(self.folder.iterdir()) - {segment.path for segment in found}
+        useless -= {self.folder / NAME, self.folder / LOCK}
+        if any(path.suffix == SUFFIX for path in useless) and segment is None:
+            self.notes += (f"segment {len(found)} of the journal is damaged: made again from there",)
+        for path in useless:
+            path.unlink()
+        return found
+
+    def _refuse(self, changes: list[tuple[str, Any, Any]]) -> None:
+        told = "; ".join(_told(name, before, now) for name, before, now in changes)
+        raise SinkError(
+            f"{self.target}: a run that was cut off left {self.frames} frames, but {told}: give the "
+            "same command to go on, or --restart to throw them away"
+        )
+
+    def _store(self, **fields: Any) -> None:
+        self.state = replace(self.state, **fields)
+        write_whole(self.folder / NAME, self.state.to_bytes())
+
+    def _clear(self) -> None:
+        # The state goes last: as long as it is there, it tells what became of the rest.
+        for path in sorted(self.folder.iterdir(), key=lambda path: path.name == NAME):
+            if path.name != LOCK:
+                path.unlink()
+        self.segments = []
+
+
+def journal_folder(target: Path) -> Path:
+    """Where the journal of an output lies."""
+    return target.with_name(f".{target.name}.journal")
+
+
+def leftover(target: Path, *, remove: bool) -> bool:
+    """Whether an earlier run left a journal, after removing it if asked to.
+
+    Raises SinkError when another process is at work on that output.
+    """
+    folder = journal_folder(target)
+    if not folder.is_dir():
+        return False
+    lock = _locked(folder, target)
+    lock.release()
+    if remove:
+        shutil.rmtree(folder, ignore_errors=True)
+    return folder.is_dir()
+
+
+def _locked(folder: Path, target: Path) -> "BaseFileLock":
+    """The lock, which the operating system frees when its holder dies."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise SinkError(f"{target}: another velatura is at work on it") from error
+    except NotImplementedError as error:
+        raise SinkError(f"{folder}: files cannot be locked there: use --no-journal") from error
+    return lock
+
+
+def file_print(path: Path) -> str:
+    """By what a file is known again: its size and the contents of both ends. Raises OSError."""
+    size = path.stat().st_size
+    hashed = hashlib.sha256()
+    with path.open("rb") as file:
+        hashed.update(file.read(ENDS))
+        file.seek(max(size - ENDS, 0))
+        hashed.update(file.read(ENDS))
+    return f"{size} bytes, sha256 {hashed.hexdigest()[:16]}"
+
+
+def source_prints(files: Sequence[str]) -> dict[str, str]:
+    """What is known of the source's files, by the words in which a change is reported."""
+    stats = [(Path(file).name, os.stat(file)) for file in files]  # noqa: PTH116 - one call
+    listed = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+    ends = [file_print(Path(file)) for file in dict.fromkeys((*files[:1], *files[-1:]))]
+    latest = max((stat.st_mtime_ns for _, stat in stats), default=0)
+    found = {"the source's contents": "; ".join(ends), "the source's time": f"{latest} ns"}
+    if len(files) > 1:
+        found["the source's pictures"] = f"{len(files)}, sha256 {digest(listed.encode())[:16]}"
+    return found
+
+
+def software() -> str:
+    """The versions that decide what an encoder writes."""
+    major, minor, patch = av.library_versions["libavcodec"]
+    return f"velatura {version('velatura')}, PyAV {av.__version__}, libavcodec {major}.{minor}.{patch}"
+
+
+def _print_or_none(path: Path) -> str | None:
+    try:
+        return file_print(path)
+    except OSError:
+        return None
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As it reads back from JSON."""
+    return cast("dict[str, Any]", json.loads(json.dumps(dict(settings))))
+
+
+def _told(name: str, before: Any, now: Any) -> str:
+    return f"{name} has changed (was {_words(before)}, is {_words(now)})"
+
+
+def _engines(choices: Choices) -> str:
+    return ", ".join(f"{backend} in {precision}" for backend, precision in choices)
+
+
+def _words(value: Any) -> str:
+    if value is None:
+        return "not given"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, cast("Sequence[Any]", value))) or "none"
+    return str(value)

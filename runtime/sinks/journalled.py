@@ -1,0 +1,243 @@
+"""JournalSink: a video file made in segments, so that a run that is cut off goes on."""
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import OutputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from ..errors import SinkError
+from ..frame import Frame, VideoInfo
+from . import PICTURES
+from .base import Encoding, Sink
+from .encoder import ENCODERS, Clock, Coding, VideoEncoder, encode
+from .journal import Choices, Journal, software, source_prints
+from .output import OutputFile, check_target, reporting
+from .segments import SegmentWriter, in_order, sync_folder
+
+SEGMENT = 250
+"""Frames of a segment: as many as H.264's and HEVC's encoders put between two key frames anyway."""
+
+JOINABLE = frozenset(ENCODERS.values())
+"""Encoders whose segments were seen to join without a change of one picture."""
+
+SHORT = 2
+"""Below so many segments a run is done again as fast as it is gone on with."""
+
+
+def why_no_journal(uri: str, *, like: VideoInfo, encoding: Encoding) -> str:
+    """Why that output can have no journal, or nothing where it can."""
+    suffix = Path(uri).suffix.lower()
+    if uri == "null:" or suffix in PICTURES or suffix == ".gif":
+        return "the output is no video file"
+    if suffix == ".avi":
+        return "AVI files keep no times of pictures, which players guess wrongly where segments meet"
+    if not like.files:
+        return "the source is no file"
+    if ENCODERS.get(encoding.codec, encoding.codec) not in JOINABLE:
+        return f"it is not known whether segments of {encoding.codec} can be joined"
+    return ""
+
+
+def is_short(like: VideoInfo, frames: int | None) -> bool:
+    """Whether so few frames will come, at most `frames`, that a journal gains nothing."""
+    stated = like.frames or (round(like.duration * like.rate) if like.duration else None)
+    expected = min((n for n in (stated, frames) if n is not None), default=None)
+    return expected is not None and expected < SHORT * SEGMENT
+
+
+class JournalSink(Sink):
+    """Writes what a FileSink writes; whole segments survive whatever ends the process.
+
+    Each segment is a run of `SEGMENT` frames from an encoder of its own, whether the run is cut off or
+    not: both give the same pictures. At the end the packets are put together as they are, and all other
+    streams beside them. The first `kept` frames of the source need not come any more.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        like: VideoInfo,
+        encoding: Encoding,
+        overwrite: bool,
+        audio: bool,
+        settings: Mapping[str, Any],
+        restart: bool,
+    ) -> None:
+        """Check everything that can be checked before work starts. Raises SinkError."""
+        self.uri = str(path)
+        self.path = path
+        self.overwrite = overwrite
+        self._like = like
+        self._encoder = VideoEncoder(encoding, rate=like.rate)
+        self._clock = Clock(like.rate)
+        self._writer: SegmentWriter | None = None
+        self._stream: VideoStream | None = None
+        self._scratch: OutputContainer | None = None
+        self._in_segment = 0
+        self._early = self._interrupted = False
+        check_target(path, like=like, overwrite=True)
+        with reporting(path):
+            self._source = source_prints(like.files)
+            known = {**settings, **self._source, "the software": software()}
+            self._journal = Journal(path, known, length=SEGMENT, restart=restart)
+            try:
+                if not self._journal.published:
+                    check_target(path, like=like, overwrite=overwrite)
+                # Opened three times: here to hear what it refuses, at the first frame, and at the end.
+                self._output = partial(OutputFile, path, self._encoder, like=like, audio=audio)
+                trial = self._output()
+                trial.abort()
+            except BaseException:
+                self.abort()
+                raise
+        self._kind = trial.kind
+        self.notes = (*self._journal.notes, *trial.notes)
+        self.frames = self.kept = self._journal.frames
+        self._go_on_from_segments()
+
+    @property
+    def choices(self) -> Choices:
+        """Backend and precision of each model, where frames of an earlier run are kept."""
+        return self._journal.state.choices if self.kept else ()
+
+    def choose(self, choices: Sequence[tuple[str, str]]) -> None:
+        with reporting(self.path):
+            self._journal.choose(choices)
+
+    def write(self, frame: Frame) -> None:
+        with reporting(self.path):
+            coding = self._journal.state.coding or self._begin(frame)
+            stream = self._stream or self._begin_segment(coding)
+            picture = self._encoder.picture(frame, coding)
+            self._clock.stamp(picture, frame.pts, frame.time_base)
+            self.duration = self._clock.duration
+            self._encode(stream, picture)
+            self._in_segment += 1
+            if self._in_segment == self._journal.state.length:
+                self._end_segment(final=False)
+        self.frames += 1
+
+    def stop_early(self, *, interrupted: bool = False) -> None:
+        self._early, self._interrupted = True, interrupted
+
+    def close(self) -> None:
+        """End the last segment, join all, give the file its name, remove the journal."""
+        if not self.frames:
+            self.abort()
+            raise SinkError(f"{self.path}: no frame came, so nothing was written")
+        try:
+            with reporting(self.path):
+                if self._stream is not None:
+                    self._end_segment(final=not self._interrupted)
+                if not self._journal.published:
+                    self._join()
+                self._journal.remove()
+        except BaseException:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        """Give up; whole segments stay, and the same command goes on after them."""
+        self._end_encoder()
+        if self._writer is not None:
+            self._writer.abort()
+            self._writer = None
+        with reporting(self.path):
+            if self._journal.segments or self._journal.published:
+                self.left = self._journal.frames
+                self._journal.leave()
+            else:
+                self._journal.remove()
+
+    def _begin(self, frame: Frame) -> Coding:
+        """Try the whole set-up, so that the end of a long run does not find out what is refused."""
+        coding = self._encoder.coding(frame)
+        trial = self._output()
+        try:
+            headers = _headers(trial.begin(coding))
+        finally:
+            trial.abort()
+        self.notes = (*self._journal.notes, *trial.notes, *self._encoder.notes)
+        self._journal.begin(coding, headers)
+        return coding
+
+    def _begin_segment(self, coding: Coding) -> VideoStream:
+        # A stream of the same kind of container sets the encoder up as the output's own; it is never
+        # written there.
+        self._scratch = av.open(io.BytesIO(), "w", format=self._kind)
+        self._stream = self._encoder.add_stream(self._scratch, coding)
+        self._writer = self._journal.writer()
+        return self._stream
+
+    def _end_segment(self, *, final: bool) -> None:
+        assert self._stream is not None
+        assert self._writer is not None
+        self._encode(self._stream, None)
+        if source_prints(self._like.files) != self._source:
+            raise SinkError(
+                f"the source of {self.path} was changed or replaced while it was read: "
+                "--restart begins anew"
+            )
+        headers = _headers(self._stream)
+        self._journal.check_headers(headers)
+        self._journal.keep(self._writer, frames=self._in_segment, headers=headers, final=final)
+        self._writer = None
+        self._end_encoder()
+
+    def _end_encoder(self) -> None:
+        if self._scratch is not None:
+            self._scratch.close()
+        self._scratch = self._stream = None
+        self._in_segment = 0
+
+    def _go_on_from_segments(self) -> None:
+        coding = self._journal.state.coding
+        if coding is None:
+            return
+        for segment in self._journal.segments:
+            self._clock.pass_by(segment.about.first, coding.time_base)
+            self._clock.pass_by(segment.about.last, coding.time_base)
+        self.duration = self._clock.duration
+
+    def _join(self) -> None:
+        """All packets, and what passes beside them, into the output."""
+        coding = self._journal.state.coding
+        assert coding is not None
+        output = self._output()
+        try:
+            stream = output.begin(coding)
+            self._journal.check_headers(_headers(stream))
+            if self._early:
+                output.end_at(self._clock.end)
+            segments = self._journal.segments
+            for packet in in_order(segments, max(s.about.depth for s in segments)):
+                packet.stream = stream
+                packet.time_base = coding.time_base
+                seconds = float((packet.dts or 0) * coding.time_base)
+                output.mux(packet)
+                output.pass_until(seconds)
+            output.finish()
+            with output.partial.open("rb") as file:
+                os.fsync(file.fileno())
+            self._journal.finish(output.partial, stopped=self._interrupted)
+            output.publish(overwrite=self.overwrite)
+            sync_folder(self.path.parent)
+        except BaseException:
+            output.abort()
+            raise
+
+    def _encode(self, stream: VideoStream, picture: VideoFrame | None) -> None:
+        assert self._writer is not None
+        self._writer.add(encode(stream, picture))
+
+
+def _headers(stream: VideoStream) -> bytes:
+    return stream.codec_context.extradata or b""
