@@ -15,9 +15,9 @@ ensure_opencv = $(BIN)/python -c 'import cv2' 2>/dev/null || { \
 
 help:
 	@echo "make demo    restyle and upscale the sample clip (installs the runtime only)"
-	@echo "make test    install what the tests need and run all of them"
+	@echo "make test    install what the tests need and run them (ten minutes on two cores)"
 	@echo "make quick   the same without the slow ones"
-	@echo "make soak    the long ones: runs killed at random, again and again"
+	@echo "make soak    the long tests, which make test leaves out: CI runs them, too"
 	@echo "make lint    ruff and pyright"
 	@echo "make bench   measure, writing benchmarks/results"
 	@echo "make clean   remove what the other targets made"

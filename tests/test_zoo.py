@@ -120,6 +120,7 @@ def test_int8_style_is_the_same_picture(photographs: list[np.ndarray], name: str
         assert parity_db(full, low, photographs) >= 38.0
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", ["upscale-2x", "upscale-4x"])
 def test_the_feature_loss_brings_the_picture_nearer_to_the_eye(data_root: Path, name: str) -> None:
     """Lower VGG distance, at some cost in PSNR: the trade that Johnson et al. describe."""
@@ -135,6 +136,7 @@ def test_the_feature_loss_brings_the_picture_nearer_to_the_eye(data_root: Path, 
     assert found[f"{name}-sharp"] < 0.92 * found[name]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", REAL_TIME)
 def test_a_style_is_stable_over_time(data_root: Path, name: str) -> None:
     """Half of what starry-night's network shows without the temporal terms, 0.0170 on the same pans

@@ -214,7 +214,7 @@ def test_real_clips_hold(
     run_and_verify(clips / name, tmp_path / "out.mp4", capsys)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("name", LARGE)
 def test_long_real_clips_hold(
     clips: Path, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -104,7 +104,7 @@ def varied(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "kind", ["variable", *(pytest.param(k, marks=pytest.mark.slow) for k in OTHERS)]
+    "kind", ["variable", *(pytest.param(k, marks=pytest.mark.soak) for k in OTHERS)]
 )
 @pytest.mark.parametrize(
     ("codec", "suffix", "options"),
