@@ -18,10 +18,10 @@ from velatura.runtime.command.bench import BenchJob, measure_model
 from .machine import spread
 
 MODELS = {"starry-night": (360, 640), "upscale-2x": (540, 960)}
-ROUNDS = 5
-SECONDS = 0.8
+ROUNDS = 3
+SECONDS = 0.6
 BASE = ("ort", "fp32")
-STARTS = 7
+STARTS = 5
 
 START_UP = """
 import time
