@@ -1,16 +1,27 @@
 """The command `velatura`. Subcommands import what they need when they are called."""
 
-import json
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
-from .card import CardFlags
-from .errors import VelaturaError
+from .command import engines
+from .command.options import (
+    PRECISIONS,
+    Channels,
+    Debug,
+    Fitting,
+    Json,
+    Overwrite,
+    ValueRange,
+    choice,
+    fail,
+    reporting,
+    width_height,
+)
 
 app = typer.Typer(
     name="velatura",
@@ -21,10 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8", "int8-bf16")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 @app.command()
@@ -58,17 +65,13 @@ def run(
     fps: Annotated[str | None, typer.Option(help="Frame rate of an image sequence. [25]")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after this many frames.")] = None,
     audio: Annotated[bool, typer.Option(help="Copy the audio.")] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+    overwrite: Overwrite = False,
     tolerate: Annotated[
         bool, typer.Option("--tolerate", help="Exit with 0 though frames of a damaged source are lost.")
     ] = False,
-    value_range: Annotated[
-        str | None, typer.Option("--range", help="For a foreign model: 1 or 255.")
-    ] = None,
-    channels: Annotated[str | None, typer.Option(help="For a foreign model: rgb or bgr.")] = None,
-    fit: Annotated[
-        str, typer.Option(help="For a model of one size: tile the frames to it, or resize them.")
-    ] = "tile",
+    value_range: ValueRange = None,
+    channels: Channels = None,
+    fit: Fitting = "tile",
     building: Annotated[
         str,
         typer.Option(
@@ -88,19 +91,19 @@ def run(
     ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
     as_json: Json = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Restyle and upscale SOURCE into SINK."""
     from .command.run import Job, run_job
 
-    with _reporting(debug, as_json):
+    with reporting(debug, as_json):
         job = Job(
             source=source,
             sink=sink,
             models=tuple(model or ()),
-            size=_size(size),
+            size=width_height(size),
             backend=backend,
-            precision=_choice("--precision", precision, PRECISIONS),
+            precision=choice("--precision", precision, PRECISIONS),
             codec=codec,
             crf=crf,
             preset=preset,
@@ -110,10 +113,10 @@ def run(
             audio=audio,
             overwrite=overwrite,
             tolerate=tolerate,
-            value_range=float(_choice("--range", value_range, ("1", "255"))) if value_range else None,
-            channels=_choice("--channels", channels, ("rgb", "bgr")) if channels else None,
-            fit=_choice("--fit", fit, ("tile", "resize")),
-            building=_choice("--while-building", building, ("wait", "fallback", "pass")),
+            value_range=float(choice("--range", value_range, ("1", "255"))) if value_range else None,
+            channels=choice("--channels", channels, ("rgb", "bgr")) if channels else None,
+            fit=choice("--fit", fit, ("tile", "resize")),
+            building=choice("--while-building", building, ("wait", "fallback", "pass")),
             journal=journal,
             restart=restart,
         )
@@ -129,14 +132,14 @@ def compare(
     ] = Path("compare.html"),
     at: Annotated[list[float] | None, typer.Option(help="Seconds; repeatable for a page.")] = None,
     view: Annotated[str, typer.Option(help="wipe (half of each) or side (both whole).")] = "wipe",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
 ) -> None:
     """Put two videos side by side: a still, a page with sliders, or a clip."""
     from .command.compare import compare as run_compare
 
-    with _reporting(debug, False):
-        chosen = _choice("--view", view, ("wipe", "side"))
+    with reporting(debug, False):
+        chosen = choice("--view", view, ("wipe", "side"))
         run_compare(first, second, out, at=at or (), view=chosen, overwrite=overwrite)
 
 
@@ -154,12 +157,12 @@ def info(
         str, typer.Argument(metavar="MODEL|VIDEO", help="A zoo name, .onnx file or video.")
     ],
     as_json: Json = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Say what a model eats and gives, or what a video holds."""
     from .command.show import show_info
 
-    with _reporting(debug, as_json):
+    with reporting(debug, as_json):
         show_info(what, as_json=as_json)
 
 
@@ -169,12 +172,12 @@ def verify(
     output: Annotated[str, typer.Argument(help="The video that was made of it.")],
     deep: Annotated[bool, typer.Option("--deep", help="Decode every frame of both.")] = False,
     as_json: Json = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Check that OUTPUT shows every frame of SOURCE at its time, beside its sound."""
     from .command.verify import verify as run_verify
 
-    with _reporting(debug, as_json):
+    with reporting(debug, as_json):
         raise SystemExit(run_verify(source, output, deep=deep, as_json=as_json))
 
 
@@ -186,128 +189,8 @@ def doctor(as_json: Json = False) -> None:
     raise SystemExit(examine(as_json=as_json))
 
 
-@app.command()
-def build(
-    model: Annotated[str, typer.Argument(help="Zoo name or .onnx file.")],
-    target: Annotated[
-        str, typer.Option(help="rtx (needs no GPU) or tensorrt (needs its GPU).")
-    ] = "rtx",
-    sm: Annotated[
-        str, typer.Option(help="For rtx: compute capabilities, one engine each.")
-    ] = "75,86,89,120",
-    least: Annotated[str, typer.Option("--min", help="Smallest frame, HEIGHTxWIDTH.")] = "64x64",
-    best: Annotated[str, typer.Option("--opt", help="Frame to be fastest at.")] = "720x1280",
-    most: Annotated[str, typer.Option("--max", help="Largest frame.")] = "2160x3840",
-    bits: Annotated[int, typer.Option(min=8, max=16, help="Of the frames' samples.")] = 8,
-    precision: Annotated[str, typer.Option(help="fp16 or fp32.")] = "fp16",
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the engines.")] = Path(),
-    level: Annotated[
-        int | None, typer.Option(min=0, max=5, help="Builder optimisation level. [the library's own]")
-    ] = None,
-    version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="For tensorrt: later versions load it, too.")
-    ] = False,
-    hardware: Annotated[
-        str | None, typer.Option(help="For tensorrt: ampere (and newer) or same (capability).")
-    ] = None,
-    value_range: Annotated[
-        str | None, typer.Option("--range", help="For a foreign model: 1 or 255.")
-    ] = None,
-    channels: Annotated[str | None, typer.Option(help="For a foreign model: rgb or bgr.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Build it though FP16 fails parity.")] = False,
-    as_json: Json = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
-    """Build TensorRT-RTX engines for GPUs that need not be here, or a TensorRT engine for this one."""
-    from .backends.builder import Profile
-    from .command.build import BuildJob, run_build
-
-    with _reporting(debug, as_json):
-        job = BuildJob(
-            model=model,
-            target=_choice("--target", target, ("rtx", "tensorrt")),
-            capabilities=_capabilities(sm),
-            profile=Profile(
-                _height_width("--min", least),
-                _height_width("--opt", best),
-                _height_width("--max", most),
-            ),
-            bits=bits,
-            precision=_choice("--precision", precision, ("fp16", "fp32")),
-            out=out,
-            level=level,
-            version_compatible=version_compatible,
-            hardware=_choice("--hardware", hardware, ("ampere", "same")) if hardware else None,
-            force=force,
-            flags=_flags(value_range, channels),
-        )
-        run_build(job, as_json=as_json)
-
-
-@app.command()
-def cache(
-    action: Annotated[str, typer.Argument(help="list, clear, or prebuild with models.")] = "list",
-    models: Annotated[
-        list[str] | None, typer.Argument(help="For prebuild: zoo names or files.")
-    ] = None,
-    size: Annotated[
-        list[str] | None, typer.Option(help="For prebuild: frame size HEIGHTxWIDTH; repeatable.")
-    ] = None,
-    backend: Annotated[str, typer.Option(help="For prebuild.")] = "auto",
-    precision: Annotated[str, typer.Option(help="For prebuild.")] = "auto",
-    as_json: Json = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
-    """List, clear or fill the cache of built engines and measured precisions."""
-    from .command.cache import clear, list_entries, prebuild
-
-    with _reporting(debug, as_json):
-        action = _choice("the action", action, ("list", "clear", "prebuild"))
-        if models and action != "prebuild":
-            _usage(f"{action} takes no models")
-        if action == "list":
-            list_entries(as_json=as_json)
-        elif action == "clear":
-            clear(as_json=as_json)
-        else:
-            if not models:
-                _usage("prebuild needs at least one model")
-            sizes = [_height_width("--size", text) for text in size or ["720x1280"]]
-            chosen = _choice("--precision", precision, PRECISIONS)
-            prebuild(models, sizes, backend=backend, precision=chosen, as_json=as_json)
-
-
-@app.command()
-def bench(
-    model: Annotated[str, typer.Argument(help="Zoo name or .onnx file.")],
-    size: Annotated[str, typer.Option(help="Frame size, HEIGHTxWIDTH.")] = "720x1280",
-    backend: Annotated[str, typer.Option(help="all, or one of `velatura doctor`'s.")] = "all",
-    seconds: Annotated[float, typer.Option(min=0.1, help="For each measurement.")] = 2.0,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Write the JSON there, too.")] = None,
-    value_range: Annotated[
-        str | None, typer.Option("--range", help="For a foreign model: 1 or 255.")
-    ] = None,
-    channels: Annotated[str | None, typer.Option(help="For a foreign model: rgb or bgr.")] = None,
-    fit: Annotated[
-        str, typer.Option(help="For a model of one size: tile the frames to it, or resize them.")
-    ] = "tile",
-    as_json: Json = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
-    """Measure a model on every backend and precision, against this machine's own peak."""
-    from .command.bench import BenchJob, run_bench
-
-    with _reporting(debug, as_json):
-        job = BenchJob(
-            model=model,
-            size=_height_width("--size", size),
-            backend=backend,
-            seconds=seconds,
-            out=out,
-            flags=_flags(value_range, channels),
-            fit=_choice("--fit", fit, ("tile", "resize")),
-        )
-        run_bench(job, as_json=as_json)
+for command in (engines.build, engines.cache, engines.bench):
+    app.command()(command)
 
 
 _EXTRAS = {"evaluate": "export"}
@@ -342,11 +225,11 @@ def _plugin(name: str, arguments: list[str]) -> None:
     """Call a sister package's command, which is found by its entry point: no import leads there."""
     found = list(entry_points(group="velatura.commands", name=name))
     if not found:
-        _fail(f"the command {name!r} is not installed: reinstall velatura", 1)
+        fail(f"the command {name!r} is not installed: reinstall velatura", 1)
     try:
         command: Callable[[list[str]], None] = found[0].load()
     except ModuleNotFoundError as error:
-        _fail(
+        fail(
             f"`velatura {name}` needs {error.name}: pip install 'velatura[{_EXTRAS.get(name, name)}]'",
             7,
         )
@@ -367,72 +250,6 @@ def options(
 ) -> None:
     """Options before the subcommand."""
     del show
-
-
-class _reporting:  # noqa: N801 - reads as a verb
-    """Errors made on purpose become one line and their exit code; bugs keep their traceback."""
-
-    def __init__(self, debug: bool, as_json: bool) -> None:
-        self.debug = debug
-        self.as_json = as_json
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, KeyboardInterrupt):
-            _fail("stopped; nothing was written", 130)
-        if not isinstance(error, VelaturaError) or self.debug:
-            return
-        if self.as_json:
-            fields = {"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}
-            typer.echo(json.dumps(fields))
-        _fail(str(error), error.exit_code)
-
-
-def _fail(text: str, code: int) -> NoReturn:
-    typer.echo(f"velatura: {text}", err=True)
-    raise SystemExit(code)
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
-        _usage(f"--size {text!r} is not WIDTHxHEIGHT")
-    return int(parts[0]), int(parts[1])
-
-
-def _height_width(option: str, text: str) -> tuple[int, int]:
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
-        _usage(f"{option} {text!r} is not HEIGHTxWIDTH")
-    return int(parts[0]), int(parts[1])
-
-
-def _capabilities(text: str) -> tuple[int, ...]:
-    parts = [part.strip().removeprefix("sm") for part in text.split(",")]
-    if not all(part.isdigit() for part in parts):
-        _usage(f"--sm {text!r} is no list of compute capabilities such as 86,89")
-    return tuple(int(part) for part in parts)
-
-
-def _flags(value_range: str | None, channels: str | None) -> CardFlags:
-    return CardFlags(
-        value_range=float(_choice("--range", value_range, ("1", "255"))) if value_range else None,
-        colour_order=_choice("--channels", channels, ("rgb", "bgr")) if channels else None,
-    )
-
-
-def _choice(option: str, value: str, choices: tuple[str, ...]) -> Any:
-    if value not in choices:
-        _usage(f"{option} is {value!r}, not {' or '.join(choices)}")
-    return value
-
-
-def _usage(text: str) -> NoReturn:
-    raise typer.BadParameter(text)
 
 
 def main() -> None:

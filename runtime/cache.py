@@ -14,6 +14,7 @@ from .errors import EngineError
 
 MAGIC = b"velatura-engine-1\n"
 SUFFIX = ".engine"
+TIMINGS = ".timings"
 FOLDER_VARIABLE = "VELATURA_CACHE"
 
 LIMIT = 2 << 30
@@ -104,12 +105,13 @@ class EngineCache:
         return found
 
     def clear(self) -> int:
-        """Remove all engines, their locks and what killed builders left; the number of engines."""
+        """Remove all engines, timings, locks and what killed builders left; the number of engines."""
         count = 0
-        for path in (*self.folder.glob(f"*{SUFFIX}"), *self.folder.glob(f".*{SUFFIX}*")):
-            with contextlib.suppress(OSError):
-                path.unlink()
-                count += not path.name.startswith(".")
+        for pattern in (f"*{SUFFIX}", f".*{SUFFIX}*", f"*{TIMINGS}"):
+            for path in self.folder.glob(pattern):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                    count += pattern == f"*{SUFFIX}"
         return count
 
     def _prune(self) -> None:
@@ -125,6 +127,11 @@ class EngineCache:
                 break
             path.unlink(missing_ok=True)
             total -= size
+
+    def timings(self, library: str, version: str) -> Path | None:
+        """Where a builder keeps the timings of its tactics; None where nothing is kept."""
+        name = f"{library}-{version}{TIMINGS}"
+        return self.folder / name if self.problem is None else None
 
     def path_of(self, key: Key) -> Path:
         """Where the engine of that key lies, whether it exists or not."""

@@ -157,7 +157,6 @@ class DeviceEngine(StaticEngine["Program"]):
         }
 
         def make() -> bytes:
-            timings = cache.folder / f"{self.library.name}-{self.library.version}.timings"
             return build(
                 self.library,
                 data,
@@ -166,7 +165,7 @@ class DeviceEngine(StaticEngine["Program"]):
                 options=BuildOptions(
                     capability=self.library.own_target(self.device.capability),
                     recordable=self.graphs,
-                    timings=timings if cache.problem is None else None,
+                    timings=cache.timings(self.library.name, self.library.version),
                 ),
                 progress=self.options.progress,
             ).engine

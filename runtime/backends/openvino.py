@@ -95,12 +95,13 @@ class OpenVinoEngine(StaticEngine["_Ring"]):
                 raise EngineError(f"OpenVINO cannot compile {self.card.name}: {reason}") from error
             return made[0].export_model().getvalue()
 
-        blob, _ = self._cache.get_or_build(self._cache_key(graph, properties), build)
+        key_on_disk = self._cache_key(graph, properties)
+        blob, _ = self._cache.get_or_build(key_on_disk, build)
         if not made:
             try:
                 made.append(self._core.import_model(io.BytesIO(blob), "CPU", properties))
             except RuntimeError:  # whole, but not to this library's liking: as if it were not there
-                build()
+                self._cache.put(key_on_disk, build())
         requests = [made[0].create_infer_request() for _ in range(self.in_flight)]
         return _Ring([_Slot(request) for request in requests])
 

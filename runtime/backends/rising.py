@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from ..card import ModelCard
-from ..errors import VelaturaError
+from ..errors import EngineError, VelaturaError
 from ..frame import Array
 from .base import Engine, Pending
 
@@ -69,7 +69,8 @@ class RisingEngine(Engine):
         if key in self._ready and not self.building and self._engine is not None:
             self._rise()
             return self._engine.submit(image, bits)
-        if not self.building and self._failure is None:
+        failure = self._failure  # of before this picture, which still passes
+        if not self.building and failure is None:
             self._work = threading.Thread(
                 target=self._prepare, args=(key,), name="velatura-build", daemon=True
             )
@@ -77,8 +78,8 @@ class RisingEngine(Engine):
         self._passed += 1
         if self._stand_in is not None:
             return self._stand_in.submit(image, bits)
-        if self._failure is not None:
-            raise self._failure
+        if failure is not None:
+            raise failure
         enlarged = _enlarge(image, self.card.scale, bits)
         return lambda: enlarged
 
@@ -100,8 +101,10 @@ class RisingEngine(Engine):
                 self._engine = self._build()
             self._engine.prepare(*key)
             self._ready.add(key)
-        except VelaturaError as error:
-            self._failure = error
+        except Exception as error:  # a bug, too, must reach the caller: a thread's own ends unheard
+            own = isinstance(error, VelaturaError)
+            self._failure = error if own else EngineError(f"{type(error).__name__}: {error}")
+            self._failure.__cause__ = None if own else error
             self.notes = (*self._notes, f"the engine could not be built: {error}")
 
     def _rise(self) -> None:

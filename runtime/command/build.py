@@ -129,7 +129,7 @@ def _build_one(
         level=job.level,
         version_compatible=job.version_compatible,
         hardware=job.hardware,
-        timings=_timings(library),
+        timings=EngineCache().timings(library.name, library.version),
     )
     shape: Callable[[int, int], tuple[int, ...]] = lambda h, w: (*io_shape(card, h, w), *pairs)  # noqa: E731
     number = capability if capability is not None else _here()
@@ -175,11 +175,6 @@ def _words(built: Built, parity: float | None) -> str:
         f"{built.activations / 2**20:.0f} MiB at most beside the frames"
     )
     return words if parity is None else f"{words}, {parity:.1f} dB against FP32"
-
-
-def _timings(library: nvinfer.Library) -> Path | None:
-    cache = EngineCache()
-    return cache.folder / f"{library.name}-{library.version}.timings" if cache.problem is None else None
 
 
 def _here() -> int:

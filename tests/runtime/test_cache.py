@@ -131,6 +131,9 @@ def test_clear_removes_engines_and_leftovers(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path)
     cache.get_or_build(KEY, lambda: b"x")
     (tmp_path / f".{cache.path_of(KEY).name}.abc123").write_bytes(b"half")
+    timings = cache.timings("tensorrt", "11.4")
+    assert timings is not None
+    timings.write_bytes(b"tactics")
     (tmp_path / "notes.txt").write_text("mine")
     assert cache.clear() == 1
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
@@ -143,8 +146,24 @@ def test_where_nothing_can_be_written_nothing_is_kept(tmp_path: Path) -> None:
     assert "not kept" in cache.problem
     assert cache.get_or_build(KEY, lambda: b"x") == (b"x", True)
     assert cache.get_or_build(KEY, lambda: b"y") == (b"y", True)
+    assert cache.timings("tensorrt", "11.4") is None
     with open_engine("upscale-2x", precision="fp32", cache=cache) as engine:
         engine.prepare(32, 32)
+
+
+def test_a_whole_entry_that_the_library_refuses_is_replaced(tmp_path: Path) -> None:
+    """Else each start would compile again, for ever."""
+    cache = EngineCache(tmp_path)
+
+    def prepare() -> None:
+        with open_engine("upscale-2x", "openvino", precision="fp32", cache=cache) as engine:
+            engine.prepare(32, 32)
+
+    prepare()
+    (entry,) = cache.entries()
+    cache.put(entry.key, b"no model of OpenVINO's")
+    prepare()
+    assert len(cache.get(entry.key) or b"") > 1000
 
 
 def test_the_folder_is_the_users_unless_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -110,6 +110,23 @@ def test_a_build_that_fails(stands_in: bool) -> None:
     stand_in.close()
 
 
+def test_a_bug_in_a_builder_is_no_silence() -> None:
+    """An exception that nobody meant, in a thread of its own, would be tried again at every frame."""
+    calls: list[int] = []
+
+    def build() -> Engine:
+        calls.append(1)
+        raise ZeroDivisionError("a bug")
+
+    reference = upscaler()
+    with reference, RisingEngine(reference.card, build) as engine:
+        engine.run(IMAGE)
+        engine.wait()
+        with pytest.raises(EngineError, match="ZeroDivisionError: a bug"):
+            engine.run(IMAGE)
+    assert len(calls) == 1
+
+
 class SlowBackend:
     """A GPU's library that needs a while to build."""
 
