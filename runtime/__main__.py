@@ -19,6 +19,7 @@ from .command.options import (
     ValueRange,
     choice,
     fail,
+    pair,
     reporting,
     width_height,
 )
@@ -53,16 +54,33 @@ def run(
         ),
     ] = "auto",
     codec: Annotated[
-        str, typer.Option(help="h264, hevc, av1, vp9, ffv1, or an FFmpeg encoder.")
-    ] = "h264",
+        str,
+        typer.Option(help="h264, hevc, av1, vp9, ffv1, prores, gif, or an FFmpeg encoder. [by SINK]"),
+    ] = "auto",
+    quality: Annotated[
+        str, typer.Option(help="draft (fast), good, or archive (large, slow).")
+    ] = "good",
     crf: Annotated[
-        int | None, typer.Option(help="Constant quality; lower is better. [H.264: 18]")
+        int | None, typer.Option(help="Constant quality; lower is better. [--quality]")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="Encoder speed. [H.264: veryfast]")] = None,
+    preset: Annotated[str | None, typer.Option(help="Encoder speed. [--quality]")] = None,
     pix_fmt: Annotated[
         str | None, typer.Option(help="Pixel format of the output, e.g. yuv444p.")
     ] = None,
-    fps: Annotated[str | None, typer.Option(help="Frame rate of an image sequence. [25]")] = None,
+    enc: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Option of the FFmpeg encoder; repeatable."),
+    ] = None,
+    fps: Annotated[
+        str | None,
+        typer.Option(help="Convert to this frame rate; of an image sequence, its rate [25]."),
+    ] = None,
+    deinterlace: Annotated[
+        str, typer.Option(help="auto, no, force (frames that do not say so), fields (double rate).")
+    ] = "auto",
+    bake: Annotated[
+        bool, typer.Option("--bake", help="Turn pictures upright and make their pixels square.")
+    ] = False,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after this many frames.")] = None,
     audio: Annotated[bool, typer.Option(help="Copy the audio.")] = True,
     overwrite: Overwrite = False,
@@ -89,12 +107,16 @@ def run(
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw away what a run that was cut off left.")
     ] = False,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that work on one file side by side.")
+    ] = 1,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Restyle and upscale SOURCE into SINK."""
-    from .command.run import Job, run_job
+    from .command.job import Job
+    from .command.run import run_job
 
     with reporting(debug, as_json):
         job = Job(
@@ -105,10 +127,14 @@ def run(
             backend=backend,
             precision=choice("--precision", precision, PRECISIONS),
             codec=codec,
+            quality=choice("--quality", quality, ("draft", "good", "archive")),
             crf=crf,
             preset=preset,
             pix_fmt=pix_fmt,
+            enc=tuple(pair("--enc", text) for text in enc or ()),
             fps=fps,
+            deinterlace=choice("--deinterlace", deinterlace, ("auto", "no", "force", "fields")),
+            bake=bake,
             frames=frames,
             audio=audio,
             overwrite=overwrite,
@@ -119,6 +145,7 @@ def run(
             building=choice("--while-building", building, ("wait", "fallback", "pass")),
             journal=journal,
             restart=restart,
+            workers=workers,
         )
         raise SystemExit(run_job(job, quiet=quiet, as_json=as_json))
 

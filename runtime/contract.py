@@ -108,10 +108,13 @@ def check(promise: Promise, path: str | Path, *, deep: bool = False) -> tuple[Ch
     return checks
 
 
-def require(promise: Promise, path: str | Path, *, frames: int | None = None) -> None:
+def require(
+    promise: Promise, path: str | Path, *, frames: int | None = None, name: str | Path | None = None
+) -> None:
     """Read a file that was just written. Raises ContractError, which names every mismatch.
 
-    `frames` is how many went to the encoder, which must have kept them all.
+    `frames` is how many went to the encoder, which must have kept them all; `name` is what the file is
+    called in the error.
     """
     checks = list(check(promise, path))
     wanted, coded = str(frames), len(promise.times)
@@ -120,7 +123,7 @@ def require(promise: Promise, path: str | Path, *, frames: int | None = None) ->
     broken = _mismatches(checks)
     if broken:
         raise ContractError(
-            f"{path} was written but does not hold what was meant: {'; '.join(map(str, broken))}"
+            f"{name or path} was written but does not hold what was meant: {'; '.join(map(str, broken))}"
         )
 
 

@@ -78,6 +78,23 @@ class Colour:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hdr:
+    """Static HDR metadata: the display that a film was graded on (SMPTE ST 2086), and its light."""
+
+    red: tuple[Fraction, Fraction] | None = None
+    """CIE 1931 x, y; all five of the display are there or none."""
+    green: tuple[Fraction, Fraction] | None = None
+    blue: tuple[Fraction, Fraction] | None = None
+    white: tuple[Fraction, Fraction] | None = None
+    luminance: tuple[Fraction, Fraction] | None = None
+    """Darkest and brightest, in candela per square metre."""
+    max_cll: int | None = None
+    """Brightest pixel of the film, in candela per square metre (CTA-861.3)."""
+    max_fall: int | None = None
+    """Brightest frame's average, in candela per square metre."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
     """One picture. Planes may be read-only views of a decoder's memory: write to copies only.
 
@@ -100,6 +117,8 @@ class Frame:
     """(H, W) float32, the engine's depth buffer, when there is one."""
     motion: Array | None = None
     """(H, W, 2) float32, pixels to where this pixel was in the previous frame."""
+    alpha: Array | None = None
+    """(H, W) opacity, from 0 to the peak of the format's depth whatever the range; None is opaque."""
 
     def __post_init__(self) -> None:
         shapes = self.format.plane_shapes(self.width, self.height)
@@ -109,6 +128,13 @@ class Frame:
         for plane in self.planes:
             if plane.dtype != self.format.dtype:
                 raise ValueError(f"{self.format} needs {self.format.dtype}, not {plane.dtype}")
+        if self.alpha is not None and (
+            self.alpha.shape != self.planes[0].shape[:2] or self.alpha.dtype != self.format.dtype
+        ):
+            raise ValueError(
+                f"opacity of {self.alpha.shape} and {self.alpha.dtype} does not fit a frame of "
+                f"{self.planes[0].shape[:2]} and {self.format.dtype}"
+            )
 
     @property
     def width(self) -> int:
@@ -130,7 +156,8 @@ class Frame:
     ) -> Self:
         """The same moment with other pixels.
 
-        Depth and motion stay only while the size does.
+        Depth, motion and opacity stay only while the size does, and the opacity only while the depth
+        of the samples does.
         """
         same = planes[0].shape[:2] == self.planes[0].shape[:2]
         return replace(
@@ -140,6 +167,7 @@ class Frame:
             colour=colour or self.colour,
             depth=self.depth if same else None,
             motion=self.motion if same else None,
+            alpha=self.alpha if same and format.bits == self.format.bits else None,
         )
 
 
@@ -160,6 +188,12 @@ class VideoInfo:
     colour: Colour = field(default_factory=Colour)
     aspect: Fraction = Fraction(1)
     rotation: int = 0
+    alpha: bool = False
+    """Whether frames have an opacity."""
+    hdr: Hdr | None = None
+    """Static HDR metadata, as the file states it."""
+    interlaced: bool = False
+    """Whether frames hold two fields of different times."""
     codec: str = ""
     audio: tuple[str, ...] = ()
     """Codec names of the audio streams."""

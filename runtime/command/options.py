@@ -82,5 +82,12 @@ def choice(option: str, value: str, choices: tuple[str, ...]) -> Any:
     return value
 
 
+def pair(option: str, text: str) -> tuple[str, str]:
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        usage(f"{option} {text!r} is not KEY=VALUE")
+    return key, value
+
+
 def usage(text: str) -> NoReturn:
     raise typer.BadParameter(text)

@@ -1,6 +1,5 @@
 """`velatura run`: one source through a chain of models into one sink."""
 
-import hashlib
 import json
 import os
 import signal
@@ -8,54 +7,22 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import typer
 
-from ..backends import Building, Engine, Fit, Precision, Progress, open_engine
-from ..backends.identity import NAME as IDENTITY
-from ..card import CardFlags
+from ..backends import Engine
 from ..errors import SinkError, SourceError, TruncatedSourceError
 from ..meter import peak_memory
 from ..pump import Pump, Stats
-from ..sinks import Encoding, Sink, open_sink
-from ..sources import Source, open_source
+from ..sinks import Sink, open_sink
+from ..sources import Source
 from ..sources.resumed import ResumedSource
-from ..stages import Neural, Resize, Stage
+from .job import Job, open_engines, open_input, settings_of, stages_of
 from .view import BuildView, Reporter
 
 INTERRUPTED = 130
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """The options of one run."""
-
-    source: str
-    sink: str
-    models: tuple[str, ...] = ()
-    size: tuple[int, int] | None = None
-    backend: str = "auto"
-    precision: Precision = "auto"
-    codec: str = "h264"
-    crf: int | None = None
-    preset: str | None = None
-    pix_fmt: str | None = None
-    fps: str | None = None
-    frames: int | None = None
-    audio: bool = True
-    overwrite: bool = False
-    tolerate: bool = False
-    value_range: float | None = None
-    channels: Literal["rgb", "bgr"] | None = None
-    fit: Fit = "tile"
-    building: Building = "wait"
-    journal: bool | None = None
-    """None keeps one where it gains something."""
-    restart: bool = False
 
 
 def run_job(job: Job, *, quiet: bool = False, as_json: bool = False) -> int:
@@ -63,27 +30,20 @@ def run_job(job: Job, *, quiet: bool = False, as_json: bool = False) -> int:
     say = Reporter(silent=quiet or as_json)
     begin = time.perf_counter()
     with terminable(), ExitStack() as stack:
-        source = stack.enter_context(open_source(job.source, rate=_rate(job.fps)))
+        source = stack.enter_context(open_input(job))
         # Checked before the models load: a wrong output name should not cost that wait.
         sink = _sink(job, source, say)
         try:
             with BuildView("", silent=quiet or as_json) as view:
-                chosen = sink.choices or (None,) * len(job.models)
-                engines = [
-                    stack.enter_context(_engine(name, job, view, choice))
-                    for name, choice in zip(job.models, chosen, strict=True)
-                ]
+                engines = open_engines(job, stack, view, sink.choices)
             sink.choose([(engine.backend, engine.precision) for engine in engines])
             said = [*source.info.notes, *(n for engine in engines for n in engine.notes), *sink.notes]
             for line in said:
                 say.note(line)
-            stages: list[Stage] = [Neural(engine) for engine in engines]
-            if job.size is not None:
-                stages.append(Resize(*job.size))
             opened = time.perf_counter() - begin
             total = min(filter(None, (source.info.frames, job.frames)), default=None)
             with say.progress(_less(total, sink.kept)) as progress:
-                stats = Pump(_rest(source, sink, say), stages, sink).run(
+                stats = Pump(_rest(source, sink, say), stages_of(job, engines), sink).run(
                     progress=progress, limit=_less(job.frames, sink.kept)
                 )
             _finish(sink, stats, source, limited=job.frames is not None)
@@ -127,8 +87,7 @@ def _finish(sink: Sink, stats: Stats, source: Source, *, limited: bool) -> None:
 
 def _sink(job: Job, source: Source, say: Reporter) -> Sink:
     """The output, with a journal where one can be kept and gains something."""
-    encoding = Encoding(codec=job.codec, crf=job.crf, preset=job.preset, pix_fmt=job.pix_fmt)
-    settings = None
+    encoding, settings = job.encoding, None
     if job.sink != "null:" or job.journal:
         from ..sinks.journal import leftover
         from ..sinks.journalled import is_short, why_no_journal
@@ -140,7 +99,7 @@ def _sink(job: Job, source: Source, say: Reporter) -> Sink:
             raise SinkError(f"{job.sink} can have no journal: {reason}")
         wanted = not is_short(source.info, job.frames) if job.journal is None else job.journal
         if wanted and not reason:
-            settings = _settings(job)
+            settings = settings_of(job)
         elif leftover(Path(job.sink), remove=job.restart):
             say.note(f"the journal of an earlier run beside {job.sink} is left as it is")
     return open_sink(
@@ -152,37 +111,6 @@ def _sink(job: Job, source: Source, say: Reporter) -> Sink:
         journal=settings,
         restart=job.restart,
     )
-
-
-def _settings(job: Job) -> dict[str, Any]:
-    """All options that decide what frames come, by the names that a user knows."""
-    from ..backends.model import find_model, has_int8
-
-    files: dict[str, str] = {}
-    for name in job.models:
-        if name != IDENTITY:
-            kinds = ("fp32", "int8") if has_int8(name) else ("fp32",)
-            paths = [find_model(name, precision=kind) for kind in kinds]
-            hashes = [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths]
-            files[f"the file of model {name}"] = " and ".join(hashes)
-    size = f"{job.size[0]}x{job.size[1]}" if job.size else None
-    return {
-        "-m": list(job.models),
-        **files,
-        "--size": size,
-        "--backend": job.backend,
-        "--precision": job.precision,
-        "--codec": job.codec,
-        "--crf": job.crf,
-        "--preset": job.preset,
-        "--pix-fmt": job.pix_fmt,
-        "--fps": job.fps,
-        "--frames": job.frames,
-        "--audio": job.audio,
-        "--range": job.value_range,
-        "--channels": job.channels,
-        "--fit": job.fit,
-    }
 
 
 def _rest(source: Source, sink: Sink, say: Reporter) -> Source:
@@ -197,32 +125,6 @@ def _rest(source: Source, sink: Sink, say: Reporter) -> Source:
 
 def _less(total: int | None, kept: int) -> int | None:
     return None if total is None else max(total - kept, 0)
-
-
-def _engine(name: str, job: Job, progress: Progress, choice: tuple[str, str] | None) -> Engine:
-    # What was measured to be fastest may differ today; frames must not change in the middle of a film.
-    backend, precision = choice or (job.backend, job.precision)
-    return open_engine(
-        name,
-        backend if name != IDENTITY else job.backend,
-        precision=cast("Precision", precision if name != IDENTITY else job.precision),
-        flags=CardFlags(value_range=job.value_range, colour_order=job.channels),
-        fit=job.fit,
-        building=job.building,
-        progress=progress,
-    )
-
-
-def _rate(text: str | None) -> Fraction | None:
-    if text is None:
-        return None
-    try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError) as error:
-        raise SourceError(f"--fps {text!r} is not a frame rate; write 25 or 30000/1001") from error
-    if rate <= 0:
-        raise SourceError(f"--fps {text!r} is not a frame rate: it must be positive")
-    return rate
 
 
 def summarise(

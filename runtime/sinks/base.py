@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 from ..frame import Frame, VideoInfo
 
@@ -15,12 +15,22 @@ class HasInfo(Protocol):
     info: VideoInfo
 
 
+Quality = Literal["draft", "good", "archive"]
+"""`draft`: fast, to look at. `good`: hard to tell from the original. `archive`: nothing lost that
+shows; slow and large."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
     """How frames become a stream. None leaves the choice to the codec."""
 
-    codec: str = "h264"
-    """h264, hevc, av1, vp9, ffv1, or the name of an FFmpeg encoder."""
+    codec: str = "auto"
+    """h264, hevc, av1, vp9, ffv1, prores, gif, the name of an FFmpeg encoder, or `auto`: what suits the
+    kind of file, H.264 in most."""
+    quality: Quality = "good"
+    """What the codec's own quality and preset are, where `crf` and `preset` do not say otherwise."""
+    options: tuple[tuple[str, str], ...] = ()
+    """Options of the FFmpeg encoder, by its own names; they go before all others."""
     crf: int | None = None
     """Constant quality, lower is better; 18 for H.264 unless given."""
     preset: str | None = None

@@ -19,6 +19,7 @@ from ..frame import Array, Frame, PixelFormat
 from .base import Encoding
 
 ENCODERS = {
+    "auto": "libx264",
     "h264": "libx264",
     "hevc": "libx265",
     "av1": "libsvtav1",

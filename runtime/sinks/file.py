@@ -52,6 +52,7 @@ class FileSink(Sink):
             with reporting(self.path):
                 self._encode(self._stream, None)
                 self._output.finish()
+                self._output.prove(frames=self.frames, duration=self.duration)
                 self._output.publish(overwrite=self.overwrite)
         except BaseException:
             self.abort()

@@ -227,6 +227,7 @@ class JournalSink(Sink):
             output.finish()
             with output.partial.open("rb") as file:
                 os.fsync(file.fileno())
+            output.prove(frames=self.frames, duration=self.duration)
             self._journal.finish(output.partial, stopped=self._interrupted)
             output.publish(overwrite=self.overwrite)
             sync_folder(self.path.parent)

@@ -13,8 +13,9 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from ..errors import SinkError
+from ..errors import ContractError, SinkError
 from ..frame import VideoInfo
+from ..promise import Tally
 from .encoder import Coding, VideoEncoder
 from .passing import PassingStreams
 
@@ -34,6 +35,8 @@ class OutputFile:
         self.path = path
         self.partial = path.with_name(f".{path.stem}.partial{path.suffix}")
         self.notes: tuple[str, ...] = ()
+        self.tally = Tally()
+        """What the file must hold when it is read again."""
         self._encoder = encoder
         self._passing: PassingStreams | None = None
         with reporting(path):
@@ -42,7 +45,9 @@ class OutputFile:
                 if not _holds(self._container, encoder.name, encoder.canonical):
                     raise SinkError(f"{path.suffix} files cannot hold {encoder.canonical}: use .mkv")
                 if like.path is not None:
-                    self._passing = PassingStreams(like, self._container, path.suffix, audio=audio)
+                    self._passing = PassingStreams(
+                        like, self._container, path.suffix, audio=audio, tally=self.tally
+                    )
                     self.notes += self._passing.notes
             except BaseException:
                 self.abort()
@@ -61,6 +66,18 @@ class OutputFile:
                 f"pixels {coding.aspect} wide become square: only H.264, HEVC and MPEG-4 in .mp4, .mov "
                 "and .ts keep their shape here",
             )
+        if coding.rotation and not self._keeps_rotation():
+            self.notes += (f"{self.path.suffix} files cannot say that the picture is turned: it lies",)
+        self.tally.picture(
+            width=coding.width,
+            height=coding.height,
+            aspect=coding.aspect if self._keeps_aspect() or coding.aspect == 1 else None,
+            rotation=coding.rotation if self._keeps_rotation() else None,
+            matrix=coding.matrix,
+            range=coding.range,
+            primaries=coding.primaries,
+            transfer=coding.transfer,
+        )
         if self._passing is not None:
             self._passing.begin(stream)
         try:
@@ -75,6 +92,7 @@ class OutputFile:
 
     def mux(self, packet: "Packet[Any]") -> None:
         """Write a packet of the video."""
+        self.tally.frame(float((packet.pts or 0) * packet.time_base))
         self._container.mux(packet)
 
     def pass_until(self, seconds: float) -> None:
@@ -93,6 +111,22 @@ class OutputFile:
         if self._passing is not None:
             self._passing.close()
         self._container.close()
+
+    def prove(self, *, frames: int, duration: float) -> None:
+        """Read the finished file again: it must hold `frames` frames and all else that was written.
+
+        Raises ContractError; the file then lies under another name, so that nothing wrong takes the
+        place of anything good, and nothing is lost.
+        """
+        from ..contract import require
+
+        promise = self.tally.promise(duration=duration)
+        try:
+            require(promise, self.partial, frames=frames, name=self.path)
+        except ContractError as error:
+            rejected = self.path.with_name(f"{self.path.stem}.rejected{self.path.suffix}")
+            self.partial.replace(rejected)
+            raise ContractError(f"{error}. What was written lies in {rejected}") from error
 
     def publish(self, *, overwrite: bool) -> None:
         """Give the finished file its name. Raises SinkError if that is taken meanwhile."""
@@ -116,6 +150,9 @@ class OutputFile:
             raise SinkError(
                 f"{self.path}: unknown file type {self.path.suffix!r}; use .mp4 or .mkv"
             ) from error
+
+    def _keeps_rotation(self) -> bool:
+        return self._container.format.name in ("mp4", "mov", "ipod", "matroska", "webm")
 
     def _keeps_aspect(self) -> bool:
         """Whether the sample aspect ratio reaches the file.

@@ -3,12 +3,14 @@
 from fractions import Fraction
 from pathlib import Path
 
-from .base import Source
+from .base import Deinterlace, Source
 
-__all__ = ["Source", "open_source"]
+__all__ = ["Deinterlace", "Source", "open_source"]
 
 
-def open_source(uri: str | Path, *, rate: Fraction | None = None) -> Source:
+def open_source(
+    uri: str | Path, *, rate: Fraction | None = None, deinterlace: Deinterlace = "auto"
+) -> Source:
     """Open a video file, an image sequence or a test pattern.
 
     `frames/%05d.png` and `frames/*.png` are sequences, `pattern:640x360@30?frames=90` is the moving

@@ -3,9 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from ..frame import Damage, Frame, VideoInfo
+
+Deinterlace = Literal["auto", "no", "force", "fields"]
+"""`auto`: frames that say they are interlaced become one whole picture each. `no`: left as they are.
+`force`: every frame, whatever it says. `fields`: a picture for each field, at twice the rate."""
 
 
 class Source(ABC):

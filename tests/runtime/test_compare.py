@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from velatura.runtime import SinkError, SourceError
 from velatura.runtime.command.compare import compare
-from velatura.runtime.command.run import Job, run_job
+from velatura.runtime.command.job import Job
+from velatura.runtime.command.run import run_job
 
 from . import videos
 

@@ -14,7 +14,8 @@ import pytest
 from velatura.runtime import SourceError
 from velatura.runtime import inspection as inspection_module
 from velatura.runtime.alignment import compare_times
-from velatura.runtime.command.run import Job, run_job
+from velatura.runtime.command.job import Job
+from velatura.runtime.command.run import run_job
 from velatura.runtime.command.verify import verify
 from velatura.runtime.contract import (
     ContractError,

@@ -16,7 +16,8 @@ from velatura.runtime.backends.model import load_model
 from velatura.runtime.backends.opening import CPU_BACKENDS
 from velatura.runtime.backends.ort import PROVIDERS
 from velatura.runtime.card import ModelCard
-from velatura.runtime.command.run import Job, run_job
+from velatura.runtime.command.job import Job
+from velatura.runtime.command.run import run_job
 
 from . import networks, videos
 

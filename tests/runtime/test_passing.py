@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 from av.stream import Disposition
-from velatura.runtime.command.run import Job, run_job
+from velatura.runtime.command.job import Job
+from velatura.runtime.command.run import run_job
 
 from . import videos
 

@@ -12,7 +12,8 @@ from velatura.runtime.backends import Engine, Pending, opening
 from velatura.runtime.backends.base import Options
 from velatura.runtime.backends.model import Model
 from velatura.runtime.backends.rising import RisingEngine
-from velatura.runtime.command.run import Job, run_job
+from velatura.runtime.command.job import Job
+from velatura.runtime.command.run import run_job
 
 from . import videos
 
