@@ -1,25 +1,20 @@
 """JournalSink: a video file made in segments, so that a run that is cut off goes on."""
 
-import io
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
-from av.container import OutputContainer
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
-
 from ..errors import SinkError
 from ..frame import Frame, VideoInfo
 from . import PICTURES
 from .base import Encoding, Sink
-from .encoder import ENCODERS, Clock, Coding, VideoEncoder, encode
-from .journal import Choices, Journal, software, source_prints
+from .coder import SegmentCoder, headers_of
+from .encoder import ENCODERS, Clock, Coding, VideoEncoder
+from .journal import Choices, Journal, software
 from .output import OutputFile, check_target, reporting
-from .segments import SegmentWriter, in_order, sync_folder
+from .segments import in_order, sync_folder
 
 SEGMENT = 250
 """Frames of a segment: as many as H.264's and HEVC's encoders put between two key frames anyway."""
@@ -75,18 +70,13 @@ class JournalSink(Sink):
         self.uri = str(path)
         self.path = path
         self.overwrite = overwrite
-        self._like = like
         self._encoder = VideoEncoder(encoding, rate=like.rate)
         self._clock = Clock(like.rate)
-        self._writer: SegmentWriter | None = None
-        self._stream: VideoStream | None = None
-        self._scratch: OutputContainer | None = None
-        self._in_segment = 0
         self._early = self._interrupted = False
         check_target(path, like=like, overwrite=True)
         with reporting(path):
-            self._source = source_prints(like.files)
-            known = {**settings, **self._source, "the software": software()}
+            self._coder = SegmentCoder(self._encoder, self._clock, files=like.files)
+            known = {**settings, **self._coder.source, "the software": software()}
             self._journal = Journal(path, known, length=SEGMENT, restart=restart)
             try:
                 if not self._journal.published:
@@ -98,7 +88,8 @@ class JournalSink(Sink):
             except BaseException:
                 self.abort()
                 raise
-        self._kind = trial.kind
+        self.kind = trial.kind
+        """FFmpeg's name of the container."""
         self.notes = (*self._journal.notes, *trial.notes)
         self.frames = self.kept = self._journal.frames
         self._go_on_from_segments()
@@ -114,14 +105,12 @@ class JournalSink(Sink):
 
     def write(self, frame: Frame) -> None:
         with reporting(self.path):
-            coding = self._journal.state.coding or self._begin(frame)
-            stream = self._stream or self._begin_segment(coding)
-            picture = self._encoder.picture(frame, coding)
-            self._clock.stamp(picture, frame.pts, frame.time_base)
+            coding = self._journal.state.coding or self.prepare(frame)
+            if not self._coder.open:
+                self._coder.begin(self._journal.writer(), coding, kind=self.kind)
+            self._coder.write(frame)
             self.duration = self._clock.duration
-            self._encode(stream, picture)
-            self._in_segment += 1
-            if self._in_segment == self._journal.state.length:
+            if self._coder.frames == self._journal.state.length:
                 self._end_segment(final=False)
         self.frames += 1
 
@@ -135,7 +124,7 @@ class JournalSink(Sink):
             raise SinkError(f"{self.path}: no frame came, so nothing was written")
         try:
             with reporting(self.path):
-                if self._stream is not None:
+                if self._coder.open:
                     self._end_segment(final=not self._interrupted)
                 if not self._journal.published:
                     self._join()
@@ -146,10 +135,7 @@ class JournalSink(Sink):
 
     def abort(self) -> None:
         """Give up; whole segments stay, and the same command goes on after them."""
-        self._end_encoder()
-        if self._writer is not None:
-            self._writer.abort()
-            self._writer = None
+        self._coder.abort()
         with reporting(self.path):
             if self._journal.segments or self._journal.published:
                 self.left = self._journal.frames
@@ -157,46 +143,22 @@ class JournalSink(Sink):
             else:
                 self._journal.remove()
 
-    def _begin(self, frame: Frame) -> Coding:
+    def prepare(self, frame: Frame) -> Coding:
         """Try the whole set-up, so that the end of a long run does not find out what is refused."""
         coding = self._encoder.coding(frame)
         trial = self._output()
         try:
-            headers = _headers(trial.begin(coding))
+            headers = headers_of(trial.begin(coding))
         finally:
             trial.abort()
         self.notes = (*self._journal.notes, *trial.notes, *self._encoder.notes)
         self._journal.begin(coding, headers)
         return coding
 
-    def _begin_segment(self, coding: Coding) -> VideoStream:
-        # A stream of the same kind of container sets the encoder up as the output's own; it is never
-        # written there.
-        self._scratch = av.open(io.BytesIO(), "w", format=self._kind)
-        self._stream = self._encoder.add_stream(self._scratch, coding)
-        self._writer = self._journal.writer()
-        return self._stream
-
     def _end_segment(self, *, final: bool) -> None:
-        assert self._stream is not None
-        assert self._writer is not None
-        self._encode(self._stream, None)
-        if source_prints(self._like.files) != self._source:
-            raise SinkError(
-                f"the source of {self.path} was changed or replaced while it was read: "
-                "--restart begins anew"
-            )
-        headers = _headers(self._stream)
+        writer, frames, headers = self._coder.end()
         self._journal.check_headers(headers)
-        self._journal.keep(self._writer, frames=self._in_segment, headers=headers, final=final)
-        self._writer = None
-        self._end_encoder()
-
-    def _end_encoder(self) -> None:
-        if self._scratch is not None:
-            self._scratch.close()
-        self._scratch = self._stream = None
-        self._in_segment = 0
+        self._journal.keep(writer, frames=frames, headers=headers, final=final)
 
     def _go_on_from_segments(self) -> None:
         coding = self._journal.state.coding
@@ -214,7 +176,7 @@ class JournalSink(Sink):
         output = self._output()
         try:
             stream = output.begin(coding)
-            self._journal.check_headers(_headers(stream))
+            self._journal.check_headers(headers_of(stream))
             if self._early:
                 output.end_at(self._clock.end)
             segments = self._journal.segments
@@ -234,11 +196,3 @@ class JournalSink(Sink):
         except BaseException:
             output.abort()
             raise
-
-    def _encode(self, stream: VideoStream, picture: VideoFrame | None) -> None:
-        assert self._writer is not None
-        self._writer.add(encode(stream, picture))
-
-
-def _headers(stream: VideoStream) -> bytes:
-    return stream.codec_context.extradata or b""
