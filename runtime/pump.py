@@ -52,6 +52,10 @@ class Stats:
     """By `read`, each stage's name, and `write`."""
     damage: Damage
     interrupted: bool
+    notes: tuple[str, ...] = ()
+    """What stages had to change, one line each."""
+    memory_elsewhere: int = 0
+    """Bytes that other processes which took part held at most, in all."""
 
     @property
     def rate(self) -> float:
@@ -181,6 +185,7 @@ class Pump:
             timings={m.name: m.timing() for m in (self._reader, *self._meters, self._writer)},
             damage=Damage() if interrupted or limit is not None else self.source.damage,
             interrupted=interrupted,
+            notes=tuple(note for stage in self.stages for note in getattr(stage, "notes", ())),
         )
 
     def _watch(

@@ -5,8 +5,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +16,58 @@ import typer
 from ..backends import Engine
 from ..errors import SinkError, SourceError, TruncatedSourceError
 from ..meter import peak_memory
-from ..pump import Pump, Stats
+from ..pump import Pump, Snapshot, Stats
 from ..sinks import Sink, open_sink
+from ..sinks.journalled import JournalSink
 from ..sources import Source
-from ..sources.resumed import ResumedSource
+from ..sources.part import PartSource
 from .job import Job, open_engines, open_input, settings_of, stages_of
 from .view import BuildView, Reporter
+from .workers import prime, run_shares
 
 INTERRUPTED = 130
+EVERY = 1000
+"""Frames between two words about what is read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a run that wrote its output."""
+
+    report: dict[str, Any]
+    """The closing figures, as they are printed by --json."""
+    interrupted: bool
+    loss: TruncatedSourceError | None
+    """Frames that a damaged source did not give, unless that is tolerated."""
 
 
 def run_job(job: Job, *, quiet: bool = False, as_json: bool = False) -> int:
     """Run it and return the exit code. Raises VelaturaError for whatever stops it."""
     say = Reporter(silent=quiet or as_json)
+    with terminable():
+        outcome = execute(job, say)
+    if as_json:
+        typer.echo(json.dumps(outcome.report))
+    else:
+        say.summary(outcome.report)
+    if outcome.loss is not None:
+        raise outcome.loss
+    return INTERRUPTED if outcome.interrupted else 0
+
+
+def execute(job: Job, say: Reporter, *, whole: bool = False) -> Outcome:
+    """Run it, and tell what came of it. Raises VelaturaError for whatever stops it.
+
+    Ctrl-C finishes the output with the frames that it has, or, where it must be `whole`, leaves none:
+    KeyboardInterrupt is raised then, and only the journal is kept.
+    """
     begin = time.perf_counter()
-    with terminable(), ExitStack() as stack:
+    with ExitStack() as stack:
         source = stack.enter_context(open_input(job))
         # Checked before the models load: a wrong output name should not cost that wait.
         sink = _sink(job, source, say)
         try:
-            with BuildView("", silent=quiet or as_json) as view:
+            with BuildView("", silent=say.silent) as view:
                 engines = open_engines(job, stack, view, sink.choices)
             sink.choose([(engine.backend, engine.precision) for engine in engines])
             said = [*source.info.notes, *(n for engine in engines for n in engine.notes), *sink.notes]
@@ -43,9 +76,9 @@ def run_job(job: Job, *, quiet: bool = False, as_json: bool = False) -> int:
             opened = time.perf_counter() - begin
             total = min(filter(None, (source.info.frames, job.frames)), default=None)
             with say.progress(_less(total, sink.kept)) as progress:
-                stats = Pump(_rest(source, sink, say), stages_of(job, engines), sink).run(
-                    progress=progress, limit=_less(job.frames, sink.kept)
-                )
+                stats = _process(job, source, engines, sink, say, progress)
+            if whole and stats.interrupted:
+                raise KeyboardInterrupt
             _finish(sink, stats, source, limited=job.frames is not None)
         except BaseException:
             sink.abort()
@@ -55,22 +88,19 @@ def run_job(job: Job, *, quiet: bool = False, as_json: bool = False) -> int:
                 )
             raise
         later = [n for engine in engines for n in engine.notes]
-        for line in (*later, *sink.notes):
+        for line in (*later, *stats.notes, *sink.notes):
             if line not in said:
                 say.note(line)
         report = summarise(job, sink, engines, stats, opened)
-    if as_json:
-        typer.echo(json.dumps(report))
-    else:
-        say.summary(report)
+    loss: TruncatedSourceError | None = None
     if stats.damage and not job.tolerate:
-        raise TruncatedSourceError(
+        loss = TruncatedSourceError(
             f"{job.source} is damaged: {stats.damage.lost} frames lost ({stats.damage.reason}); "
             f"{job.sink} holds the {sink.frames} that could be decoded"
         )
-    if stats.damage:
+    elif stats.damage:
         say.note(f"tolerated: {stats.damage.lost} frames lost ({stats.damage.reason})")
-    return INTERRUPTED if stats.interrupted else 0
+    return Outcome(report, stats.interrupted, loss)
 
 
 def _finish(sink: Sink, stats: Stats, source: Source, *, limited: bool) -> None:
@@ -97,6 +127,9 @@ def _sink(job: Job, source: Source, say: Reporter) -> Sink:
             reason = reason or f"what frames come depends on time with --while-building {job.building}"
         if job.journal and reason:
             raise SinkError(f"{job.sink} can have no journal: {reason}")
+        if job.workers > 1 and (reason or job.journal is False):
+            reason = reason or "--no-journal was given"
+            raise SinkError(f"{job.sink} cannot be made by several --workers, in segments: {reason}")
         wanted = not is_short(source.info, job.frames) if job.journal is None else job.journal
         if wanted and not reason:
             settings = settings_of(job)
@@ -110,17 +143,46 @@ def _sink(job: Job, source: Source, say: Reporter) -> Sink:
         audio=job.audio,
         journal=settings,
         restart=job.restart,
+        shared=job.workers > 1,
     )
 
 
-def _rest(source: Source, sink: Sink, say: Reporter) -> Source:
-    """The source without the frames that an earlier run made."""
-    if not sink.kept:
-        return source
-    say.note(f"going on after {sink.kept} frames that an earlier run made; they are read again")
-    return ResumedSource(
-        source, sink.kept, lambda done: say.note(f"{done} of {sink.kept} frames read again")
-    )
+def _process(
+    job: Job,
+    source: Source,
+    engines: list[Engine],
+    sink: Sink,
+    say: Reporter,
+    progress: Callable[[Snapshot], None],
+) -> Stats:
+    """All frames that no earlier run made, here or in workers."""
+    stages = stages_of(job, engines)
+    shared = job.workers > 1 and isinstance(sink, JournalSink) and not sink.published
+    if job.workers > 1 and not shared and not sink.kept:
+        say.note("one process makes it: it is too short for segments")
+    if not sink.kept and not shared:
+        return Pump(source, stages, sink).run(progress=progress, limit=job.frames)
+    if sink.kept:
+        again = "" if sink.frames == sink.kept else " in pieces"
+        say.note(
+            f"going on after {sink.kept} frames{again} that an earlier run made; they are read again"
+        )
+
+    def wanted(number: int) -> bool:
+        if number < sink.kept and number % EVERY == EVERY - 1:
+            say.note(f"{number + 1} of {sink.kept} frames read again")
+        return number >= sink.kept
+
+    rest = PartSource(source, wanted, limit=job.frames, least=sink.kept)
+    first = prime(stages, rest)
+    if not shared or not isinstance(sink, JournalSink):
+        return Pump(rest, stages, sink).run(progress=progress)
+    sink.prepare(first)
+    # The workers open their own.
+    source.close()
+    for engine in engines:
+        engine.close()
+    return run_shares(job, sink, progress)
 
 
 def _less(total: int | None, kept: int) -> int | None:
@@ -133,7 +195,7 @@ def summarise(
     """The closing figures, as they are printed by --json."""
     path = Path(job.sink)
     size = path.stat().st_size if path.is_file() else None
-    memory = peak_memory()
+    memory, times = peak_memory(), os.times()
     return {
         "source": job.source,
         "sink": job.sink,
@@ -148,8 +210,10 @@ def summarise(
         "fps": round(stats.rate, 2),
         "seconds": round(stats.elapsed, 3),
         "first_frame_seconds": round(opened + stats.first_frame, 3),
-        "cpu_seconds": round(time.process_time(), 3),
-        "peak_memory_mib": round(memory / 2**20, 1) if memory is not None else None,
+        "cpu_seconds": round(time.process_time() + times.children_user + times.children_system, 3),
+        "peak_memory_mib": (
+            round((memory + stats.memory_elsewhere) / 2**20, 1) if memory is not None else None
+        ),
         "stages_ms": {
             name: {
                 "p50": round(t.p50 * 1e3, 3),

@@ -105,7 +105,8 @@ def describe(snapshot: Snapshot, total: int | None) -> str:
     if total and snapshot.rate > 0:
         left = max(round((total - snapshot.frames) / snapshot.rate), 0)
         text += f", {left // 60}:{left % 60:02d} left"
-    return f"{text}, queues {' '.join(map(str, snapshot.queues))}"
+    queues = " ".join(map(str, snapshot.queues))
+    return f"{text}, queues {queues}" if queues else text
 
 
 class BuildView:

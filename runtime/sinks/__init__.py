@@ -20,6 +20,7 @@ def open_sink(
     audio: bool = True,
     journal: Mapping[str, Any] | None = None,
     restart: bool = False,
+    shared: bool = False,
 ) -> Sink:
     """Open a video file, an image sequence (`frames/%05d.png`), or `null:`.
 
@@ -31,7 +32,7 @@ def open_sink(
     all options that decide what is written, by the words in which a change is reported; the source's
     files are added here. What an interrupted run left is gone on with where they are the same
     (`sink.kept` says after how many frames), else a SinkError tells the difference. `restart` throws it
-    away.
+    away. `shared` is for a journal whose segments other processes make.
     """
     text = str(uri)
     if text == "null:":
@@ -54,6 +55,7 @@ def open_sink(
             audio=audio,
             settings=journal,
             restart=restart,
+            shared=shared,
         )
     from .file import FileSink
 

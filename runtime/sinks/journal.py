@@ -77,13 +77,26 @@ class Journal:
     """The folder `.OUT.journal`: settings, whole segments, and a lock against a second process."""
 
     def __init__(
-        self, target: Path, settings: Mapping[str, Any], *, length: int, restart: bool
+        self,
+        target: Path,
+        settings: Mapping[str, Any],
+        *,
+        length: int,
+        restart: bool,
+        scattered: bool = False,
     ) -> None:
-        """Open or begin. Raises SinkError when another process has it, or the settings differ."""
+        """Open or begin. Raises SinkError when another process has it, or the settings differ.
+
+        With `scattered`, segments that follow a missing one are kept, too.
+        """
         self.target = target
         self.folder = journal_folder(target)
         self.notes: tuple[str, ...] = ()
         self.segments: list[SegmentFile] = []
+        """Whole ones from the first on, none missing."""
+        self.scattered: dict[int, SegmentFile] = {}
+        """Whole ones that follow a missing one, by number: other processes made them."""
+        self._keeps_scattered = scattered
         self.folder.mkdir(exist_ok=True)
         self._lock = _locked(self.folder, target)
         try:
@@ -105,6 +118,11 @@ class Journal:
         return sum(segment.about.frames for segment in self.segments)
 
     @property
+    def scattered_frames(self) -> int:
+        """How many of those that need not be made again follow a missing one."""
+        return sum(segment.about.frames for segment in self.scattered.values())
+
+    @property
     def published(self) -> bool:
         """Whether the output was given its name, so that only the journal is left to remove."""
         return bool(self.state.finished) and _print_or_none(self.target) == self.state.finished
@@ -112,7 +130,7 @@ class Journal:
     def choose(self, choices: Sequence[tuple[str, str]]) -> None:
         """Keep what `auto` came to; what was kept before must not differ. Raises SinkError."""
         chosen = tuple(choices)
-        if not self.segments:
+        if not self.segments and not self.scattered:
             self._store(choices=chosen)
         elif chosen != self.state.choices:
             self._refuse([("what runs the models", _engines(self.state.choices), _engines(chosen))])
@@ -127,6 +145,18 @@ class Journal:
             raise SinkError(
                 f"{self.target}: this encoder writes other headers than the one that the run began "
                 "with: --restart begins anew, --no-journal does without segments"
+            )
+
+    def collect(self, frames: int | None) -> None:
+        """Take what other processes have made. Raises SinkError unless that is all `frames` frames."""
+        self.segments = self._whole(self.state)
+        if frames is None:
+            return
+        made = sum(segment.about.frames for segment in self.segments)
+        if made != frames or self.scattered:
+            raise SinkError(
+                f"{self.target}: of {frames} frames {made} are there in one piece: the same command "
+                "makes the rest"
             )
 
     def writer(self) -> SegmentWriter:
@@ -177,7 +207,7 @@ class Journal:
         if self.published and state.stopped:
             return self._anew(fresh)  # that file is its user's; what follows is another run
         self.segments = self._whole(state)
-        if not self.segments and not self.published:
+        if not self.segments and not self.scattered and not self.published:
             return self._anew(fresh)
         changes = [
             (name, state.settings.get(name), settings.get(name))
@@ -194,19 +224,24 @@ class Journal:
         return fresh
 
     def _whole(self, state: State) -> list[SegmentFile]:
-        """The segments up to the first that is missing, damaged or short; what follows is removed."""
+        """The segments up to the first that is missing, damaged or short; what is useless goes."""
+        whole: dict[int, SegmentFile] = {}
+        foreign: set[Path] = set()
+        for path in self.folder.glob(f"*{SUFFIX}"):
+            segment = SegmentFile.whole(path)
+            if segment is not None and _belongs(segment, path, state):
+                whole[segment.about.number] = segment
+            elif segment is not None:
+                foreign.add(path)
         found: list[SegmentFile] = []
-        while (segment := SegmentFile.whole(segment_path(self.folder, len(found)))) is not None:
-            about = segment.about
-            if (about.journal, about.number, about.headers) != (state.id, len(found), state.headers):
-                break
-            if about.frames != state.length and not about.final:
-                break  # made by a Ctrl-C, whose file never got its name
-            found.append(segment)
-        useless = set(self.folder.iterdir()) - {segment.path for segment in found}
-        useless -= {self.folder / NAME, self.folder / LOCK}
-        if any(path.suffix == SUFFIX for path in useless) and segment is None:
-            self.notes += (f"segment {len(found)} of the journal is damaged: made again from there",)
+        while (following := whole.pop(len(found), None)) is not None:
+            found.append(following)
+        self.scattered = whole if self._keeps_scattered else {}
+        useful = {segment.path for segment in (*found, *self.scattered.values())}
+        useless = set(self.folder.iterdir()) - useful - {self.folder / NAME, self.folder / LOCK}
+        if any(path.suffix == SUFFIX for path in useless - foreign):
+            rest = "" if self._keeps_scattered else " from there"
+            self.notes += (f"segment {len(found)} of the journal is damaged: made again{rest}",)
         for path in useless:
             path.unlink()
         return found
@@ -227,7 +262,18 @@ class Journal:
         for path in sorted(self.folder.iterdir(), key=lambda path: path.name == NAME):
             if path.name != LOCK:
                 path.unlink()
-        self.segments = []
+        self.segments, self.scattered = [], {}
+
+
+def _belongs(segment: SegmentFile, path: Path, state: State) -> bool:
+    """Whether a segment is of this journal, whole, and where it should be."""
+    about = segment.about
+    # A short one that is not the last was made by a Ctrl-C, whose file never got its name.
+    return (
+        (about.journal, about.headers) == (state.id, state.headers)
+        and segment_path(path.parent, about.number) == path
+        and (about.frames == state.length or about.final)
+    )
 
 
 def journal_folder(target: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from .encoder import ENCODERS, Clock, Coding, VideoEncoder
 from .journal import Choices, Journal, software
 from .output import OutputFile, check_target, reporting
 from .segments import in_order, sync_folder
+from .share import Share
 
 SEGMENT = 250
 """Frames of a segment: as many as H.264's and HEVC's encoders put between two key frames anyway."""
@@ -65,11 +67,16 @@ class JournalSink(Sink):
         audio: bool,
         settings: Mapping[str, Any],
         restart: bool,
+        shared: bool = False,
     ) -> None:
-        """Check everything that can be checked before work starts. Raises SinkError."""
+        """Check everything that can be checked before work starts. Raises SinkError.
+
+        With `shared`, other processes make the segments: `prepare`, `share`, `collect`, `close`.
+        """
         self.uri = str(path)
         self.path = path
         self.overwrite = overwrite
+        self._encoding, self._files = encoding, like.files
         self._encoder = VideoEncoder(encoding, rate=like.rate)
         self._clock = Clock(like.rate)
         self._early = self._interrupted = False
@@ -77,7 +84,7 @@ class JournalSink(Sink):
         with reporting(path):
             self._coder = SegmentCoder(self._encoder, self._clock, files=like.files)
             known = {**settings, **self._coder.source, "the software": software()}
-            self._journal = Journal(path, known, length=SEGMENT, restart=restart)
+            self._journal = Journal(path, known, length=SEGMENT, restart=restart, scattered=shared)
             try:
                 if not self._journal.published:
                     check_target(path, like=like, overwrite=overwrite)
@@ -91,8 +98,14 @@ class JournalSink(Sink):
         self.kind = trial.kind
         """FFmpeg's name of the container."""
         self.notes = (*self._journal.notes, *trial.notes)
-        self.frames = self.kept = self._journal.frames
+        self.frames = self._journal.frames
+        self.kept = self.frames + self._journal.scattered_frames
         self._go_on_from_segments()
+
+    @property
+    def published(self) -> bool:
+        """Whether the output has its name already, so that only the journal is left to remove."""
+        return self._journal.published
 
     @property
     def choices(self) -> Choices:
@@ -137,8 +150,8 @@ class JournalSink(Sink):
         """Give up; whole segments stay, and the same command goes on after them."""
         self._coder.abort()
         with reporting(self.path):
-            if self._journal.segments or self._journal.published:
-                self.left = self._journal.frames
+            if self._journal.segments or self._journal.scattered or self._journal.published:
+                self.left = self._journal.frames + self._journal.scattered_frames
                 self._journal.leave()
             else:
                 self._journal.remove()
@@ -154,6 +167,32 @@ class JournalSink(Sink):
         self.notes = (*self._journal.notes, *trial.notes, *self._encoder.notes)
         self._journal.begin(coding, headers)
         return coding
+
+    def share(self, *, of: int) -> list[Share]:
+        """What `of` processes may make after `prepare`, so that `close` finds all segments."""
+        journal = self._journal
+        assert journal.state.coding is not None
+        share = Share(
+            path=self.path.absolute(),
+            folder=journal.folder.absolute(),
+            state=journal.state,
+            coding=journal.state.coding,
+            kind=self.kind,
+            encoding=self._encoding,
+            files=self._files,
+            made=frozenset((*range(len(journal.segments)), *journal.scattered)),
+        )
+        return [replace(share, number=number, of=of) for number in range(of)]
+
+    def collect(self, frames: int | None = None) -> None:
+        """Take what other processes have made: all `frames` of the output, unless they were stopped.
+
+        Raises SinkError where some are missing.
+        """
+        with reporting(self.path):
+            self._journal.collect(frames)
+        self.frames = self._journal.frames
+        self._go_on_from_segments()
 
     def _end_segment(self, *, final: bool) -> None:
         writer, frames, headers = self._coder.end()

@@ -49,7 +49,8 @@ class SegmentWriter:
 
     def __init__(self, folder: Path, number: int) -> None:
         self.path = segment_path(folder, number)
-        self._partial = self.path.with_suffix(".partial")
+        # Of a process that was not seen to end, as well as of this one.
+        self._partial = self.path.with_suffix(f".{os.getpid()}.partial")
         self._number = number
         self._file: BinaryIO = self._partial.open("wb")
         self._hash = hashlib.sha256()
