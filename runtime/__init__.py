@@ -4,6 +4,7 @@ from .backends import Engine, open_engine
 from .card import CardFlags, ModelCard
 from .errors import (
     BackendUnavailableError,
+    ContractError,
     EngineError,
     ModelError,
     SinkError,
@@ -12,7 +13,7 @@ from .errors import (
     TruncatedSourceError,
     VelaturaError,
 )
-from .frame import Colour, Damage, Frame, PixelFormat, VideoInfo
+from .frame import Colour, Damage, Frame, Hdr, PixelFormat, VideoInfo
 from .pump import Pump, Snapshot, Stats
 from .sinks import Encoding, Sink, open_sink
 from .sources import Source, open_source
@@ -21,11 +22,13 @@ __all__ = [
     "BackendUnavailableError",
     "CardFlags",
     "Colour",
+    "ContractError",
     "Damage",
     "Encoding",
     "Engine",
     "EngineError",
     "Frame",
+    "Hdr",
     "ModelCard",
     "ModelError",
     "PixelFormat",
