@@ -117,6 +117,8 @@ class Frame:
     """(H, W) float32, the engine's depth buffer, when there is one."""
     motion: Array | None = None
     """(H, W, 2) float32, pixels to where this pixel was in the previous frame."""
+    captured: float | None = None
+    """When a live source got it, in seconds of `time.monotonic`; None where nobody waits for it."""
     alpha: Array | None = None
     """(H, W) opacity, from 0 to the peak of the format's depth whatever the range; None is opaque."""
 

@@ -1,0 +1,102 @@
+"""Output: a sink of a live run, with a mailbox and a thread of its own."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from ..errors import SinkError, VelaturaError
+from ..frame import Frame
+from ..sinks import Sink
+from .latency import Histogram
+from .mailbox import Mailbox
+from .stats import OutputStats
+
+RECORDING = 240
+"""Frames that wait for a sink which wants them all, such as a file, before any is dropped."""
+
+
+class Output:
+    """Hands frames to a sink; a slow one loses frames, a dead one is left, and no other notices."""
+
+    def __init__(self, sink: Sink, *, depth: int = 1) -> None:
+        """`depth` frames may wait: 1 for what is looked at, `RECORDING` for what is kept."""
+        self.sink = sink
+        self.failure: VelaturaError | None = None
+        self._mailbox = Mailbox[Frame]("oldest", depth=depth)
+        self._latency, self._intervals = Histogram(), Histogram()
+        self._shown = 0
+        self._last: float | None = None
+        self._begin = 0.0
+        self._heard: Callable[[Output, float], None] | None = None
+        self._failed: Callable[[Output], None] | None = None
+        self._thread = threading.Thread(target=self._run, name=f"velatura-{sink.uri}", daemon=True)
+
+    def start(
+        self,
+        *,
+        shown: Callable[["Output", float], None] | None = None,
+        failed: Callable[["Output"], None] | None = None,
+    ) -> None:
+        """Begin; `shown` hears of each frame's latency in seconds, `failed` of the sink's end."""
+        self._heard, self._failed = shown, failed
+        self._begin = time.monotonic()
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the sink still takes frames."""
+        return self.failure is None
+
+    def put(self, frame: Frame) -> None:
+        """Leave a frame; never waits."""
+        if self.alive:
+            self._mailbox.put(frame)
+
+    def finish(self, patience: float) -> bool:
+        """Let what waits be taken, for so many seconds; False when the sink is stuck."""
+        self._mailbox.close()
+        self._thread.join(patience)
+        return not self._thread.is_alive()
+
+    def stats(self) -> OutputStats:
+        """So far."""
+        elapsed = (self._last or 0.0) - self._begin
+        return OutputStats(
+            name=self.sink.uri,
+            shown=self._shown,
+            dropped=self._mailbox.dropped,
+            failure=str(self.failure or ""),
+            latency=self._latency.percentiles(),
+            rate=self._shown / elapsed if elapsed > 0 else 0.0,
+            low1=self._intervals.low(0.01),
+            low01=self._intervals.low(0.001),
+        )
+
+    def _run(self) -> None:
+        while not self._mailbox.closed:
+            frame = self._mailbox.take()
+            if frame is None:
+                break
+            try:
+                self.sink.write(frame)
+            except VelaturaError as error:
+                self._fail(error)
+                return
+            except Exception as error:
+                self._fail(SinkError(f"{self.sink.uri} failed: {type(error).__name__}: {error}"))
+                return
+            now = time.monotonic()
+            latency = now - (frame.captured if frame.captured is not None else now)
+            self._latency.add(latency)
+            if self._last is not None:
+                self._intervals.add(now - self._last)
+            self._last = now
+            self._shown += 1
+            if self._heard is not None:
+                self._heard(self, latency)
+
+    def _fail(self, error: VelaturaError) -> None:
+        self.failure = error
+        self._mailbox.close(drop=True)
+        if self._failed is not None:
+            self._failed(self)

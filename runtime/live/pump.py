@@ -1,0 +1,252 @@
+"""LivePump: keeps up with its source, whatever the machine; late frames are dropped, not queued."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..errors import SinkError, SourceError, StageError, VelaturaError
+from ..frame import Frame
+from ..sinks import Sink
+from ..sources import Source
+from .latency import Histogram, Percentiles
+from .mailbox import Drop, Mailbox
+from .output import Output
+from .processor import Processor, StagesProcessor
+from .stats import Event, LiveStats
+
+EVENTS = 200
+"""How many events are remembered."""
+STALLED = 2.0
+"""Seconds without a frame after which a source counts as stalled."""
+FROZEN = 15
+"""Frames that come out the same, while those that go in differ, until the processor is revived."""
+PATIENCE = 5.0
+"""Seconds that the end of a run waits for a sink or a source."""
+
+
+class LivePump:
+    """Source -> mailbox -> processor -> a mailbox for each sink, each part in a thread of its own.
+
+    The newest frame wins: with `drop` "oldest" at most one waits, and it is the last that came. A sink
+    that fails is left, and the others go on; the run ends when all have failed, the source ends, or
+    `stop` is called.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        processor: Processor | None,
+        sinks: Sequence[Sink | Output],
+        *,
+        drop: Drop = "oldest",
+        period: float | None = None,
+        watch: bool = True,
+    ) -> None:
+        """`period` is the seconds between two frames, as long as the source does not show another.
+
+        `watch` compares what goes in with what comes out, to find a picture that has frozen.
+        """
+        self.source = source
+        self.processor = processor or StagesProcessor()
+        self.outputs = [sink if isinstance(sink, Output) else Output(sink) for sink in sinks]
+        if not self.outputs:
+            raise ValueError("a live run needs a sink")
+        self.period = period or float(1 / source.info.rate)
+        self._box = Mailbox[tuple[Frame, float]](drop)
+        self._wait, self._work, self._out = Histogram(), Histogram(), Histogram()
+        self._captured = self._processed = self._passed = self._repeated = self._late = 0
+        self._events: deque[Event] = deque(maxlen=EVENTS)
+        self._hearers: list[Callable[[Event], None]] = []
+        self._stop = threading.Event()
+        self._failure: VelaturaError | None = None
+        self._begin = 0.0
+        self._end: float | None = None
+        self._came = 0.0
+        self._stalled = False
+        self._watchdog = _Watchdog() if watch else None
+
+    def run(
+        self,
+        *,
+        seconds: float | None = None,
+        progress: Callable[[LiveStats], None] | None = None,
+        every: float = 0.5,
+    ) -> LiveStats:
+        """Run until the source ends, `seconds` have passed, or `stop` or Ctrl-C; tell what was done.
+
+        Raises SourceError when the source fails, SinkError when no sink is left. The sinks are left
+        open, whichever way it ends: closing or aborting them belongs to who opened them.
+        """
+        self._begin = self._came = time.monotonic()
+        self.processor.listen(self.tell)
+        threads = [
+            threading.Thread(target=self._read, name="velatura-capture", daemon=True),
+            threading.Thread(target=self._process, name="velatura-process", daemon=True),
+        ]
+        for output in self.outputs:
+            output.start(shown=self._shown, failed=self._sink_failed)
+        for thread in threads:
+            thread.start()
+        try:
+            while threads[1].is_alive() and not self._stop.is_set():
+                left = None if seconds is None else self._begin + seconds - time.monotonic()
+                if left is not None and left <= 0:
+                    break
+                threads[1].join(every if left is None else min(every, left))
+                self._look_for_stalls()
+                if progress is not None:
+                    progress(self.stats())
+        except KeyboardInterrupt:
+            self.tell("stopped")
+        finally:
+            self._finish(threads)
+        if self._failure is not None:
+            raise self._failure
+        return self.stats()
+
+    def stop(self) -> None:
+        """End the run soon; from any thread."""
+        self._stop.set()
+        self._box.close(drop=True)
+
+    def tell(self, text: str) -> None:
+        """Note an event; from any thread."""
+        event = Event(time.monotonic() - self._begin, text)
+        self._events.append(event)
+        for hear in tuple(self._hearers):
+            hear(event)
+
+    def on_event(self, hear: Callable[[Event], None]) -> None:
+        """Let `hear` be called with every event, from the thread in which it happens."""
+        self._hearers.append(hear)
+
+    def stats(self) -> LiveStats:
+        """So far; from any thread."""
+        end = self._end if self._end is not None else time.monotonic()
+        return LiveStats(
+            elapsed=end - self._begin,
+            captured=self._captured,
+            processed=self._processed,
+            passed=self._passed,
+            repeated=self._repeated,
+            dropped=self._box.dropped,
+            late=self._late,
+            rung=self.processor.rung,
+            stages=self._stages(),
+            outputs=tuple(output.stats() for output in self.outputs),
+            events=tuple(self._events),
+        )
+
+    def _stages(self) -> dict[str, Percentiles]:
+        parts = (("wait", self._wait), ("work", self._work), ("out", self._out))
+        return {name: histogram.percentiles() for name, histogram in parts}
+
+    def _read(self) -> None:
+        try:
+            for frame in self.source:
+                now = time.monotonic()
+                self._came = now
+                self._captured += 1
+                if frame.captured is None:
+                    frame = replace(frame, captured=now)
+                self._box.put((frame, now))
+                if self._stop.is_set():
+                    break
+        except VelaturaError as error:
+            self._fail(error)
+        except Exception as error:
+            self._fail(SourceError(f"{self.source.uri} failed: {type(error).__name__}: {error}"))
+        finally:
+            self._box.close()
+
+    def _process(self) -> None:
+        while not self._stop.is_set():
+            taken = self._box.take()
+            if taken is None:
+                break
+            frame, came = taken
+            begin = time.monotonic()
+            self._wait.add(begin - came)
+            try:
+                made = self.processor.process(frame)
+            except Exception as error:
+                name = type(self.processor).__name__
+                self._fail(StageError(f"{name} failed: {type(error).__name__}: {error}"))
+                return
+            self._work.add(time.monotonic() - begin)
+            self._passed += made.passed
+            self._repeated += made.repeated
+            self._processed += not (made.passed or made.repeated)
+            if self._watchdog is not None and self._watchdog.frozen(frame, made.frame):
+                self.processor.revive("the picture has frozen")
+                self.tell("the picture has frozen: the models are started anew")
+            for output in self.outputs:
+                output.put(made.frame)
+
+    def _shown(self, output: Output, latency: float) -> None:
+        # Only the first sink is what latency is held for: a file may take its time.
+        if output is self.outputs[0]:
+            self._late += latency > self.period
+            self.processor.observe(latency, period=self.period)
+
+    def _sink_failed(self, output: Output) -> None:
+        self.tell(f"{output.sink.uri} is given up: {output.failure}")
+        if not any(output.alive for output in self.outputs):
+            self._fail(output.failure or SinkError("no sink is left"))
+
+    def _look_for_stalls(self) -> None:
+        silent = time.monotonic() - self._came
+        if silent > max(STALLED, 3 * self.period) and not self._stalled:
+            self._stalled = True
+            self.tell(f"{self.source.uri} has given no frame for {silent:.1f} s")
+        elif self._stalled and silent < STALLED:
+            self._stalled = False
+            self.tell(f"{self.source.uri} gives frames again")
+
+    def _fail(self, error: VelaturaError) -> None:
+        self._failure = self._failure or error
+        self.stop()
+
+    def _finish(self, threads: list[threading.Thread]) -> None:
+        self._box.close(drop=self._stop.is_set())
+        self._stop.set()
+        # A live source may be waiting for a frame that never comes: closing it ends the wait.
+        self.source.close()
+        for thread in threads:
+            thread.join(PATIENCE)
+        self._end = time.monotonic()
+        for output in self.outputs:
+            if not output.finish(PATIENCE):
+                self.tell(f"{output.sink.uri} is stuck and was left")
+
+
+class _Watchdog:
+    """Tells a picture that stands still from one that has frozen."""
+
+    def __init__(self) -> None:
+        self._before: tuple[bytes, bytes] | None = None
+        self._same = 0
+
+    def frozen(self, given: Frame, made: Frame) -> bool:
+        """Whether frames have come out the same for long, though they differed when they went in."""
+        now = _print(given), _print(made)
+        before, self._before = self._before, now
+        if before is None or now[1] != before[1]:
+            self._same = 0
+        elif now[0] != before[0]:
+            self._same += 1
+        if self._same < FROZEN:
+            return False
+        self._same = 0
+        return True
+
+
+def _print(frame: Frame) -> bytes:
+    """A thin grid of the picture's samples: cheap, and different for any picture that moves."""
+    plane = frame.planes[0]
+    y, x = max(plane.shape[0] // 24, 1), max(plane.shape[1] // 32, 1)
+    return np.ascontiguousarray(plane[::y, ::x]).tobytes()
