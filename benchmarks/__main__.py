@@ -7,7 +7,10 @@ from pathlib import Path
 
 from .machine import facts
 
-NAMES = ("pipeline", "engines", "quality", "training", "optimisation", "stability", "peers", "gpu")
+NAMES = (
+    "pipeline", "identity", "engines", "quality", "training", "optimisation", "stability", "peers",
+    "gpu", "live",
+)  # fmt: skip
 RESULTS = Path(__file__).with_name("results")
 
 

@@ -21,6 +21,7 @@ from .command.options import (
     fail,
     pair,
     reporting,
+    usage,
     width_height,
 )
 
@@ -38,7 +39,9 @@ app = typer.Typer(
 @app.command()
 def run(
     source: Annotated[str, typer.Argument(help="Video file, frames/%05d.png, or pattern:640x360@30.")],
-    sink: Annotated[str, typer.Argument(help="Video file, frames/%05d.png, or null:")],
+    sink: Annotated[
+        str, typer.Argument(help="Video file, frames/%05d.png, - (standard output), or null:")
+    ],
     model: Annotated[
         list[str] | None,
         typer.Option("-m", "--model", help="Zoo name or .onnx file; repeat to chain several."),
@@ -110,15 +113,45 @@ def run(
     workers: Annotated[
         int, typer.Option(min=1, help="Processes that work on one file side by side.")
     ] = 1,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="SUFFIX", help="Of a batch: suffix of all outputs. [as the sources]"),
+    ] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Of a batch: look into the folder's folders, too.")
+    ] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Of a batch: try again what failed in an earlier run.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Of a batch: go on with files that arrive, until Ctrl-C.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Try a short sample: time, size, room, what is kept, and three stills."
+        ),
+    ] = False,
+    comparison: Annotated[
+        Path | None,
+        typer.Option(
+            "--compare", metavar="FILE", help="Then put SOURCE and SINK side by side in FILE."
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Restyle and upscale SOURCE into SINK."""
+    """Restyle and upscale SOURCE into SINK.
+
+    A SOURCE that is a folder, or 'clips/*.mkv' in quotes, is a batch: each video into the folder SINK.
+    """
+    from .command.batch import BatchOptions, run_batch
+    from .command.folder import names_videos
     from .command.job import Job
     from .command.run import run_job
 
-    with reporting(debug, as_json):
+    with reporting(debug, as_json and sink != "-"):
         job = Job(
             source=source,
             sink=sink,
@@ -147,7 +180,18 @@ def run(
             restart=restart,
             workers=workers,
         )
-        raise SystemExit(run_job(job, quiet=quiet, as_json=as_json))
+        options = BatchOptions(to=to, recursive=recursive, retry=retry, watch=watch)
+        if names_videos(source):
+            if dry_run or comparison is not None:
+                usage("--dry-run and --compare are for one file, not for a batch")
+            raise SystemExit(run_batch(job, options, quiet=quiet, as_json=as_json, debug=debug))
+        if options != BatchOptions():
+            usage("--to, --recursive, --retry and --watch are for a folder, or 'clips/*.mkv'")
+        if dry_run:
+            from .command.preflight import run_preflight
+
+            raise SystemExit(run_preflight(job, comparison, quiet=quiet, as_json=as_json))
+        raise SystemExit(run_job(job, comparison, quiet=quiet, as_json=as_json))
 
 
 @app.command()
@@ -214,6 +258,14 @@ def doctor(as_json: Json = False) -> None:
     from .command.doctor import examine
 
     raise SystemExit(examine(as_json=as_json))
+
+
+@app.command()
+def devices(as_json: Json = False) -> None:
+    """List the cameras, screens and windows that can be captured."""
+    from .command.devices import show_devices
+
+    show_devices(as_json=as_json)
 
 
 for command in (engines.build, engines.cache, engines.bench):

@@ -7,7 +7,7 @@ the arithmetic, so upscaling does not shift colour against luma.
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -87,12 +87,37 @@ def to_rgb(frame: Frame, take: Take = np.empty) -> Frame:
     return frame.with_planes((_clip(pixels, rgb),), rgb)
 
 
+def to_rgb8(frame: Frame) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB as it is coded, neither turned nor stretched: for what shows 8 bits only."""
+    rgb = to_rgb(frame)
+    return cast("npt.NDArray[np.uint8]", _with_depth(rgb.planes[0], rgb.format.bits, 8))
+
+
 def to_yuv(frame: Frame, format: PixelFormat, colour: Colour | None = None) -> Frame:
     """The frame in `format` (yuv or gray), with `colour` or its own.
 
     YUV input keeps its luma untouched while depth, matrix and range stay; only chroma is resampled.
     """
-    colour = colour or frame.colour
+    converted = _to_yuv(frame, format, colour or frame.colour)
+    if frame.alpha is None or format.bits == frame.format.bits:
+        return converted
+    return replace(converted, alpha=_with_depth(frame.alpha, frame.format.bits, format.bits))
+
+
+def to_format(frame: Frame, format: PixelFormat, colour: Colour) -> Frame:
+    """The frame in any format, with that matrix, range and siting; its light is not changed.
+
+    Primaries and transfer of `colour` are noted in the frame, whatever its own were.
+    """
+    if format.family != "rgb":
+        return to_yuv(frame, format, colour)
+    rgb, bits = to_rgb(frame), frame.format.bits
+    pixels = _with_depth(rgb.planes[0], bits, format.bits)
+    alpha = None if frame.alpha is None else _with_depth(frame.alpha, bits, format.bits)
+    return replace(rgb, planes=(pixels,), format=format, colour=colour, alpha=alpha)
+
+
+def _to_yuv(frame: Frame, format: PixelFormat, colour: Colour) -> Frame:
     family = frame.format.family
     if family == "gray" and (frame.colour.range, frame.format.bits) == (colour.range, format.bits):
         return _from_luma(frame, format, colour)
@@ -137,7 +162,7 @@ def _with_depth(pixels: Array, bits: int, wanted: int) -> Array:
 
 
 def _clip(pixels: Array, format: PixelFormat) -> Array:
-    """OpenCV saturates to the type; depths of 9..15 bits have a lower peak."""
+    """OpenCV saturates to the type; depths of 9..15 bits have a lower peak. Writes into `pixels`."""
     if format.bits in (8, 16):
         return pixels
     return np.minimum(pixels, np.uint16(format.peak), out=pixels)
@@ -172,8 +197,49 @@ def resample_chroma(
         )
         for i in range(2)
     ]
-    u, v = (resample(plane, chroma_size, axes[0], axes[1], take) for plane in frame.planes[1:3])
+    u, v = (_resampled(plane, chroma_size, axes, frame.format, take) for plane in frame.planes[1:3])
     return u, v
+
+
+def resize_plane(
+    plane: Array, size: tuple[int, int], format: PixelFormat, take: Take = np.empty
+) -> Array:
+    """Luma, opacity or packed RGB of that format to `size` (width, height), edges upon edges."""
+    ratios = plane.shape[1] / size[0], plane.shape[0] / size[1]
+    return _resampled(plane, size, [Axis(ratio, ratio / 2 - 0.5) for ratio in ratios], format, take)
+
+
+def turn_chroma(frame: Frame, quarters: int) -> tuple[Array, Array]:
+    """U and V of a YUV frame that is turned by `quarters` times 90 degrees, counter-clockwise.
+
+    They lie where the frame's format and siting put them in the turned picture: what was sited at the
+    left comes to lie below, at the right or above, and moves back by a part of a sample.
+    """
+    quarters %= 4
+    size, steps, siting = (frame.width, frame.height), frame.format.subsample, frame.colour.siting
+    count = frame.format.chroma_size(*size)
+    offsets = [_offset(step, siting, i) for i, step in enumerate(steps)]
+    found: list[tuple[int, float]] = []
+    for i, flipping in enumerate(((1, 2), (2, 3))):
+        last = offsets[i] + (count[i] - 1) * steps[i]
+        found.append((steps[i], size[i] - 1 - last if quarters in flipping else offsets[i]))
+    if quarters % 2:
+        found, size = found[::-1], size[::-1]
+    axes = [_chroma_axis(1.0, found[i], (steps[i], offsets[i])) for i in range(2)]
+    wanted = frame.format.chroma_size(*size)
+    u, v = (
+        _resampled(turned, wanted, axes, frame.format, np.empty)
+        for turned in (np.ascontiguousarray(np.rot90(p, quarters)) for p in frame.planes[1:3])
+    )
+    return u, v
+
+
+def _resampled(
+    plane: Array, size: tuple[int, int], axes: list[Axis], format: PixelFormat, take: Take
+) -> Array:
+    """The plane itself where nothing moves, else a new one within the depth of the format."""
+    result = resample(plane, size, axes[0], axes[1], take)
+    return result if result is plane else _clip(result, format)
 
 
 def resample(plane: Array, size: tuple[int, int], x: Axis, y: Axis, take: Take = np.empty) -> Array:

@@ -43,7 +43,10 @@ ASPECT = 0.01
 """Relative difference of pixel aspects: Matroska stores a displayed size in whole pixels."""
 SOUND = 0.05
 """Seconds by which a track's length may differ: MP4 cuts the last packet to its last sample, others
-count it whole; AAC's 1024 samples last 46 ms at 22 kHz. Tracks of longer packets may differ by one."""
+count it whole; AAC's 1024 samples last 46 ms at 22 kHz. Tracks of longer packets may differ by the
+longest of them."""
+SILENT = frozenset({"mpegts", "mpeg", "flv", "live_flv", "avi"})
+"""Containers that cannot say how long the last frame stands: only that it is there can be asked."""
 LONGEST_PACKET = 0.25
 """Seconds above which a packet no longer excuses a missing end."""
 
@@ -123,7 +126,8 @@ def require(
     broken = _mismatches(checks)
     if broken:
         raise ContractError(
-            f"{name or path} was written but does not hold what was meant: {'; '.join(map(str, broken))}"
+            f"{name or path} was written but does not hold what was meant: "
+            f"{'; '.join(map(str, broken))}"
         )
 
 
@@ -173,15 +177,18 @@ def _timing(promise: Promise, found: Found) -> Iterator[Check]:
             any(abs(found.begin - begin) <= BEGIN for begin in promise.begins),
             "players show nothing before that time, or count from it",
         )
-    # Only MP4 states how long the last frame stands; elsewhere it is guessed from the others.
+    # Few say how long the last frame stands; elsewhere it is guessed from the others.
     slack = float(np.diff(promise.times).max(initial=promise.duration / wanted))
     early = found.duration < promise.duration
+    wanted_end = promise.duration
+    if found.container in SILENT and early:
+        wanted_end = min(wanted_end, float(promise.times[-1] - promise.times[0]))
     yield Check(
         "duration",
         "video",
         f"{promise.duration:.3f} s",
         f"{found.duration:.3f} s",
-        abs(found.duration - promise.duration) <= slack + TIME + _grid(promise, found),
+        abs(found.duration - wanted_end) <= slack + TIME + _grid(promise, found),
         "the picture ends early" if early else "the last picture stands too long",
     )
 
@@ -330,7 +337,7 @@ def _track(promise: Promise, found: Found, where: str, before: Track, after: Tra
     if before.kind != "audio" or not before.packets:
         return
     length, now = before.end - match.wanted_start, after.end - match.given_start
-    slack = max(SOUND, min(length / before.packets, LONGEST_PACKET))
+    slack = max(SOUND, min(max(before.longest, after.longest), LONGEST_PACKET))
     meaning = "the sound ends early" if now < length else "the sound ends late"
     yield Check(
         "duration", where, f"{length:.3f} s", f"{now:.3f} s", abs(now - length) <= slack, meaning

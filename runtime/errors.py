@@ -55,6 +55,12 @@ class ContractError(VelaturaError):
     exit_code = 10
 
 
+class BatchError(VelaturaError):
+    """Several files of a batch failed, for different reasons."""
+
+    exit_code = 11
+
+
 class StageError(VelaturaError):
     """A stage raised something that is not a `VelaturaError`; `__cause__` holds it."""
 

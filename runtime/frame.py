@@ -113,6 +113,8 @@ class Frame:
     """Degrees, counter-clockwise, by which a player must turn the picture: 0, 90, 180, 270."""
     index: int = 0
     """Number of the frame in its source, from 0."""
+    duration: int | None = None
+    """How long it is shown, in units of `time_base`; None until the next one comes, or as usual."""
     depth: Array | None = None
     """(H, W) float32, the engine's depth buffer, when there is one."""
     motion: Array | None = None
@@ -152,6 +154,11 @@ class Frame:
     def seconds(self) -> float:
         """Presentation time in seconds."""
         return float(self.pts * self.time_base)
+
+    @property
+    def length(self) -> Fraction | None:
+        """How long it is shown, in seconds, where that is known."""
+        return self.duration * self.time_base if self.duration else None
 
     def with_planes(
         self, planes: tuple[Array, ...], format: PixelFormat, colour: Colour | None = None

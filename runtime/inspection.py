@@ -4,7 +4,7 @@ from array import array
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import av
 import numpy as np
@@ -44,6 +44,8 @@ class Track:
     """The time of the first packet that is played."""
     end: float = 0.0
     """When the last packet that is played ends."""
+    longest: float = 0.0
+    """Seconds of the longest packet."""
 
     @property
     def played(self) -> int:
@@ -116,6 +118,8 @@ class Span:
         self._start = self._heard = float("inf")
         self._end = float("-inf")
         self._step = 0.0
+        self._longest = 0.0
+        self._last = float("inf")
 
     def add(self, packet: "Packet[Any]") -> None:
         """Count a packet; before it is written, since muxers change its times."""
@@ -125,7 +129,13 @@ class Span:
         if ticks is None:
             return
         time = float(ticks * packet.time_base)
-        self._step = float(packet.duration * packet.time_base) if packet.duration else self._step
+        if packet.duration:
+            self._step = float(packet.duration * packet.time_base)
+        elif self._kind == "audio" and self._last < time:
+            # Matroska and NUT leave out what follows from the next packet: the last one's is guessed.
+            self._step = time - self._last
+        self._last = time
+        self._longest = max(self._longest, self._step)
         self._start = min(self._start, time)
         if not packet.is_discard:
             self._heard = min(self._heard, time)
@@ -142,6 +152,7 @@ class Span:
             start=self._start if timed else 0.0,
             heard=self._heard if timed else 0.0,
             end=self._end if timed else 0.0,
+            longest=self._longest,
         )
 
 
@@ -159,6 +170,18 @@ def inspect(path: str | Path, *, deep: bool = False) -> Found:
         if deep or reader.timed:
             return reader.found(str(path))
     return inspect(path, deep=True)
+
+
+def inspect_file(file: BinaryIO, name: str) -> Found:
+    """The same of an open file, all of whose pictures are decoded. Raises SourceError."""
+    try:
+        container = av.open(file, "r", metadata_errors="replace")
+    except FFmpegError as error:
+        raise SourceError(f"{name} cannot be opened as a video: {error.strerror}") from error
+    with container:
+        reader = _Reader(container, _main_video(container, name), deep=True)
+        reader.run()
+        return reader.found(name)
 
 
 class _Reader:

@@ -61,3 +61,28 @@ def test_the_gpu_comparison_runs_through_on_a_cpu(monkeypatch: pytest.MonkeyPatc
     assert all(row["ms"]["median"] > 0 for row in found["rows"].values())
     assert found["refused"] == {}
     assert min(found["parity_db"].values()) > 60
+
+
+def test_a_run_with_the_identity_encodes_what_the_plain_loop_does(clips: Path, tmp_path: Path) -> None:
+    from benchmarks import identity
+
+    found = identity.compare(clips / "rabbit320.mp4", tmp_path, 5, 1)
+    assert found["same_packets_without_journal"]
+    assert set(found["wall_over_pyav"]) == {"velatura", "velatura --no-journal"}
+    assert found["parts_seconds"]["proof"] > 0
+
+
+def test_the_published_round_trip_is_exact_in_luma_and_chroma(tmp_path: Path) -> None:
+    from benchmarks import identity
+
+    rows = list(identity.round_trips(tmp_path))
+    assert len(rows) == 2 * len(identity.FORMATS) - 3
+    for row in rows:
+        if "largest_rgb_difference_of_255" in row:
+            # RGB becomes YUV in limited range: 219 steps hold 256 values only so well.
+            assert row["largest_rgb_difference_of_255"] < (3 if row["bits"] == 8 else 0.1), row
+        else:
+            assert row["output"] == row["pixels"]
+            assert row["frames"] == 3
+            assert row["largest_luma_difference"] == 0
+            assert row.get("largest_chroma_difference", 0) == 0

@@ -2,9 +2,10 @@
 
 import base64
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -17,13 +18,16 @@ from ..cache import write_whole
 from ..colour import to_rgb
 from ..errors import SinkError, SourceError
 from ..frame import Array, Frame, PixelFormat, VideoInfo
-from ..sinks import open_sink
+from ..sinks import PICTURES, open_sink
 from ..sources import open_source
-from ..stages import Resize
+from ..stages import Resize, Upright
+from .job import Job
 
 View = Literal["wipe", "side"]
 """`wipe`: the left half of one and the right half of the other; `side`: both whole."""
 
+PAGES = (".html", ".htm")
+VIDEOS = (".mp4", ".mkv", ".mov", ".m4v", ".webm", ".avi", ".ts", ".m2ts", ".gif", ".nut", ".ogv")
 PAGE_PAIRS = 6
 LINE = 2
 """Pixels of the line between the halves."""
@@ -46,31 +50,49 @@ def compare(
     at: Sequence[float] = (),
     view: View = "wipe",
     overwrite: bool = False,
+    say: Callable[[str], None] = typer.echo,
 ) -> None:
     """Write a .png of one moment, an .html page of several, or a clip of the whole.
 
     `at` are seconds; without it the middle, for a page evenly spread. The smaller picture is enlarged
-    to the larger one, bicubically. Raises SourceError, and SinkError for a target that exists or has
-    another suffix.
+    to the larger one, bicubically; both are shown upright and in square pixels. `say` hears the closing
+    lines. Raises SourceError, and SinkError for a target that exists or has another suffix.
     """
-    if target.exists() and not overwrite:
-        raise SinkError(f"{target} exists: --overwrite replaces it")
+    check_target(target, overwrite=overwrite)
     suffix = target.suffix.lower()
     if suffix == ".png":
-        pairs = list(_pairs(first, second, at[:1] or _spread(first, 1)))
-        _write_png(target, _joined(_only(pairs, first), view))
-    elif suffix in (".html", ".htm"):
-        pairs = list(_pairs(first, second, at or _spread(first, PAGE_PAIRS)))
+        pairs = list(_pairs(first, second, at[:1] or _spread(first, second, 1)))
+        write_png(target, joined(_only(pairs, first), view))
+    elif suffix in PAGES:
+        pairs = list(_pairs(first, second, at or _spread(first, second, PAGE_PAIRS)))
         _only(pairs, first)
         write_whole(target, _page(first, second, pairs).encode())
-    elif suffix:
+    else:
         _write_clip(first, second, target, view, overwrite=overwrite)
         pairs = []
-    else:
-        raise SinkError(f"{target} needs a suffix: .png, .html, or that of a video")
     for pair in pairs:
-        typer.echo(f"{pair.seconds:.2f} s: {agreement_db(pair.first, pair.second):.1f} dB apart")
-    typer.echo(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
+        say(f"{pair.seconds:.2f} s: {agreement_db(pair.first, pair.second):.1f} dB apart")
+    say(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
+
+
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Raise SinkError where `compare` would refuse to write that file."""
+    if target.exists() and not overwrite:
+        raise SinkError(f"{target} exists: --overwrite replaces it")
+    if target.suffix.lower() not in (".png", *PAGES, *VIDEOS):
+        raise SinkError(f"{target} needs a suffix: .png, .html, or that of a video such as .mp4")
+    if not target.parent.is_dir():
+        raise SinkError(f"no folder {target.parent}: create it first")
+
+
+def check_comparison(job: Job, target: Path) -> None:
+    """Raise SinkError where a run could not be compared with its source in that file afterwards."""
+    check_target(target, overwrite=job.overwrite)
+    suffix = Path(job.sink).suffix.lower()
+    if job.source == "-" or job.sink in ("-", "null:") or suffix in PICTURES:
+        raise SinkError("--compare reads SOURCE and SINK again: both must be files, SINK a video")
+    if target.resolve() in (Path(job.sink).resolve(), Path(job.source).resolve()):
+        raise SinkError(f"{target} is the input or the output itself: --compare needs another file")
 
 
 def _only(pairs: list[Pair], first: str) -> Pair:
@@ -79,24 +101,29 @@ def _only(pairs: list[Pair], first: str) -> Pair:
     return pairs[0]
 
 
-def _spread(uri: str, count: int) -> list[float]:
-    """Times that cut a video into equal parts."""
+def _spread(first: str, second: str, count: int) -> list[float]:
+    """Times that cut into equal parts what both videos show."""
+    length = min(filter(None, (_length(first), _length(second))), default=0.0)
+    return [length * (number + 1) / (count + 1) for number in range(count)]
+
+
+def _length(uri: str) -> float:
+    """Seconds; 0 where the file does not tell."""
     with open_source(uri) as source:
         info = source.info
-        length = info.duration or (info.frames or 0) / float(info.rate)
-    return [length * (number + 1) / (count + 1) for number in range(count)]
+        return info.duration or (info.frames or 0) / float(info.rate)
 
 
 def _pairs(first: str, second: str, times: Sequence[float]) -> Iterator[Pair]:
     """For each time the frames that both show then; times beyond the end show the last frame."""
-    ones, twos = _shown(first, times), _shown(second, times)
+    ones, twos = shown_at(first, times), shown_at(second, times)
     for seconds, one, two in zip(times, ones, twos, strict=False):
-        left, right = _same_size(_rgb(one), _rgb(two))
+        left, right = same_size(rgb8(one), rgb8(two))
         yield Pair(seconds, left, right)
 
 
-def _shown(uri: str, times: Sequence[float]) -> list[Frame]:
-    """The frame on the screen at each of the times, which grow."""
+def shown_at(uri: str, times: Sequence[float]) -> list[Frame]:
+    """The frame on the screen at each of the times, which grow. Raises SourceError."""
     found: list[Frame] = []
     wanted = sorted(times)
     last: Frame | None = None
@@ -113,15 +140,17 @@ def _shown(uri: str, times: Sequence[float]) -> list[Frame]:
     return found + [last] * (len(wanted) - len(found))
 
 
-def _rgb(frame: Frame) -> Array:
+def rgb8(frame: Frame) -> Array:
+    """The frame as a screen shows it, upright and in square pixels: (H, W, 3) uint8."""
+    frame = Upright()(frame)
     pixels = to_rgb(frame).planes[0]
     if frame.format.bits == 8:
         return pixels
     return np.right_shift(pixels, frame.format.bits - 8).astype(np.uint8)
 
 
-def _same_size(one: Array, two: Array) -> tuple[Array, Array]:
-    """Both at the larger of the sizes."""
+def same_size(one: Array, two: Array) -> tuple[Array, Array]:
+    """Two (H, W, 3) uint8 pictures at the larger of their sizes."""
     height, width = max(one.shape[0], two.shape[0]), max(one.shape[1], two.shape[1])
     enlarged = [
         picture
@@ -132,17 +161,35 @@ def _same_size(one: Array, two: Array) -> tuple[Array, Array]:
     return enlarged[0], enlarged[1]
 
 
-def _joined(pair: Pair, view: View) -> Array:
+def joined(pair: Pair, view: View) -> Array:
+    """One (H, W, 3) uint8 picture of both, with a white line between them."""
     if view == "side":
         line = np.full((pair.first.shape[0], LINE, 3), 255, np.uint8)
         return np.ascontiguousarray(np.hstack([pair.first, line, pair.second]))
     middle = pair.first.shape[1] // 2
-    joined = np.hstack([pair.first[:, :middle], pair.second[:, middle:]])
-    joined[:, middle - LINE // 2 : middle + LINE // 2] = 255
-    return np.ascontiguousarray(joined)
+    halves = np.hstack([pair.first[:, :middle], pair.second[:, middle:]])
+    halves[:, middle - LINE // 2 : middle + LINE // 2] = 255
+    return np.ascontiguousarray(halves)
 
 
-def _write_png(target: Path, picture: Array) -> None:
+def labelled(picture: Array, text: str) -> Array:
+    """A copy of an (H, W, 3) uint8 picture with a line of text on a dark patch, below at the left."""
+    result = np.ascontiguousarray(picture).copy()
+    height, width = result.shape[:2]
+    font, weight = cv2.FONT_HERSHEY_SIMPLEX, max(round(height / 240), 1)
+    (wide, _), _ = cv2.getTextSize(text, font, 1.0, weight)
+    scale = min(height / 400, 0.9 * width / wide)
+    (wide, high), below = cv2.getTextSize(text, font, scale, weight)
+    gap = high // 2 + 1
+    top, right = max(height - high - below - 2 * gap, 0), min(wide + 2 * gap, width)
+    result[top:, :right] //= 4
+    place = (gap, height - below - gap)
+    cv2.putText(result, text, place, font, scale, (255, 255, 255), weight, cv2.LINE_AA)
+    return result
+
+
+def write_png(target: Path, picture: Array) -> None:
+    """An (H, W, 3) uint8 picture into a file, which is there whole or not at all."""
     write_whole(target, _png(picture))
 
 
@@ -154,26 +201,31 @@ def _png(picture: Array) -> bytes:
 
 
 def _write_clip(first: str, second: str, target: Path, view: View, *, overwrite: bool) -> None:
-    """Every frame of the first video beside what the second shows at its time."""
+    """Every frame of the first video beside what the second shows at its time, while both last."""
+    upright = Upright()
     with open_source(first) as one, open_source(second) as two:
-        width, height = _larger(one.info, two.info)
-        joined = width * 2 + LINE if view == "side" else width
-        like = replace(one.info, width=joined, height=height, audio=(), path=None, aspect=Fraction(1))
-        fit = Resize(width, height)
-        later = iter(two)
-        shown, coming = next(later, None), next(later, None)
-        if shown is None:
-            raise SourceError(f"{second} holds no frame that can be decoded")
-        with open_sink(target, like=_Like(like), overwrite=overwrite) as sink:
-            for frame in one:
+        ones, twos = map(upright, one), map(upright, two)
+        begin, shown = next(ones, None), next(twos, None)
+        if begin is None or shown is None:
+            raise SourceError(
+                f"{first if begin is None else second} holds no frame that can be decoded"
+            )
+        width, height = max(begin.width, shown.width), max(begin.height, shown.height)
+        across = width * 2 + LINE if view == "side" else width
+        fit, coming = Resize(width, height), next(twos, None)
+        with open_sink(
+            target, like=_Like(_plain(one.info, across, height)), overwrite=overwrite
+        ) as sink:
+            for frame in chain((begin,), ones):
                 seconds = float(frame.pts * frame.time_base)
                 while coming is not None and float(coming.pts * coming.time_base) <= seconds + 1e-6:
-                    shown, coming = coming, next(later, None)
-                pair = Pair(seconds, _rgb(fit(frame)), _rgb(fit(shown)))
-                result = _joined(pair, view)
-                sink.write(
-                    replace(frame.with_planes((result,), PixelFormat("rgb")), aspect=Fraction(1))
-                )
+                    shown, coming = coming, next(twos, None)
+                # Some containers round times to milliseconds.
+                if coming is None and seconds > shown.seconds + float(1 / two.info.rate) - 2e-3:
+                    break
+                pair = Pair(seconds, rgb8(fit(frame)), rgb8(fit(shown)))
+                result = frame.with_planes((joined(pair, view),), PixelFormat("rgb"))
+                sink.write(replace(result, aspect=Fraction(1), alpha=None))
 
 
 @dataclass(slots=True)
@@ -181,8 +233,18 @@ class _Like:
     info: VideoInfo
 
 
-def _larger(one: VideoInfo, two: VideoInfo) -> tuple[int, int]:
-    return max(one.width, two.width), max(one.height, two.height)
+def _plain(info: VideoInfo, width: int, height: int) -> VideoInfo:
+    """The rate and clock of a video, and nothing that is told of its pixels or passes beside them."""
+    return VideoInfo(
+        width=width,
+        height=height,
+        format=PixelFormat("rgb"),
+        rate=info.rate,
+        time_base=info.time_base,
+        frames=info.frames,
+        duration=info.duration,
+        files=info.files,
+    )
 
 
 def _page(first: str, second: str, pairs: Sequence[Pair]) -> str:

@@ -13,7 +13,7 @@ from ..errors import SourceError
 from ..sinks import Encoding
 from ..sinks.base import Quality
 from ..sources import Deinterlace, Source, open_source
-from ..stages import Neural, Resize, Stage
+from ..stages import Conform, Neural, Resize, Stage, Upright
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +82,17 @@ def open_engines(
 
 
 def stages_of(job: Job, engines: list[Engine]) -> list[Stage]:
-    """What happens to a frame, in order."""
+    """What happens to a frame, in order.
+
+    Models see the picture as it is coded, which is how they were trained; --size means the picture that
+    --bake has turned upright.
+    """
     stages: list[Stage] = [Neural(engine) for engine in engines]
+    if job.bake:
+        stages.append(Upright())
     if job.size is not None:
         stages.append(Resize(*job.size))
-    return stages
+    return [*stages, Conform()]
 
 
 def settings_of(job: Job) -> dict[str, Any]:

@@ -15,12 +15,15 @@ import typer
 
 from ..backends import Engine
 from ..errors import SinkError, SourceError, TruncatedSourceError
+from ..frame import VideoInfo
 from ..meter import peak_memory
 from ..pump import Pump, Snapshot, Stats
 from ..sinks import Sink, open_sink
-from ..sinks.journalled import JournalSink
+from ..sinks.journal import leftover
+from ..sinks.journalled import JournalSink, is_short, why_no_journal
 from ..sources import Source
 from ..sources.part import PartSource
+from .compare import check_comparison, compare
 from .job import Job, open_engines, open_input, settings_of, stages_of
 from .view import BuildView, Reporter
 from .workers import prime, run_shares
@@ -41,31 +44,43 @@ class Outcome:
     """Frames that a damaged source did not give, unless that is tolerated."""
 
 
-def run_job(job: Job, *, quiet: bool = False, as_json: bool = False) -> int:
-    """Run it and return the exit code. Raises VelaturaError for whatever stops it."""
-    say = Reporter(silent=quiet or as_json)
+def run_job(
+    job: Job, comparison: Path | None = None, *, quiet: bool = False, as_json: bool = False
+) -> int:
+    """Run it and return the exit code. Raises VelaturaError for whatever stops it.
+
+    With `comparison` source and output are put side by side in that file afterwards.
+    """
+    say = Reporter(silent=quiet or as_json, aside=job.sink == "-")
+    if comparison is not None:
+        check_comparison(job, comparison)
     with terminable():
         outcome = execute(job, say)
     if as_json:
-        typer.echo(json.dumps(outcome.report))
+        typer.echo(json.dumps(outcome.report), err=say.aside)
     else:
         say.summary(outcome.report)
+    if comparison is not None and not outcome.interrupted:
+        compare(job.source, job.sink, comparison, overwrite=job.overwrite, say=say.tell)
     if outcome.loss is not None:
         raise outcome.loss
     return INTERRUPTED if outcome.interrupted else 0
 
 
-def execute(job: Job, say: Reporter, *, whole: bool = False) -> Outcome:
+def execute(
+    job: Job, say: Reporter, *, whole: bool = False, ready: Callable[[Path], None] | None = None
+) -> Outcome:
     """Run it, and tell what came of it. Raises VelaturaError for whatever stops it.
 
     Ctrl-C finishes the output with the frames that it has, or, where it must be `whole`, leaves none:
-    KeyboardInterrupt is raised then, and only the journal is kept.
+    KeyboardInterrupt is raised then, and only the journal is kept. `ready` is the sink's.
     """
     begin = time.perf_counter()
     with ExitStack() as stack:
         source = stack.enter_context(open_input(job))
         # Checked before the models load: a wrong output name should not cost that wait.
         sink = _sink(job, source, say)
+        sink.ready = ready
         try:
             with BuildView("", silent=say.silent) as view:
                 engines = open_engines(job, stack, view, sink.choices)
@@ -88,7 +103,7 @@ def execute(job: Job, say: Reporter, *, whole: bool = False) -> Outcome:
                 )
             raise
         later = [n for engine in engines for n in engine.notes]
-        for line in (*later, *stats.notes, *sink.notes):
+        for line in (*later, *source.notes, *stats.notes, *sink.notes):
             if line not in said:
                 say.note(line)
         report = summarise(job, sink, engines, stats, opened)
@@ -115,30 +130,31 @@ def _finish(sink: Sink, stats: Stats, source: Source, *, limited: bool) -> None:
     sink.close()
 
 
+def journals(job: Job, like: VideoInfo) -> bool:
+    """Whether that run keeps a journal. Raises SinkError where it should and cannot."""
+    if job.sink == "null:" and not job.journal:
+        return False
+    reason = why_no_journal(job.sink, like=like, encoding=job.encoding)
+    if job.building != "wait":
+        reason = reason or f"what frames come depends on time with --while-building {job.building}"
+    if job.journal and reason:
+        raise SinkError(f"{job.sink} can have no journal: {reason}")
+    if job.workers > 1 and (reason or job.journal is False):
+        reason = reason or "--no-journal was given"
+        raise SinkError(f"{job.sink} cannot be made by several --workers, in segments: {reason}")
+    wanted = not is_short(like, job.frames) if job.journal is None else job.journal
+    return wanted and not reason
+
+
 def _sink(job: Job, source: Source, say: Reporter) -> Sink:
     """The output, with a journal where one can be kept and gains something."""
-    encoding, settings = job.encoding, None
-    if job.sink != "null:" or job.journal:
-        from ..sinks.journal import leftover
-        from ..sinks.journalled import is_short, why_no_journal
-
-        reason = why_no_journal(job.sink, like=source.info, encoding=encoding)
-        if job.building != "wait":
-            reason = reason or f"what frames come depends on time with --while-building {job.building}"
-        if job.journal and reason:
-            raise SinkError(f"{job.sink} can have no journal: {reason}")
-        if job.workers > 1 and (reason or job.journal is False):
-            reason = reason or "--no-journal was given"
-            raise SinkError(f"{job.sink} cannot be made by several --workers, in segments: {reason}")
-        wanted = not is_short(source.info, job.frames) if job.journal is None else job.journal
-        if wanted and not reason:
-            settings = settings_of(job)
-        elif leftover(Path(job.sink), remove=job.restart):
-            say.note(f"the journal of an earlier run beside {job.sink} is left as it is")
+    settings = settings_of(job) if journals(job, source.info) else None
+    if settings is None and job.sink != "null:" and leftover(Path(job.sink), remove=job.restart):
+        say.note(f"the journal of an earlier run beside {job.sink} is left as it is")
     return open_sink(
         job.sink,
         like=source,
-        encoding=encoding,
+        encoding=job.encoding,
         overwrite=job.overwrite,
         audio=job.audio,
         journal=settings,

@@ -12,13 +12,20 @@ from ..pump import Snapshot
 class Reporter:
     """What a run tells a person: notes and progress on standard error, the summary on output."""
 
-    def __init__(self, *, silent: bool) -> None:
+    def __init__(self, *, silent: bool, aside: bool = False) -> None:
+        """`aside`: frames take standard output, so that nothing else goes there."""
         self.silent = silent
+        self.aside = aside
 
     def note(self, text: str) -> None:
         """One line about something that was decided."""
         if not self.silent:
             typer.echo(f"note: {text}", err=True)
+
+    def tell(self, text: str) -> None:
+        """One line of what was asked for, on standard output."""
+        if not self.silent:
+            typer.echo(text, err=self.aside)
 
     def progress(self, total: int | None) -> "ProgressView":
         """A context that gives the callback for the pump."""
@@ -43,7 +50,7 @@ class Reporter:
             out.append(f"{report['sink']}: {megabytes:.2f} MB, {report['output_seconds']:.2f} s")
         if report["interrupted"]:
             out.append(f"stopped early: the output is whole and holds {report['frames_out']} frames")
-        typer.echo("\n".join(out))
+        typer.echo("\n".join(out), err=self.aside)
 
 
 class ProgressView:

@@ -22,22 +22,24 @@ class Output:
         """`depth` frames may wait: 1 for what is looked at, `RECORDING` for what is kept."""
         self.sink = sink
         self.failure: VelaturaError | None = None
-        self._mailbox = Mailbox[Frame]("oldest", depth=depth)
+        self._mailbox = Mailbox[tuple[Frame, float]]("oldest", depth=depth)
         self._latency, self._intervals = Histogram(), Histogram()
         self._shown = 0
         self._last: float | None = None
         self._begin = 0.0
-        self._heard: Callable[[Output, float], None] | None = None
+        self._heard: Callable[[Output, float, float], None] | None = None
         self._failed: Callable[[Output], None] | None = None
         self._thread = threading.Thread(target=self._run, name=f"velatura-{sink.uri}", daemon=True)
 
     def start(
         self,
         *,
-        shown: Callable[["Output", float], None] | None = None,
+        shown: Callable[["Output", float, float], None] | None = None,
         failed: Callable[["Output"], None] | None = None,
     ) -> None:
-        """Begin; `shown` hears of each frame's latency in seconds, `failed` of the sink's end."""
+        """Begin; `shown` hears of each frame how many seconds after its capture, and after it was left
+        here, the sink had it; `failed` of the sink's end.
+        """
         self._heard, self._failed = shown, failed
         self._begin = time.monotonic()
         self._thread.start()
@@ -50,7 +52,7 @@ class Output:
     def put(self, frame: Frame) -> None:
         """Leave a frame; never waits."""
         if self.alive:
-            self._mailbox.put(frame)
+            self._mailbox.put((frame, time.monotonic()))
 
     def finish(self, patience: float) -> bool:
         """Let what waits be taken, for so many seconds; False when the sink is stuck."""
@@ -74,9 +76,10 @@ class Output:
 
     def _run(self) -> None:
         while not self._mailbox.closed:
-            frame = self._mailbox.take()
-            if frame is None:
+            taken = self._mailbox.take()
+            if taken is None:
                 break
+            frame, left = taken
             try:
                 self.sink.write(frame)
             except VelaturaError as error:
@@ -93,7 +96,7 @@ class Output:
             self._last = now
             self._shown += 1
             if self._heard is not None:
-                self._heard(self, latency)
+                self._heard(self, latency, now - left)
 
     def _fail(self, error: VelaturaError) -> None:
         self.failure = error

@@ -113,6 +113,18 @@ class LivePump:
         self._stop.set()
         self._box.close(drop=True)
 
+    def add(self, sink: Sink | Output) -> Output:
+        """Give frames to one more sink from now on; from any thread, while the run goes on."""
+        output = sink if isinstance(sink, Output) else Output(sink)
+        output.start(shown=self._shown, failed=self._sink_failed)
+        self.outputs = [*self.outputs, output]
+        return output
+
+    def remove(self, output: Output) -> bool:
+        """Give no more frames to a sink; False when it is stuck with one. Its sink is left open."""
+        self.outputs = [other for other in self.outputs if other is not output]
+        return output.finish(PATIENCE)
+
     def tell(self, text: str) -> None:
         """Note an event; from any thread."""
         event = Event(time.monotonic() - self._begin, text)
@@ -187,9 +199,10 @@ class LivePump:
             for output in self.outputs:
                 output.put(made.frame)
 
-    def _shown(self, output: Output, latency: float) -> None:
+    def _shown(self, output: Output, latency: float, out: float) -> None:
         # Only the first sink is what latency is held for: a file may take its time.
-        if output is self.outputs[0]:
+        if output in self.outputs[:1]:
+            self._out.add(out)
             self._late += latency > self.period
             self.processor.observe(latency, period=self.period)
 

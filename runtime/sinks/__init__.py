@@ -22,7 +22,9 @@ def open_sink(
     restart: bool = False,
     shared: bool = False,
 ) -> Sink:
-    """Open a video file, an image sequence (`frames/%05d.png`), or `null:`.
+    """Open a video file, an image sequence (`frames/%05d.png`), `-` or `null:`.
+
+    `-` is standard output, which gets YUV4MPEG2, or bare planes with the codec `rawvideo`.
 
     `like` is the source: its rate, aspect, colours and audio carry over. Nothing appears under the
     given name before all is written. Raises SinkError when it exists and `overwrite` is false, or when
@@ -42,8 +44,14 @@ def open_sink(
     if Path(text).suffix.lower() in PICTURES:
         from .sequence import SequenceSink
 
-        return SequenceSink(text, like=like.info, overwrite=overwrite)
+        return SequenceSink(
+            text, like=like.info, encoding=encoding or Encoding(), overwrite=overwrite, audio=audio
+        )
     path, encoding = Path(text), encoding or Encoding()
+    if text == "-" or path.suffix.lower() == ".y4m":
+        from .raw import RawSink
+
+        return RawSink(text, like=like.info, encoding=encoding, overwrite=overwrite, audio=audio)
     if journal is not None:
         from .journalled import JournalSink
 

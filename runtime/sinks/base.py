@@ -1,12 +1,16 @@
 """The contract of a sink, and how a file is to be encoded."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from ..frame import Frame, VideoInfo
+
+if TYPE_CHECKING:
+    from .passing import Passage
 
 
 class HasInfo(Protocol):
@@ -25,8 +29,8 @@ class Encoding:
     """How frames become a stream. None leaves the choice to the codec."""
 
     codec: str = "auto"
-    """h264, hevc, av1, vp9, ffv1, prores, gif, the name of an FFmpeg encoder, or `auto`: what suits the
-    kind of file, H.264 in most."""
+    """h264, hevc, av1, vp9, ffv1, prores, gif, rawvideo, h264_nvenc, hevc_nvenc, av1_nvenc, the name of
+    any other encoder of FFmpeg, or `auto`: what suits the kind of file, H.264 in most."""
     quality: Quality = "good"
     """What the codec's own quality and preset are, where `crf` and `preset` do not say otherwise."""
     options: tuple[tuple[str, str], ...] = ()
@@ -34,7 +38,8 @@ class Encoding:
     crf: int | None = None
     """Constant quality, lower is better; 18 for H.264 unless given."""
     preset: str | None = None
-    """Speed against size, in the encoder's words; `veryfast` for H.264 and HEVC unless given."""
+    """Speed against size, in the encoder's words; `veryfast` for H.264 and HEVC unless given. A profile
+    of ProRes."""
     pix_fmt: str | None = None
     """FFmpeg's name of the pixel format; the frames' own where the encoder takes it."""
 
@@ -49,11 +54,15 @@ class Sink(ABC):
     """Seconds from the first frame's beginning to the last frame's end, where that is known."""
     notes: tuple[str, ...] = ()
     """What had to be changed or left out, one line each."""
+    plan: "tuple[Passage, ...]" = ()
+    """What becomes of each of the source's other streams."""
     kept: int = 0
     """How many of the source's first frames an earlier run, which was cut off, left whole: they must
     not be written again."""
     left: int = 0
     """After `abort`: frames that the same command need not make again."""
+    ready: Callable[[Path], None] | None = None
+    """Called with a finished video file just before it gets its name; it stays the same file then."""
 
     @property
     def choices(self) -> tuple[tuple[str, str], ...]:

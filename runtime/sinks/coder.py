@@ -9,7 +9,8 @@ from av.video.stream import VideoStream
 
 from ..errors import SinkError
 from ..frame import Frame
-from .encoder import Clock, Coding, VideoEncoder, encode
+from .clock import Clock
+from .encoder import Coding, VideoEncoder, encode
 from .journal import source_prints
 from .segments import SegmentWriter
 
@@ -57,8 +58,8 @@ class SegmentCoder:
         assert self._coding is not None
         assert self._writer is not None
         picture = self._encoder.picture(frame, self._coding)
-        self._clock.stamp(picture, frame.pts, frame.time_base)
-        self._writer.add(encode(self._stream, picture))
+        self._clock.stamp(picture, self._coding.ticks(frame), self._coding.time_base, frame.length)
+        self._writer.add(self._clock.timed(encode(self._stream, picture), end=False))
         self.frames += 1
 
     def end(self) -> tuple[SegmentWriter, int, bytes]:
@@ -68,7 +69,7 @@ class SegmentCoder:
         """
         assert self._stream is not None
         assert self._writer is not None
-        self._writer.add(encode(self._stream, None))
+        self._writer.add(self._clock.timed(encode(self._stream, None), end=True))
         if source_prints(self._files) != self._known:
             raise SinkError(
                 "the source was changed or replaced while it was read: --restart begins anew"

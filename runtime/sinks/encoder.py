@@ -1,45 +1,41 @@
 """VideoEncoder: how frames become packets, whatever becomes of the packets."""
 
+import os
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Self, cast
 
 import av
 import cv2
-import numpy as np
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from ..colour import to_rgb, to_yuv
 from ..errors import SinkError
-from ..frame import Array, Frame, PixelFormat
+from ..frame import Frame, VideoInfo
 from .base import Encoding
-
-ENCODERS = {
-    "auto": "libx264",
-    "h264": "libx264",
-    "hevc": "libx265",
-    "av1": "libsvtav1",
-    "vp9": "libvpx-vp9",
-    "ffv1": "ffv1",
-}
-_DEFAULTS: dict[str, dict[str, str]] = {
-    "libx264": {"crf": "18", "preset": "veryfast"},
-    "libx265": {"crf": "20", "preset": "veryfast", "x265-params": "log-level=error"},
-    "libsvtav1": {"crf": "26", "preset": "9"},
-    "libvpx-vp9": {"crf": "24", "b": "0", "cpu-used": "6", "row-mt": "1"},
-}
-_PRESET_OPTION = {"libvpx-vp9": "cpu-used"}
+from .choice import Choice, named, profile_of
+from .codecs import CODECS, ENCODERS, Codec, encoder_of, merged, nearest, spoken, wanted_options
+from .hdr import check_hdr, hdr_notes, hdr_options
+from .layout import Layout, fill, picture_of
+from .palette import PALETTE, Palette
 
 _AVX_512 = 256
 """OpenCV's number of the extensions that x264 calls AVX-512."""
 
 # ITU-T H.273 code points.
 _MATRIX_CODES = {"bt601": 6, "bt709": 1, "bt2020": 9}
+_RGB, _UNSPECIFIED = 0, 2
 _RANGE_CODES = {"limited": 1, "full": 2}
+
+_CENTISECOND = Fraction(1, 100)
+"""What GIF counts in."""
+LONGEST_DELAY = 3600
+"""Seconds between a packet's decoding and its showing that no encoder of moving pictures needs."""
+MOST_SHOWN = 50
+"""Frames of a GIF in a second: players take shorter delays than 2/100 s for a mistake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +59,12 @@ class Coding:
     range: int
     primaries: int
     transfer: int
+    options: tuple[tuple[str, str], ...] = ()
+    """Of the FFmpeg encoder."""
+
+    def ticks(self, frame: Frame) -> int:
+        """A frame's time in units of `time_base`."""
+        return round(frame.pts * frame.time_base / self.time_base)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -73,55 +75,94 @@ class Coding:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """The reverse. Raises TypeError or ValueError for what is no such thing."""
+        """The reverse. Raises KeyError, TypeError or ValueError for what is no such thing."""
         ratios: dict[str, Any] = {k: Fraction(fields[k]) for k in ("rate", "time_base", "aspect")}
-        return cls(**{**fields, **ratios})
+        options: Any = tuple((str(key), str(value)) for key, value in fields["options"])
+        return cls(**{**fields, **ratios, "options": options})
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a file tells a player beside the pictures."""
+
+    aspect: bool
+    rotation: bool
 
 
 class VideoEncoder:
     """The settings of one output's encoder: makes streams that encode, and the pictures for them."""
 
-    def __init__(self, encoding: Encoding, *, rate: Fraction) -> None:
-        """Check what can be checked before a frame is there. Raises SinkError."""
-        self._codec = _encoder(encoding)
-        self.name = self._codec.name
-        self.canonical = self._codec.canonical_name
-        self.options = _options(self.name, encoding)
-        self.rate = rate
-        self.notes: tuple[str, ...] = ()
-        self._pix_fmt = encoding.pix_fmt
-        self._buffer: VideoFrame | None = None
+    def __init__(self, encoding: Encoding, *, suffix: str, like: VideoInfo | None = None) -> None:
+        """Check what can be checked before a frame is there. Raises SinkError.
 
-    def coding(self, frame: Frame) -> Coding:
-        """What a stream that begins with that frame is set up with."""
-        name = self._pix_fmt or _native_format(frame.format, self._codec)
-        format = _format_of(name)
+        `suffix` is that of the output's name; `like` is the source, which only whoever makes a `coding`
+        needs.
+        """
+        self._codec = _codec(encoding, suffix)
+        self.name = self._codec.name
+        if self.name == "libsvtav1":
+            # Errors only, as of the others: it asks nobody but its environment.
+            os.environ.setdefault("SVT_LOG", "1")
+        self.canonical = self._codec.canonical_name
+        self.notes: tuple[str, ...] = ()
+        """What frames lose, one line each."""
+        self.like = like
+        self.kept: dict[Coding, Kept] = {}
+        """What was found out of the output's file, by how its stream is set up."""
+        self._encoding = encoding
+        self._options = _options(self.name, encoding, like)
+        _check_known(self.name, encoding)
+        self._buffer: VideoFrame | None = None
+        self._palette = Palette(encoding.quality) if self.canonical == "gif" else None
+        self._choice: Choice | None = None
+        if like is not None:
+            self._choice = Choice(self._codec, encoding, suffix=suffix, like=like)
+            self.coding(like)
+            self._note(*hdr_notes(like.colour.transfer, like.hdr, self.name))
+            if self._palette is not None and like.rate > MOST_SHOWN:
+                self._note(f"players show no more than {MOST_SHOWN} of a GIF's frames in a second")
+
+    def coding(self, frame: Frame | VideoInfo) -> Coding:
+        """What a stream that begins with that frame, or holds such a source, is set up with.
+
+        Raises SinkError for HDR that the encoder does not hold.
+        """
+        assert self.like is not None
+        assert self._choice is not None
+        alpha = frame.alpha is not None and frame.alpha is not False
+        layout = self._choice.layout(frame.format, alpha=alpha)
+        check_hdr(frame.colour, self.name, layout)
+        self._note(*self._choice.losses(frame.format, layout, alpha=alpha))
+        # Frames in RGB become limited YUV, whatever their source says of itself.
+        unsaid = isinstance(frame, VideoInfo) and frame.format.family == "rgb"
         # Subsampled chroma needs whole blocks.
-        x, y = format.subsample
+        x, y = layout.format.subsample
         width, height = frame.width + -frame.width % x, frame.height + -frame.height % y
-        if (width, height) != (frame.width, frame.height):
-            self.notes += (
+        if isinstance(frame, Frame) and (width, height) != (frame.width, frame.height):
+            self._note(
                 f"{frame.width}x{frame.height} is padded to {width}x{height}, "
-                f"since {format} needs even sizes",
+                f"since {layout.format} needs even sizes"
             )
         return Coding(
             width=width,
             height=height,
-            pix_fmt=name,
-            rate=self.rate,
-            time_base=frame.time_base,
+            pix_fmt=layout.name,
+            rate=self.like.rate,
+            time_base=_CENTISECOND if self._palette is not None else frame.time_base,
             aspect=frame.aspect,
             rotation=frame.rotation if frame.rotation <= 180 else frame.rotation - 360,
-            matrix=_MATRIX_CODES[frame.colour.matrix] if format.family != "rgb" else 0,
-            range=_RANGE_CODES[frame.colour.range],
+            matrix=_matrix_code(frame, layout),
+            range=_RANGE_CODES["limited" if unsaid else frame.colour.range],
             primaries=frame.colour.primaries,
             transfer=frame.colour.transfer,
+            options=tuple(self._options_for(layout).items()),
         )
 
     def add_stream(self, container: OutputContainer, coding: Coding) -> VideoStream:
         """A stream of the container that encodes as `coding` says."""
         stream = cast(
-            VideoStream, container.add_stream(self.name, rate=coding.rate, options=self.options)
+            VideoStream,
+            container.add_stream(self.name, rate=coding.rate, options=dict(coding.options)),
         )
         context = stream.codec_context
         stream.width, stream.height, stream.pix_fmt = coding.width, coding.height, coding.pix_fmt
@@ -143,122 +184,93 @@ class VideoEncoder:
         Raises SinkError for a frame of another size.
         """
         width, height = coding.width, coding.height
-        if (frame.width + 1) // 2 != (width + 1) // 2 or (frame.height + 1) // 2 != (height + 1) // 2:
+        layout = named(coding.pix_fmt)
+        x, y = layout.format.subsample
+        if (frame.width + -frame.width % x, frame.height + -frame.height % y) != (width, height):
             raise SinkError(
                 f"frame {frame.index} is {frame.width}x{frame.height} in a file of {width}x{height}: "
                 "add a resize to one size"
             )
-        format = _format_of(coding.pix_fmt)
-        coded = to_rgb(frame) if format.family == "rgb" else to_yuv(frame, format)
+        name = "rgb24" if layout is PALETTE else layout.name
         # One picture serves all frames: where the encoder still holds its memory, FFmpeg makes new.
-        picture = self._buffer or VideoFrame(width, height, coding.pix_fmt)
+        picture = self._buffer
+        wanted = (width, height, name)
+        if picture is None or (picture.width, picture.height, picture.format.name) != wanted:
+            picture = VideoFrame(width, height, name)
         picture.make_writable()
         self._buffer = picture
-        for plane, pixels in zip(picture.planes, coded.planes, strict=True):
-            _fill(plane, pixels)
+        fill(picture, picture_of(frame, layout), layout)
+        if layout is PALETTE and self._palette is not None:
+            return self._palette.reduce(picture)
+        # ProRes takes these from its pictures.
+        picture.colorspace, picture.color_range = coding.matrix, coding.range
+        picture.color_primaries, picture.color_trc = coding.primaries, coding.transfer
         return picture
 
+    def _options_for(self, layout: Layout) -> dict[str, str]:
+        """All options; ProRes has other profiles for 4:4:4."""
+        options = dict(self._options)
+        unset = profile_of(self._encoding) is None
+        if self.name == "prores_ks" and layout.format.subsample == (1, 1) and unset:
+            options["profile"] = "4444xq" if self._encoding.quality == "archive" else "4444"
+        return options
 
-class Clock:
-    """The times of written frames: each later than the one before, and from where to where."""
+    def _note(self, *lines: str) -> None:
+        self.notes += tuple(line for line in lines if line not in self.notes)
 
-    def __init__(self, rate: Fraction) -> None:
-        self._step = float(1 / rate)
-        self._begin: float | None = None
-        self.last = -1
-        """The last frame's, in units of its time base."""
-        self.end = 0.0
-        """Seconds at which the last frame ends."""
 
-    def stamp(self, picture: VideoFrame, pts: int, base: Fraction) -> None:
-        """Give a picture its time. Two of one time would be refused: the later moves by a tick."""
-        picture.pts = self.pass_by(max(pts, self.last + 1), base)
-        picture.time_base = base
-
-    def pass_by(self, pts: int, base: Fraction) -> int:
-        """Count a frame of that time."""
-        self.last = pts
-        self.end = float(pts * base) + self._step
-        self._begin = self.end - self._step if self._begin is None else self._begin
-        return pts
-
-    @property
-    def duration(self) -> float:
-        """Seconds from the first frame's beginning to the last one's end."""
-        return self.end - (self._begin or 0.0)
+def _matrix_code(frame: Frame | VideoInfo, layout: Layout) -> int:
+    if layout.rgb:
+        return _RGB
+    # Grey is the same in every matrix, and not all streams of grey can state one.
+    return _UNSPECIFIED if frame.format.family == "gray" else _MATRIX_CODES[frame.colour.matrix]
 
 
 def encode(stream: VideoStream, picture: VideoFrame | None) -> "list[Packet[Any]]":
     """The packets that are ready after that picture; None asks for all the rest."""
-    return cast("list[Packet[Any]]", stream.encode(picture))
+    packets = cast("list[Packet[Any]]", stream.encode(picture))
+    for packet in packets:
+        # x265 leaves the decoding times of a film that is shorter than its look-ahead to chance.
+        pts = packet.pts or 0
+        early = float((pts - packet.dts if packet.dts is not None else -1) * packet.time_base)
+        if not 0 <= early <= LONGEST_DELAY:
+            packet.dts = pts
+    return packets
 
 
-def _encoder(encoding: Encoding) -> "av.Codec":
-    name = ENCODERS.get(encoding.codec, encoding.codec)
+def _codec(encoding: Encoding, suffix: str) -> "av.Codec":
+    name = encoder_of(encoding, suffix)
     try:
         codec = av.Codec(name, "w")
     except (FFmpegError, ValueError) as error:
-        raise SinkError(f"no encoder {encoding.codec!r}; there are: {', '.join(ENCODERS)}") from error
+        raise SinkError(
+            f"no encoder {encoding.codec!r}; there are: auto, {', '.join(ENCODERS)}"
+        ) from error
     if codec.type != "video":
         raise SinkError(f"{encoding.codec!r} encodes {codec.type}, not video")
-    if encoding.pix_fmt is not None:
-        formats = [format.name for format in codec.video_formats or []]
-        if formats and encoding.pix_fmt not in formats:
-            raise SinkError(f"{name} does not take {encoding.pix_fmt}; it takes {', '.join(formats)}")
-        _format_of(encoding.pix_fmt)
     return codec
 
 
-def _options(encoder: str, encoding: Encoding) -> dict[str, str]:
-    options = dict(_DEFAULTS.get(encoder, {}))
+def _options(encoder: str, encoding: Encoding, like: VideoInfo | None) -> dict[str, str]:
+    ours = wanted_options(encoder, encoding)
     if encoder == "libx264" and cv2.checkHardwareSupport(_AVX_512):
         # x264's macroblock trees are no function of the pictures with AVX-512 where a row is not of 8
         # blocks or a multiple: 20 runs over one clip of 160x120 gave 19 files. With AVX2 all are one,
         # and none is slower.
-        options["x264-params"] = "asm=AVX2"
-    if encoding.crf is not None:
-        if encoder == "ffv1":
-            raise SinkError("ffv1 is lossless and takes no --crf")
-        options["crf"] = str(encoding.crf)
-    if encoding.preset is not None:
-        options[_PRESET_OPTION.get(encoder, "preset")] = encoding.preset
-    return options
+        ours["x264-params"] = "asm=AVX2"
+    ours = merged(encoder, ours, hdr_options(like.hdr if like is not None else None, encoder))
+    return merged(encoder, ours, dict(encoding.options))
 
 
-def _native_format(format: PixelFormat, encoder: "av.Codec") -> str:
-    """The frames' own format if the encoder takes it, else the nearest that it does."""
-    offered = [f.name for f in encoder.video_formats or []]
-    bits = min(format.bits, 10) if format.bits > 8 else 8
-    deep = "" if bits == 8 else f"{bits}le"
-    chroma = {(1, 1): "444", (2, 1): "422"}.get(format.subsample, "420")
-    # Pictures become 4:2:0, which every player decodes; --pix-fmt yuv444p keeps their full chroma.
-    wanted = f"yuv{chroma}p{deep}" if format.family == "yuv" else f"yuv420p{deep}"
-    for name in (wanted, f"yuv420p{deep}", "yuv420p"):
-        if name in offered or not offered:
-            return name
-    return offered[0]
-
-
-def _format_of(name: str) -> PixelFormat:
-    formats = {"rgb24": PixelFormat("rgb"), "gray": PixelFormat("gray")}
-    for chroma, subsample in (("420", (2, 2)), ("422", (2, 1)), ("444", (1, 1))):
-        formats[f"yuv{chroma}p"] = PixelFormat("yuv", 8, subsample)
-        for bits in (10, 12):
-            formats[f"yuv{chroma}p{bits}le"] = PixelFormat("yuv", bits, subsample)
-    if name not in formats:
-        raise SinkError(f"pixel format {name!r} is not supported; there are: {', '.join(formats)}")
-    return formats[name]
-
-
-def _fill(plane: Any, pixels: Array) -> None:
-    """Copy pixels into a plane of the encoder's frame, repeating the last row and column to fill it."""
-    rows = np.frombuffer(plane, pixels.dtype).reshape(plane.height, -1)
-    height, width = pixels.shape[:2]
-    if pixels.ndim == 3:
-        rows[:height, : width * 3] = pixels.reshape(height, width * 3)
+def _check_known(encoder: str, encoding: Encoding) -> None:
+    """Raise SinkError for options that the encoder does not have."""
+    if not encoding.options:
         return
-    rows[:height, :width] = pixels
-    if plane.width > width:
-        rows[:height, width : plane.width] = pixels[:, -1:]
-    if plane.height > height:
-        rows[height : plane.height] = rows[height - 1]
+    offered = av.CodecContext.create(encoder, "w").supported_options
+    private = tuple(option.name for option in offered.private)
+    known = (*private, *(option.name for option in offered.generic))
+    for name, _ in encoding.options:
+        if name not in known:
+            params = CODECS.get(encoder, Codec()).params
+            own = f"; options of its library go into --enc {params}=KEY=VALUE" if params else ""
+            raise SinkError(f"{spoken(encoder)} has no option {name!r}{nearest(name, known)}{own}")

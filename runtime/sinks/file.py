@@ -8,7 +8,8 @@ from av.video.stream import VideoStream
 from ..errors import SinkError
 from ..frame import Frame, VideoInfo
 from .base import Encoding, Sink
-from .encoder import Clock, Coding, VideoEncoder, encode
+from .clock import Clock
+from .encoder import Coding, VideoEncoder, encode
 from .output import OutputFile, check_target, reporting
 
 
@@ -23,12 +24,13 @@ class FileSink(Sink):
         self.path = path
         self.overwrite = overwrite
         check_target(path, like=like, overwrite=overwrite)
-        self._encoder = VideoEncoder(encoding, rate=like.rate)
+        self._encoder = VideoEncoder(encoding, suffix=path.suffix, like=like)
         self._clock = Clock(like.rate)
         self._coding: Coding | None = None
         self._stream: VideoStream | None = None
         self._output = OutputFile(path, self._encoder, like=like, audio=audio)
-        self.notes = self._output.notes
+        self.notes = (*self._output.notes, *self._encoder.notes)
+        self.plan = self._output.plan
 
     def write(self, frame: Frame) -> None:
         with reporting(self.path):
@@ -37,10 +39,10 @@ class FileSink(Sink):
                 self._stream = self._output.begin(self._coding)
                 self.notes = (*self._output.notes, *self._encoder.notes)
             picture = self._encoder.picture(frame, self._coding)
-            self._clock.stamp(picture, frame.pts, frame.time_base)
+            self._clock.stamp(picture, self._coding.ticks(frame), self._coding.time_base, frame.length)
             self.duration = self._clock.duration
             self._encode(self._stream, picture)
-            self._output.pass_until(float(self._clock.last * frame.time_base))
+            self._output.pass_until(float(self._clock.last * self._coding.time_base))
         self.frames += 1
 
     def close(self) -> None:
@@ -53,6 +55,8 @@ class FileSink(Sink):
                 self._encode(self._stream, None)
                 self._output.finish()
                 self._output.prove(frames=self.frames, duration=self.duration)
+                if self.ready is not None:
+                    self.ready(self._output.partial)
                 self._output.publish(overwrite=self.overwrite)
         except BaseException:
             self.abort()
@@ -67,5 +71,5 @@ class FileSink(Sink):
 
     def _encode(self, stream: VideoStream, picture: VideoFrame | None) -> None:
         """Encode a picture, or flush with None, and write what comes out."""
-        for packet in encode(stream, picture):
+        for packet in self._clock.timed(encode(stream, picture), end=picture is None):
             self._output.mux(packet)

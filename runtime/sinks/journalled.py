@@ -11,8 +11,10 @@ from ..errors import SinkError
 from ..frame import Frame, VideoInfo
 from . import PICTURES
 from .base import Encoding, Sink
+from .clock import Clock
+from .codecs import encoder_of, spoken
 from .coder import SegmentCoder, headers_of
-from .encoder import ENCODERS, Clock, Coding, VideoEncoder
+from .encoder import Coding, VideoEncoder
 from .journal import Choices, Journal, software
 from .output import OutputFile, check_target, reporting
 from .segments import in_order, sync_folder
@@ -21,7 +23,7 @@ from .share import Share
 SEGMENT = 250
 """Frames of a segment: as many as H.264's and HEVC's encoders put between two key frames anyway."""
 
-JOINABLE = frozenset(ENCODERS.values())
+JOINABLE = frozenset({"libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "prores_ks"})
 """Encoders whose segments were seen to join without a change of one picture."""
 
 SHORT = 2
@@ -31,14 +33,17 @@ SHORT = 2
 def why_no_journal(uri: str, *, like: VideoInfo, encoding: Encoding) -> str:
     """Why that output can have no journal, or nothing where it can."""
     suffix = Path(uri).suffix.lower()
-    if uri == "null:" or suffix in PICTURES or suffix == ".gif":
+    if uri in ("null:", "-") or suffix in PICTURES or suffix in (".gif", ".y4m"):
         return "the output is no video file"
     if suffix == ".avi":
         return "AVI files keep no times of pictures, which players guess wrongly where segments meet"
     if not like.files:
         return "the source is no file"
-    if ENCODERS.get(encoding.codec, encoding.codec) not in JOINABLE:
-        return f"it is not known whether segments of {encoding.codec} can be joined"
+    encoder = encoder_of(encoding, suffix)
+    if encoder not in JOINABLE:
+        return f"it is not known whether segments of {spoken(encoder)} can be joined"
+    if encoder == "libvpx-vp9" and like.alpha:
+        return "segments of VP9 do not hold the opacity"
     return ""
 
 
@@ -77,7 +82,7 @@ class JournalSink(Sink):
         self.path = path
         self.overwrite = overwrite
         self._encoding, self._files = encoding, like.files
-        self._encoder = VideoEncoder(encoding, rate=like.rate)
+        self._encoder = VideoEncoder(encoding, suffix=path.suffix, like=like)
         self._clock = Clock(like.rate)
         self._early = self._interrupted = False
         check_target(path, like=like, overwrite=True)
@@ -97,7 +102,7 @@ class JournalSink(Sink):
                 raise
         self.kind = trial.kind
         """FFmpeg's name of the container."""
-        self.notes = (*self._journal.notes, *trial.notes)
+        self.notes = (*self._journal.notes, *trial.notes, *self._encoder.notes)
         self.frames = self._journal.frames
         self.kept = self.frames + self._journal.scattered_frames
         self._go_on_from_segments()
@@ -205,7 +210,8 @@ class JournalSink(Sink):
             return
         for segment in self._journal.segments:
             self._clock.pass_by(segment.about.first, coding.time_base)
-            self._clock.pass_by(segment.about.last, coding.time_base)
+            length = segment.about.length * coding.time_base
+            self._clock.pass_by(segment.about.last, coding.time_base, length)
         self.duration = self._clock.duration
 
     def _join(self) -> None:
@@ -230,6 +236,8 @@ class JournalSink(Sink):
                 os.fsync(file.fileno())
             output.prove(frames=self.frames, duration=self.duration)
             self._journal.finish(output.partial, stopped=self._interrupted)
+            if self.ready is not None:
+                self.ready(output.partial)
             output.publish(overwrite=self.overwrite)
             sync_folder(self.path.parent)
         except BaseException:

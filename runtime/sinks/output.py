@@ -15,12 +15,12 @@ from av.video.stream import VideoStream
 
 from ..errors import ContractError, SinkError
 from ..frame import VideoInfo
-from ..promise import Tally
-from .encoder import Coding, VideoEncoder
-from .passing import PassingStreams
-
-_CODED_ASPECT = frozenset({"h264", "hevc", "mpeg2video", "mpeg4"})
-"""Codecs whose own stream tells the sample aspect ratio."""
+from ..promise import Promise, Tally
+from .codecs import CODECS, spoken
+from .encoder import Coding, Kept, VideoEncoder
+from .matroska import KINDS, reserve, state_aspect
+from .passing import Passage, PassingStreams
+from .rehearsal import rehearsed
 
 
 class OutputFile:
@@ -37,18 +37,30 @@ class OutputFile:
         self.notes: tuple[str, ...] = ()
         self.tally = Tally()
         """What the file must hold when it is read again."""
+        self.plan: tuple[Passage, ...] = ()
+        """What becomes of each of the source's other streams."""
         self._encoder = encoder
         self._passing: PassingStreams | None = None
+        self._stretched: Coding | None = None
         with reporting(path):
             self._container = self._open()
             try:
                 if not _holds(self._container, encoder.name, encoder.canonical):
-                    raise SinkError(f"{path.suffix} files cannot hold {encoder.canonical}: use .mkv")
+                    other = ".mkv" if path.suffix != ".mkv" else "another --codec"
+                    raise SinkError(f"{path.suffix} files cannot hold {encoder.canonical}: use {other}")
+                if encoder.name in CODECS:  # others may take their own size only
+                    self._kept(encoder.coding(like))
+                if encoder.canonical == "gif" and audio and like.audio:
+                    audio = False
+                    self._note("a GIF holds pictures only: the sound is left out")
                 if like.path is not None:
+                    if self.kind == "avi":
+                        _refuse_late(like, audio=audio)
                     self._passing = PassingStreams(
                         like, self._container, path.suffix, audio=audio, tally=self.tally
                     )
                     self.notes += self._passing.notes
+                    self.plan = self._passing.plan
             except BaseException:
                 self.abort()
                 raise
@@ -60,19 +72,13 @@ class OutputFile:
 
     def begin(self, coding: Coding) -> VideoStream:
         """Add the streams, write the header; the video stream, which encodes. Raises SinkError."""
+        kept = self._kept(coding)
         stream = self._encoder.add_stream(self._container, coding)
-        if coding.aspect != 1 and not self._keeps_aspect():
-            self.notes += (
-                f"pixels {coding.aspect} wide become square: only H.264, HEVC and MPEG-4 in .mp4, .mov "
-                "and .ts keep their shape here",
-            )
-        if coding.rotation and not self._keeps_rotation():
-            self.notes += (f"{self.path.suffix} files cannot say that the picture is turned: it lies",)
         self.tally.picture(
             width=coding.width,
             height=coding.height,
-            aspect=coding.aspect if self._keeps_aspect() or coding.aspect == 1 else None,
-            rotation=coding.rotation if self._keeps_rotation() else None,
+            aspect=coding.aspect if kept.aspect else None,
+            rotation=coding.rotation if kept.rotation else None,
             matrix=coding.matrix,
             range=coding.range,
             primaries=coding.primaries,
@@ -80,12 +86,15 @@ class OutputFile:
         )
         if self._passing is not None:
             self._passing.begin(stream)
+        if coding.aspect != 1 and self.kind in KINDS:
+            reserve(stream)
+            self._stretched = coding
         try:
             self._container.start_encoding()
         except (FFmpegError, ValueError) as error:
             raise SinkError(
                 f"{self._encoder.name} or the container refuse {coding.width}x{coding.height} "
-                f"{coding.pix_fmt} in a {self.path.suffix} file with {self._encoder.options}: "
+                f"{coding.pix_fmt} in a {self.path.suffix} file with {dict(coding.options)}: "
                 "try .mkv or other options"
             ) from error
         return stream
@@ -111,6 +120,10 @@ class OutputFile:
         if self._passing is not None:
             self._passing.close()
         self._container.close()
+        if self._stretched is not None:
+            coding = self._stretched
+            with self.partial.open("r+b") as file:
+                state_aspect(file, coding.aspect, (coding.width, coding.height))
 
     def prove(self, *, frames: int, duration: float) -> None:
         """Read the finished file again: it must hold `frames` frames and all else that was written.
@@ -118,21 +131,11 @@ class OutputFile:
         Raises ContractError; the file then lies under another name, so that nothing wrong takes the
         place of anything good, and nothing is lost.
         """
-        from ..contract import require
-
-        promise = self.tally.promise(duration=duration)
-        try:
-            require(promise, self.partial, frames=frames, name=self.path)
-        except ContractError as error:
-            rejected = self.path.with_name(f"{self.path.stem}.rejected{self.path.suffix}")
-            self.partial.replace(rejected)
-            raise ContractError(f"{error}. What was written lies in {rejected}") from error
+        prove(self.tally.promise(duration=duration), self.partial, self.path, frames=frames)
 
     def publish(self, *, overwrite: bool) -> None:
         """Give the finished file its name. Raises SinkError if that is taken meanwhile."""
-        if self.path.exists() and not overwrite:
-            raise SinkError(f"{self.path} has appeared meanwhile: --overwrite replaces it")
-        self.partial.replace(self.path)
+        publish(self.partial, self.path, overwrite=overwrite)
 
     def abort(self) -> None:
         """Give up, and leave no trace."""
@@ -151,17 +154,25 @@ class OutputFile:
                 f"{self.path}: unknown file type {self.path.suffix!r}; use .mp4 or .mkv"
             ) from error
 
-    def _keeps_rotation(self) -> bool:
-        return self._container.format.name in ("mp4", "mov", "ipod", "matroska", "webm")
+    def _kept(self, coding: Coding) -> Kept:
+        """What players will hear of the picture's shape; what they will not is noted."""
+        kept = rehearsed(self._encoder, coding, kind=self.kind, suffix=self.path.suffix)
+        name = f"{self.path.suffix} files with {spoken(self._encoder.name)}"
+        if not kept.aspect:
+            self._note(
+                f"{name} cannot say that pixels are {coding.aspect} wide: they become square; .mp4 "
+                "keeps their shape, --bake makes up for it"
+            )
+        if not kept.rotation:
+            self._note(
+                f"{name} cannot say that the picture is turned: it lies; .mp4 and .mkv say it, --bake "
+                "turns the picture itself"
+            )
+        return kept
 
-    def _keeps_aspect(self) -> bool:
-        """Whether the sample aspect ratio reaches the file.
-
-        PyAV sets the codec's field only. Matroska overrides it with the container's own, and other
-        codecs' streams have none.
-        """
-        coded = self._encoder.canonical in _CODED_ASPECT
-        return coded and self._container.format.name not in ("matroska", "webm")
+    def _note(self, line: str) -> None:
+        if line not in self.notes:
+            self.notes += (line,)
 
 
 def check_target(path: Path, *, like: VideoInfo, overwrite: bool) -> None:
@@ -178,6 +189,29 @@ def check_target(path: Path, *, like: VideoInfo, overwrite: bool) -> None:
         raise SinkError(f"the folder {path.parent} is not writable")
 
 
+def prove(promise: Promise, partial: Path, path: Path, *, frames: int) -> None:
+    """Read a finished file again, which is to be called `path`. Raises ContractError.
+
+    It then lies under another name, so that nothing wrong takes the place of anything good, and nothing
+    is lost.
+    """
+    from ..contract import require
+
+    try:
+        require(promise, partial, frames=frames, name=path)
+    except ContractError as error:
+        rejected = path.with_name(f"{path.stem}.rejected{path.suffix}")
+        partial.replace(rejected)
+        raise ContractError(f"{error}. What was written lies in {rejected}") from error
+
+
+def publish(partial: Path, path: Path, *, overwrite: bool) -> None:
+    """Give a finished file its name. Raises SinkError if that is taken meanwhile."""
+    if path.exists() and not overwrite:
+        raise SinkError(f"{path} has appeared meanwhile: --overwrite replaces it")
+    partial.replace(path)
+
+
 @contextmanager
 def reporting(path: Path) -> Generator[None]:
     """Errors of FFmpeg and of the file system as SinkError."""
@@ -190,6 +224,25 @@ def reporting(path: Path) -> Generator[None]:
         reason = getattr(error, "strerror", None) or str(error)
         hint = ": make room and run it again" if full else ""
         raise SinkError(f"{path} cannot be written: {reason}{hint}") from error
+
+
+def _refuse_late(like: VideoInfo, *, audio: bool) -> None:
+    """Raise SinkError for a source of which a part begins late, since AVI begins all at once."""
+    assert like.path is not None
+    with av.open(like.path) as container:
+        for stream in container.streams:
+            main = stream.index == like.stream
+            if not main and not (audio and stream.type == "audio"):
+                continue
+            if stream.start_time is None or stream.time_base is None:
+                continue
+            late = float(stream.start_time * stream.time_base) - like.start
+            if late > 1 / like.rate:
+                part = "picture" if main else "sound"
+                raise SinkError(
+                    f"AVI files begin all at once, and the {part} of this source begins {late:.2f} s "
+                    "late: use .mkv or .mp4"
+                )
 
 
 def _holds(container: OutputContainer, *names: str) -> bool:

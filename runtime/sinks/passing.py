@@ -49,6 +49,9 @@ class Passage:
     def words(self) -> str:
         """`stream 3 (subtitle, ass) is converted to mov_text`."""
         name = f"stream {self.index} ({self.kind}{', ' + self.codec if self.codec else ''})"
+        if self.way in ("copy", "attach"):
+            covers = self.way == "attach" and self.kind != "attachment"
+            return f"{name} becomes an attachment" if covers else f"{name} is copied"
         if self.way == "convert":
             lost = "; its styles are lost" if self.codec in ("ass", "ssa") else ""
             return f"{name} is converted to {self.target}{lost}"
@@ -73,6 +76,8 @@ class PassingStreams:
         self._main = like.stream
         self.end = float("inf")
         self._streams: dict[int, Any] = {}
+        self._clocks: dict[int, tuple[int | None, int, int]] = {}
+        """By stream: the last decoding time, when that packet ended, and what was added to it."""
         self._packets: Iterator[tuple[float, Packet[Any]]] = iter(())
         self._next: tuple[float, Packet[Any]] | None = None
         try:
@@ -101,6 +106,7 @@ class PassingStreams:
                 added.codec_context.subtitle_header = header or PLAIN_HEADER
             else:
                 added = self._output.add_stream_from_template(stream)
+                _name_channels(added)
             _describe(added, stream)
             self._streams[passage.index] = added
         _describe(video, self._input.streams[self._main])
@@ -160,7 +166,8 @@ class PassingStreams:
             elif _accepts(self._output, stream):
                 yield Passage(stream.index, "cover art" if cover else kind, codec, "copy")
             elif kind == "audio":
-                raise SinkError(f"{suffix} files cannot hold {codec} audio: use .mkv or --no-audio")
+                other = ".mkv" if suffix != ".mkv" else ".avi, .nut"
+                raise SinkError(f"{suffix} files cannot hold {codec} audio: use {other} or --no-audio")
             elif kind == "subtitle" and codec in TEXT and (target := self._text_codec()):
                 yield Passage(stream.index, kind, codec, "convert", target=target)
             else:
@@ -178,15 +185,7 @@ class PassingStreams:
         wanted = [self._input.streams[index] for index in self._streams]
         packets: Iterator[Any] = self._input.demux(*wanted) if wanted else iter(())
         untimed: dict[int, list[Any]] = {}
-        while True:
-            try:
-                packet = next(packets, None)
-            except FFmpegError:
-                packet = None  # a damaged end; the video's reader reports it
-            if packet is None:
-                break
-            if packet.size == 0:
-                continue
+        for packet in _lasting(packets):
             waiting = untimed.setdefault(packet.stream.index, [])
             if packet.dts is None and not packet.stream.disposition & Disposition.attached_pic:
                 waiting.append(packet)
@@ -211,12 +210,29 @@ class PassingStreams:
         if passage.way == "convert":
             return self._converted(packet, self._streams[index])
         shift = round(self._start / packet.time_base)
-        packet.dts -= shift
+        dts = self._later(index, packet.dts - shift, int(packet.duration or 0))
         if packet.pts is not None:
-            packet.pts -= shift
+            packet.pts += dts - packet.dts
+        packet.dts = dts
         seconds = float(packet.dts * packet.time_base)
         packet.stream = self._streams[index]
         return seconds, packet
+
+    def _later(self, index: int, dts: int, duration: int) -> int:
+        """A packet's decoding time, later than that of the one before it in its stream.
+
+        Where the file's clock falls back, as where recordings were joined, the rest goes on without a
+        gap until its own times are later again: what the pictures do, too.
+        """
+        last, end, offset = self._clocks.get(index, (None, 0, 0))
+        if last is not None and dts <= last:
+            if dts + offset <= last:
+                offset = max(end, last + 1) - dts
+            dts += offset
+        else:
+            offset = 0
+        self._clocks[index] = dts, dts + duration, offset
+        return dts
 
     def _converted(self, packet: Any, target: Any) -> tuple[float, "Packet[Any]"] | None:
         """A subtitle in the output's codec."""
@@ -255,6 +271,14 @@ PLAIN_HEADER = "\r\n".join(
 ).encode()  # fmt: skip
 """The header that encoders of text want, where the source's codec has none."""
 
+USUAL_CHANNELS = {
+    "1 channels": "mono",
+    "2 channels": "stereo",
+    "6 channels": "5.1",
+    "8 channels": "7.1",
+}
+"""FFmpeg's names of channels that are only counted, and what players take them for."""
+
 _PASSING_METADATA = frozenset({"language", "title", "handler_name", "comment", "filename", "mimetype"})
 """What is said of a stream that is still true of its copy; durations and statistics are not."""
 
@@ -277,9 +301,49 @@ def _accepts(output: OutputContainer, stream: Any) -> bool:
     with av.open(io.BytesIO(), "w", format=output.format.name) as trial:
         try:
             trial.add_stream_from_template(stream)
+            # Some muxers refuse a codec, or how it is coded, only when they write their header.
+            trial.start_encoding()
         except (FFmpegError, ValueError):
             return False
         return True
+
+
+def _name_channels(added: Any) -> None:
+    """MP4 wants to know where channels belong that Matroska, for PCM, only counts."""
+    layout = getattr(added.codec_context, "layout", None) if added.type == "audio" else None
+    if layout is not None and layout.name in USUAL_CHANNELS:
+        added.codec_context.layout = USUAL_CHANNELS[layout.name]
+
+
+def _lasting(packets: Iterator[Any]) -> Iterator[Any]:
+    """What packets there are, those of sound with a duration: MP4 drops a last one that has none."""
+    held: dict[int, Any] = {}
+    steps: dict[int, int] = {}
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError:
+            break  # a damaged end; the video's reader reports it
+        if packet is None:
+            break
+        if packet.size == 0:
+            continue
+        index = packet.stream.index
+        before = held.pop(index, None)
+        if before is not None:
+            step = (packet.dts or 0) - before.dts
+            before.duration = steps[index] = step if step > 0 else steps.get(index, 0)
+            yield before
+        if packet.stream.type == "audio" and not packet.duration and packet.dts is not None:
+            held[index] = packet
+        else:
+            yield packet
+    for index, packet in held.items():
+        context = packet.stream.codec_context
+        size, rate = getattr(context, "frame_size", 0), getattr(context, "sample_rate", 0)
+        alone = round(Fraction(size, rate) / packet.time_base) if size and rate else 0
+        packet.duration = steps.get(index) or alone
+        yield packet
 
 
 def _describe(added: Any, stream: Any) -> None:

@@ -32,6 +32,8 @@ class Segment:
     first: int
     """The first and the last frame's time, in units of the stream's time base."""
     last: int
+    length: int
+    """How long the last one is shown, in the same units."""
     depth: int
     """How many pictures later than its packet a picture is shown at most: the B-frames' reordering."""
     headers: str
@@ -55,6 +57,7 @@ class SegmentWriter:
         self._file: BinaryIO = self._partial.open("wb")
         self._hash = hashlib.sha256()
         self._times: list[int] = []
+        self._last = self._length = 0
         self._decoded = 0
         self._write(MAGIC)
 
@@ -64,6 +67,8 @@ class SegmentWriter:
             data = bytes(packet)
             pts = int(packet.pts or 0)
             self._times.append(pts)
+            if len(self._times) == 1 or pts > self._last:
+                self._last, self._length = pts, int(packet.duration or 0)
             self._decoded = pts if packet.dts is None else int(packet.dts)
             key = int(packet.is_keyframe)
             self._write(_RECORD.pack(pts, int(packet.duration or 0), len(data), key))
@@ -77,6 +82,7 @@ class SegmentWriter:
             frames=frames,
             first=min(self._times),
             last=max(self._times),
+            length=self._length,
             depth=_depth(self._times, self._decoded),
             headers=digest(headers),
             final=final,

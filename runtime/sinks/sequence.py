@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,10 +11,22 @@ import numpy as np
 
 from ..colour import to_rgb
 from ..errors import SinkError
-from ..frame import Frame, VideoInfo
-from .base import Sink
+from ..frame import Array, Frame, VideoInfo
+from .base import Encoding, Quality, Sink
+from .choice import KEEP_ALPHA
+from .hdr import refuse_hdr
 
 _NUMBER = re.compile(r"%(0\d+)?d")
+
+ALPHA = frozenset({".png", ".webp", ".tif", ".tiff"})
+"""Kinds of pictures that hold an opacity."""
+DEEP = frozenset({".png", ".tif", ".tiff"})
+"""Kinds of pictures that hold 16 bits."""
+
+_JPEG: dict[Quality, int] = {"draft": 80, "good": 95, "archive": 100}
+_PNG: dict[Quality, int] = {"draft": 1, "good": 3, "archive": 9}
+_WEBP: dict[Quality, int] = {"draft": 75, "good": 92, "archive": 101}
+"""Above 100 is lossless."""
 
 
 class SequenceSink(Sink):
@@ -21,11 +35,17 @@ class SequenceSink(Sink):
     A name without a number takes exactly one frame.
     """
 
-    def __init__(self, pattern: str, *, like: VideoInfo, overwrite: bool) -> None:
-        """Raises SinkError when a picture of that pattern is there already, or the folder is not."""
+    def __init__(
+        self, pattern: str, *, like: VideoInfo, encoding: Encoding, overwrite: bool, audio: bool = True
+    ) -> None:
+        """Raises SinkError when a picture of that pattern is there already, or the folder is not, and
+        for HDR, which such pictures do not hold."""
         self.uri = pattern
         self.path = Path(pattern)
         self.numbered = _NUMBER.search(self.path.name) is not None
+        self._suffix = self.path.suffix.lower()
+        refuse_hdr(like.colour.transfer, f"{self._suffix} pictures cannot say")
+        self._options = _options(self._suffix, encoding)
         folder = self.path.parent
         if not folder.is_dir():
             raise SinkError(f"no folder {folder}: create it first")
@@ -38,19 +58,16 @@ class SequenceSink(Sink):
         taken = folder.glob(_NUMBER.sub("[0-9]*", self.path.name))
         if not overwrite and (first := next(taken, None)):
             raise SinkError(f"{first} exists: --overwrite replaces it")
+        self.notes = tuple(self._losses(like, audio=audio))
 
     def write(self, frame: Frame) -> None:
         if not self.numbered and self.frames:
             raise SinkError(f"{self.uri} takes one frame: put a number like %05d into its name")
         path = Path(self.uri % frame.index) if self.numbered else self.path
-        pixels = np.rot90(to_rgb(frame).planes[0], frame.rotation // 90)
-        if frame.format.bits not in (8, 16):
-            pixels = (pixels.astype(np.uint32) * 65535 // frame.format.peak).astype(np.uint16)
-        if pixels.dtype != np.uint8 and path.suffix.lower() not in (".png", ".tif", ".tiff"):
-            pixels = (pixels.astype(np.uint16) >> 8).astype(np.uint8)
+        pixels = np.rot90(self._pixels(frame), frame.rotation // 90)
         partial = path.with_name(f".{path.stem}.partial{path.suffix}")
         try:
-            ok, data = cv2.imencode(path.suffix, np.ascontiguousarray(pixels[:, :, ::-1]))
+            ok, data = cv2.imencode(path.suffix, np.ascontiguousarray(pixels), self._options)
             if not ok:
                 raise SinkError(f"{path}: the picture cannot be encoded")
             partial.write_bytes(data.tobytes())
@@ -66,3 +83,58 @@ class SequenceSink(Sink):
     def abort(self) -> None:
         # Every picture is whole: those that were written stay, as a user who stops early expects.
         return None
+
+    def _pixels(self, frame: Frame) -> Array:
+        """As OpenCV wants them: (H, W) grey, or (H, W, 3 or 4) blue, green, red and opacity."""
+        alpha = frame.alpha if self._suffix in ALPHA else None
+        grey = frame.format.family == "gray" and alpha is None
+        rgb = to_rgb(replace(frame, alpha=None)).planes[0]
+        found: Array = rgb[..., 0] if grey else rgb[..., ::-1]
+        if alpha is not None:
+            found = np.dstack([found, alpha])
+        peak, deep = frame.format.peak, self._suffix in DEEP
+        if frame.format.bits == 8 or (frame.format.bits == 16 and deep):
+            return found
+        if deep:
+            return ((found.astype(np.uint32) * 65535 + peak // 2) // peak).astype(np.uint16)
+        return ((found.astype(np.uint32) * 255 + peak // 2) // peak).astype(np.uint8)
+
+    def _losses(self, like: VideoInfo, *, audio: bool) -> list[str]:
+        notes: list[str] = []
+        if audio and like.audio:
+            notes.append("pictures hold no sound: it is left out")
+        if like.alpha and self._suffix not in ALPHA:
+            notes.append(f"the opacity is left out: {KEEP_ALPHA}")
+        if like.format.bits > 8 and self._suffix not in DEEP:
+            notes.append(
+                f"{like.format.bits} bit becomes 8 bit: {self._suffix} has no more; .png and .tif do"
+            )
+        return notes
+
+
+def _options(suffix: str, encoding: Encoding) -> Sequence[int]:
+    """OpenCV's parameters. Raises SinkError for what pictures have not."""
+    if encoding.codec != "auto":
+        raise SinkError(f"{suffix} pictures have one codec: leave --codec out")
+    if encoding.preset is not None or encoding.options or encoding.pix_fmt is not None:
+        raise SinkError(f"{suffix} pictures take no --preset, --pix-fmt or --enc, but a --quality")
+    quality, crf = encoding.quality, encoding.crf
+    if suffix in (".jpg", ".jpeg"):
+        value = _JPEG[quality] if crf is None else _from_crf(crf)
+        full = [] if quality == "draft" else [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _FULL_CHROMA]
+        return [cv2.IMWRITE_JPEG_QUALITY, value, *full]
+    if suffix == ".webp":
+        return [cv2.IMWRITE_WEBP_QUALITY, _WEBP[quality] if crf is None else _from_crf(crf)]
+    if crf is not None:
+        raise SinkError(f"{suffix} pictures are lossless and take no --crf")
+    return [cv2.IMWRITE_PNG_COMPRESSION, _PNG[quality]] if suffix == ".png" else []
+
+
+_FULL_CHROMA = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+
+
+def _from_crf(crf: int) -> int:
+    """The quality of which JPEG and WebP speak, 100 to 19, from H.264's 0 to 51: 90 at 18."""
+    if not 0 <= crf <= 51:
+        raise SinkError(f"--crf {crf}: pictures take 0 (best) to 51 (worst)")
+    return 100 - crf * crf // 32

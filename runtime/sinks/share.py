@@ -8,8 +8,9 @@ from pathlib import Path
 from ..errors import SinkError
 from ..frame import Frame
 from .base import Encoding, Sink
+from .clock import Clock
 from .coder import SegmentCoder
-from .encoder import Clock, Coding, VideoEncoder
+from .encoder import Coding, VideoEncoder
 from .journal import Choices, State
 from .output import reporting
 from .segments import SegmentWriter, digest
@@ -64,7 +65,7 @@ class ShareSink(Sink):
         self.uri = str(share.path)
         self._share = share
         self._numbers = share.segments()
-        self._encoder = VideoEncoder(share.encoding, rate=share.coding.rate)
+        self._encoder = VideoEncoder(share.encoding, suffix=share.path.suffix)
         with reporting(share.path):
             self._coder = SegmentCoder(self._encoder, Clock(share.coding.rate), files=share.files)
             # It may have been replaced while this process started.

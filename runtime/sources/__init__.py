@@ -3,7 +3,8 @@
 from fractions import Fraction
 from pathlib import Path
 
-from .base import Deinterlace, Source
+from ..errors import SourceError
+from .base import FASTEST, Deinterlace, Source
 
 __all__ = ["Deinterlace", "Source", "open_source"]
 
@@ -11,22 +12,32 @@ __all__ = ["Deinterlace", "Source", "open_source"]
 def open_source(
     uri: str | Path, *, rate: Fraction | None = None, deinterlace: Deinterlace = "auto"
 ) -> Source:
-    """Open a video file, an image sequence or a test pattern.
+    """Open a video file, a pipe, an image sequence or a test pattern.
 
     `frames/%05d.png` and `frames/*.png` are sequences, `pattern:640x360@30?frames=90` is the moving
-    test pattern, all else is a file. `rate` is the frame rate of sequences (25 when not given). Raises
-    SourceError with what is wrong and what to do.
+    test pattern, `-` is standard input, all else is a file. `rate` is the frame rate of sequences (25
+    when not given); all else is converted to it, by frames given twice or left out. Raises SourceError
+    with what is wrong and what to do.
     """
+    if rate is not None and not 0 < rate <= FASTEST:
+        raise SourceError(f"{rate} is no frame rate: it must be above 0 and at most {FASTEST}")
     text = str(uri)
-    if text.startswith("pattern:"):
-        from .pattern import PatternSource
-
-        return PatternSource(text)
     name = Path(text).name
-    if not Path(text).exists() and any(sign in name for sign in "%*?["):
+    if not Path(text).exists() and any(sign in name for sign in "%*?[") and text[:8] != "pattern:":
         from .sequence import SequenceSource
 
         return SequenceSource(text, rate=rate or Fraction(25))
-    from .file import FileSource
+    source: Source
+    if text.startswith("pattern:"):
+        from .pattern import PatternSource
 
-    return FileSource(Path(text))
+        source = PatternSource(text)
+    else:
+        from .file import FileSource
+
+        source = FileSource(text, deinterlace=deinterlace)
+    if rate is None:
+        return source
+    from .retiming import RateSource
+
+    return RateSource(source, rate)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from fractions import Fraction
 from types import TracebackType
 from typing import Literal, Self
 
@@ -10,6 +11,9 @@ from ..frame import Damage, Frame, VideoInfo
 Deinterlace = Literal["auto", "no", "force", "fields"]
 """`auto`: frames that say they are interlaced become one whole picture each. `no`: left as they are.
 `force`: every frame, whatever it says. `fields`: a picture for each field, at twice the rate."""
+
+FASTEST = 1000
+"""Frames per second above which a rate is taken for a slip of the pen."""
 
 
 class Source(ABC):
@@ -26,10 +30,30 @@ class Source(ABC):
     def close(self) -> None:
         """Release files and devices; iteration must have ended."""
 
+    def seek(self, seconds: float) -> bool:
+        """Before iterating: begin at a frame shown at that time or earlier, if that can be found.
+
+        Frames then have their own times, but not their numbers, and the first may be damaged: good
+        enough for a look, never for an output. False where the source begins at its beginning all the
+        same.
+        """
+        del seconds
+        return False
+
     @property
     def damage(self) -> Damage:
         """What was lost so far; complete after the last frame."""
         return Damage()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was repaired on the way, one line each; complete after the last frame."""
+        return ()
+
+    @property
+    def end(self) -> Fraction | None:
+        """When the frame that came last ends, in seconds; None where that is not known."""
+        return None
 
     def __enter__(self) -> Self:
         return self

@@ -62,5 +62,9 @@ class PartSource(Source):
     def damage(self) -> Damage:
         return self._source.damage if self._limit is None else Damage()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self._source.notes
+
     def close(self) -> None:
         return None

@@ -22,6 +22,7 @@ class PatternSource(Source):
         if match is None or min(int(match[1]), int(match[2])) < 1:
             raise SourceError(f"{uri!r} is not a pattern; write pattern:640x360@30?frames=90")
         self.uri = uri
+        self._first = 0
         rate = Fraction(match[3] or 30)
         frames = int(match[4] or 90)
         self.info = VideoInfo(
@@ -36,6 +37,10 @@ class PatternSource(Source):
             codec="pattern",
         )
 
+    def seek(self, seconds: float) -> bool:
+        self._first = max(int(seconds * self.info.rate), 0)
+        return True
+
     def __iter__(self) -> Iterator[Frame]:
         info = self.info
         y, x = np.mgrid[0 : info.height, 0 : info.width].astype(np.float32)
@@ -45,7 +50,7 @@ class PatternSource(Source):
         table = (126 + 90 * np.sin(np.arange(64) * (2 * np.pi / 64))).astype(np.uint8)
         width, height = YUV420P.chroma_size(info.width, info.height)
         sweep = np.linspace(64, 192, width).astype(np.uint8)
-        for index in range(info.frames or 0):
+        for index in range(self._first, info.frames or 0):
             luma: Array = table[(phase - 2 * index) % 64]
             u = np.broadcast_to(np.roll(sweep, index), (height, width)).copy()
             v = np.ascontiguousarray(u[:, ::-1])

@@ -22,6 +22,7 @@ class SequenceSource(Source):
         """Find the pictures and read the first. Raises SourceError when there is none."""
         self.uri = pattern
         self.paths = _find(pattern)
+        self._first = 0
         if not self.paths:
             raise SourceError(f"no pictures match {pattern}")
         pixels, format = _read(self.paths[0])
@@ -38,8 +39,12 @@ class SequenceSource(Source):
             colour=Colour(matrix="bt709", range="limited", primaries=1, transfer=13),
         )
 
+    def seek(self, seconds: float) -> bool:
+        self._first = min(max(int(seconds * self.info.rate), 0), len(self.paths) - 1)
+        return True
+
     def __iter__(self) -> Iterator[Frame]:
-        for index, path in enumerate(self.paths):
+        for index, path in enumerate(self.paths[self._first :], self._first):
             pixels, format = _read(path)
             yield Frame(
                 planes=(pixels,),

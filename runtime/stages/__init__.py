@@ -6,12 +6,19 @@ from typing import TYPE_CHECKING, Any
 from .base import PipelinedStage, Stage
 
 if TYPE_CHECKING:
+    from .conform import Conform
     from .neural import Neural
     from .resize import Resize
+    from .upright import Upright
 
-__all__ = ["Neural", "PipelinedStage", "Resize", "Stage"]
+__all__ = ["Conform", "Neural", "PipelinedStage", "Resize", "Stage", "Upright"]
 
-_LAZY = {"Neural": ".neural", "Resize": ".resize"}
+_LAZY = {
+    "Conform": ".conform",
+    "Neural": ".neural",
+    "Resize": ".resize",
+    "Upright": ".upright",
+}
 
 
 def __getattr__(name: str) -> Any:

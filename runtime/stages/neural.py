@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from ..backends import Engine
 from ..buffers import BufferPool
-from ..colour import resample_chroma, to_rgb, to_yuv
+from ..colour import resample_chroma, resize_plane, to_rgb, to_yuv
 from ..frame import Array, Frame, PixelFormat
 
 
@@ -13,8 +13,8 @@ class Neural:
     """Runs a model on every frame.
 
     Luma models get the Y plane as it is coded and never see RGB: chroma is resampled to the new size
-    beside them. RGB models get and give full-range RGB at the frame's own depth. The stage does not
-    close its engine.
+    beside them. RGB models get and give full-range RGB at the frame's own depth. No model sees the
+    opacity: it is resampled beside it, too. The stage does not close its engine.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -31,7 +31,8 @@ class Neural:
             return self._submit_luma(frame)
         rgb = to_rgb(frame, self._buffers.take)
         pending = self.engine.submit(rgb.planes[0], rgb.format.bits)
-        return lambda: rgb.with_planes((pending(),), rgb.format)
+        alpha = self._alpha(rgb)
+        return lambda: _with_alpha(rgb.with_planes((pending(),), rgb.format), alpha)
 
     def _submit_luma(self, frame: Frame) -> Callable[[], Frame]:
         scale = self.engine.card.scale
@@ -49,4 +50,17 @@ class Neural:
         if format.family == "yuv":
             # Runs while the engine works.
             chroma = resample_chroma(frame, format, size, colour.siting, self._buffers.take)
-        return lambda: frame.with_planes((pending(), *chroma), format, colour)
+        alpha = self._alpha(frame)
+        return lambda: _with_alpha(frame.with_planes((pending(), *chroma), format, colour), alpha)
+
+    def _alpha(self, frame: Frame) -> Array | None:
+        """The opacity at the model's scale."""
+        if frame.alpha is None:
+            return None
+        scale = self.engine.card.scale
+        size = (frame.width * scale, frame.height * scale)
+        return resize_plane(frame.alpha, size, frame.format, self._buffers.take)
+
+
+def _with_alpha(frame: Frame, alpha: Array | None) -> Frame:
+    return frame if alpha is None else replace(frame, alpha=alpha)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from fractions import Fraction
 
-from ..colour import Axis, resample, resample_chroma
+from ..colour import resample_chroma, resize_plane
 from ..frame import Array, Frame
 
 
@@ -22,15 +22,13 @@ class Resize:
     def __call__(self, frame: Frame) -> Frame:
         if (frame.width, frame.height) == self.size:
             return frame
-        axes = [
-            Axis(ratio, ratio / 2 - 0.5)
-            for ratio in (frame.width / self.size[0], frame.height / self.size[1])
-        ]
-        planes: tuple[Array, ...] = (resample(frame.planes[0], self.size, axes[0], axes[1]),)
-        if frame.format.family == "yuv":
-            planes += resample_chroma(frame, frame.format, self.size, frame.colour.siting)
+        format, alpha = frame.format, frame.alpha
+        planes: tuple[Array, ...] = (resize_plane(frame.planes[0], self.size, format),)
+        if format.family == "yuv":
+            planes += resample_chroma(frame, format, self.size, frame.colour.siting)
         aspect = frame.aspect * Fraction(frame.width * self.size[1], self.size[0] * frame.height)
         return replace(
-            frame.with_planes(planes, frame.format),
+            frame.with_planes(planes, format),
+            alpha=None if alpha is None else resize_plane(alpha, self.size, format),
             aspect=frame.aspect if abs(float(aspect / frame.aspect) - 1) < 0.01 else aspect,
         )

@@ -98,7 +98,7 @@ def test_outputs_that_cannot_be(clip: Path, tmp_path: Path) -> None:
         (tmp_path / "hard.mkv", "is the input itself"),
         (Path("/proc/out.mp4"), ""),
         (tmp_path / "out.txt", "unknown file type"),
-        (tmp_path / "out.gif", "cannot hold h264"),
+        (tmp_path / "out.wav", "cannot hold h264"),
     ):
         line = complaint(velatura("run", clip, target), SINK)
         assert said in line, target

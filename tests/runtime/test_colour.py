@@ -1,5 +1,6 @@
 """Conversions against float64 arithmetic written independently, and chroma that stays in place."""
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import get_args
 
@@ -7,13 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from velatura.runtime.colour import guess_matrix, resample_chroma, to_rgb, to_yuv
+from velatura.runtime.colour import guess_matrix, resample_chroma, to_format, to_rgb, to_yuv
 from velatura.runtime.frame import (
     GRAY,
     RGB,
     YUV420P,
     YUV444P,
     Colour,
+    Family,
     Frame,
     Matrix,
     PixelFormat,
@@ -24,6 +26,7 @@ from velatura.runtime.frame import (
 KR_KB = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
 MATRICES = get_args(Matrix)
 RANGES = get_args(Range)
+RNG = np.random.default_rng(4)
 
 
 def frame(planes: tuple[np.ndarray, ...], format: PixelFormat, colour: Colour | None = None) -> Frame:
@@ -190,3 +193,33 @@ def test_resampling_of_any_size_fits_and_keeps_a_flat_plane(
 def test_the_guess_of_the_matrix_is_the_players() -> None:
     assert guess_matrix(480) == guess_matrix(576) == "bt601"
     assert guess_matrix(720) == guess_matrix(2160) == "bt709"
+
+
+@pytest.mark.parametrize("before", [8, 10, 12, 16])
+@pytest.mark.parametrize("after", [8, 10, 12, 16])
+@pytest.mark.parametrize("family", ["yuv", "gray", "rgb"])
+def test_opacity_takes_the_depth_of_the_samples(before: int, after: int, family: Family) -> None:
+    format = PixelFormat("rgb", before)
+    alpha = np.linspace(0, format.peak, 12).astype(format.dtype).reshape(3, 4)
+    rgb = RNG.integers(0, format.peak + 1, (3, 4, 3)).astype(format.dtype)
+    source = replace(frame((rgb,), format), alpha=alpha)
+    result = to_format(source, PixelFormat(family, after), Colour(range="full"))
+    assert result.alpha is not None
+    assert result.alpha.dtype == result.format.dtype
+    wanted = alpha.astype(float) * result.format.peak / format.peak
+    assert np.abs(result.alpha - wanted).max() <= 0.5 + 1e-3
+    assert result.alpha.flat[-1] == result.format.peak
+    if family == "rgb":
+        assert (
+            np.abs(result.planes[0] - rgb.astype(float) * result.format.peak / format.peak).max() < 0.6
+        )
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12])
+def test_resampled_chroma_stays_within_its_depth(bits: int) -> None:
+    format = PixelFormat("yuv", bits, (2, 2))
+    luma = np.zeros((16, 16), np.uint16)
+    edges = RNG.choice([0, format.peak], (8, 8)).astype(np.uint16)
+    for size in ((32, 32), (48, 48), (27, 25)):
+        u, v = resample_chroma(frame((luma, edges, edges), format), format, size, "left")
+        assert max(u.max(), v.max()) <= format.peak

@@ -48,7 +48,7 @@ def test_json_is_one_object_and_nothing_else(clip: Path, tmp_path: Path) -> None
     assert done.stderr == ""
     assert (report["frames_in"], report["frames_out"], report["frames_lost"]) == (30, 30, 0)
     assert report["models"][0]["name"] == "upscale-2x"
-    assert set(report["stages_ms"]) == {"read", "1 upscale-2x", "write"}
+    assert set(report["stages_ms"]) == {"read", "1 upscale-2x", "2 Conform", "write"}
     assert report["output_bytes"] == (tmp_path / "out.mkv").stat().st_size
     assert report["output_seconds"] == pytest.approx(1.0)
     assert report["peak_memory_mib"] > 20

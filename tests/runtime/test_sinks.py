@@ -113,12 +113,24 @@ def test_ten_bits_stay_ten_bits(clips: Path, tmp_path: Path) -> None:
     assert videos.read(tmp_path / "out.mp4").pix_fmt == "yuv420p10le"
 
 
-@pytest.mark.parametrize(("suffix", "kept"), [(".mp4", True), (".mov", True), (".mkv", False)])
-def test_an_aspect_that_is_lost_is_said(clips: Path, suffix: str, kept: bool, tmp_path: Path) -> None:
-    target = tmp_path / f"out{suffix}"
-    with open_source(clips / "edge/SAR-2by3.mp4") as given, open_sink(target, like=given) as sink:
-        Pump(given, [], sink).run(limit=3)
+@pytest.mark.parametrize(
+    ("codec", "suffix", "kept"),
+    [("h264", ".mp4", True), ("h264", ".mov", True), ("h264", ".mkv", True), ("h264", ".ts", True),
+     ("hevc", ".mkv", True), ("av1", ".mp4", True), ("vp9", ".mp4", True), ("ffv1", ".mp4", True),
+     ("prores", ".mov", True), ("ffv1", ".mkv", True), ("av1", ".mkv", True), ("vp9", ".webm", True),
+     ("prores", ".mkv", True), ("ffv1", ".avi", False)],
+)  # fmt: skip
+def test_an_aspect_that_is_lost_is_said_before_work(
+    clips: Path, codec: str, suffix: str, kept: bool, tmp_path: Path
+) -> None:
+    target, encoding = tmp_path / f"out{suffix}", Encoding(codec=codec)
+    with (
+        open_source(clips / "edge/SAR-2by3.mp4") as given,
+        open_sink(target, like=given, encoding=encoding, audio=False) as sink,
+    ):
         assert any("become square" in note for note in sink.notes) != kept
+        Pump(given, [], sink).run(limit=3)
+        assert sum("become square" in note for note in sink.notes) == (not kept)
     assert (videos.read(target).aspect == Fraction(2, 3)) == kept
 
 

@@ -129,3 +129,55 @@ def test_resize_keeps_the_shape_on_the_screen() -> None:
 def test_resize_refuses_nothing() -> None:
     with pytest.raises(ValueError, match="0x5"):
         Resize(0, 5)
+
+
+def ramp_alpha(frame: Frame) -> Frame:
+    """The frame, less opaque from left to right."""
+    line = np.linspace(0, frame.format.peak, frame.width)
+    alpha = np.broadcast_to(np.rint(line), (frame.height, frame.width)).astype(frame.format.dtype)
+    return replace(frame, alpha=alpha.copy())
+
+
+@pytest.mark.parametrize("format", [PixelFormat("yuv", 8, (2, 2)), PixelFormat("yuv", 10), GRAY, RGB])
+@pytest.mark.parametrize("colour", ["luma", "rgb"])
+def test_opacity_passes_beside_a_model(format: PixelFormat, colour: str, tmp_path: Path) -> None:
+    frame = ramp_alpha(noise(format))
+    if colour == "luma":
+        path, scale = doubler(tmp_path / "m.onnx"), 2
+    else:
+        proto = networks.mixer(np.eye(3))
+        ModelCard(name="same", task="style", halo=0).write_to(proto)
+        path, scale = networks.write(proto, tmp_path / "m.onnx"), 1
+    with open_engine(path, precision="fp32") as engine:
+        result = Neural(engine)(frame)
+    assert result.alpha is not None
+    assert result.alpha.shape == (18 * scale, 31 * scale)
+    if scale == 1:
+        np.testing.assert_array_equal(result.alpha, frame.alpha)
+    wanted = np.linspace(0, format.peak, 31)[1:-1]
+    found = result.alpha[:, scale:-scale].reshape(18 * scale, 29, scale).mean((0, 2))
+    assert np.abs(found - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("size", [(62, 36), (15, 9), (47, 29)])
+def test_opacity_and_samples_stay_within_their_depth(bits: int, size: tuple[int, int]) -> None:
+    """Bicubic enlarging of hard edges overshoots, and no type holds depths of 9..15 bits in."""
+    format = PixelFormat("yuv", bits, (2, 2))
+    planes = tuple(
+        RNG.choice([0, format.peak], shape).astype(format.dtype)
+        for shape in format.plane_shapes(31, 18)
+    )
+    frame = Frame(planes=planes, format=format, pts=0, time_base=Fraction(1), alpha=planes[0].copy())
+    result = Resize(*size)(frame)
+    assert result.alpha is not None
+    assert result.alpha.shape == size[::-1]
+    assert result.alpha.dtype == format.dtype
+    for plane in (*result.planes, result.alpha):
+        assert plane.max() <= format.peak
+    np.testing.assert_array_equal(result.alpha, result.planes[0])
+
+
+def test_frames_without_opacity_stay_without(tmp_path: Path) -> None:
+    with open_engine(doubler(tmp_path / "m.onnx"), precision="fp32") as engine:
+        assert Resize(20, 10)(Neural(engine)(noise(RGB))).alpha is None

@@ -97,6 +97,8 @@ def read(path: Path) -> Read:
         context = stream.codec_context
         frames = list(container.decode(stream))
         start = (container.start_time or 0) / av.time_base
+        # Some of the stream's fields are gone once its container is closed.
+        aspect = stream.sample_aspect_ratio or Fraction(1)
         luma = [plane(frame, 0) for frame in frames]
         seconds = [float(frame.pts * frame.time_base) for frame in frames]
     return Read(
@@ -106,7 +108,7 @@ def read(path: Path) -> Read:
         height=context.height,
         pix_fmt=frames[0].format.name,
         rotation=frames[0].rotation,
-        aspect=stream.sample_aspect_ratio or Fraction(1),
+        aspect=aspect,
         matrix=int(frames[0].colorspace),
         range=int(frames[0].color_range),
         primaries=int(frames[0].color_primaries),

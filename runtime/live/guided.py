@@ -1,0 +1,150 @@
+"""Small pictures made large: by the edges of the large original, or plainly and fast."""
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..frame import Array, Frame, PixelFormat, Siting
+
+Floats = npt.NDArray[np.float32]
+
+RADIUS = 4
+"""Of the box in which result and original are compared, in samples of the small picture."""
+EPSILON = 10.0
+"""Variance, in 8-bit samples squared, below which the original has no edge to follow."""
+
+
+def guided_upsampling(small: Frame, small_guide: Array, guide: Array, target: PixelFormat) -> Frame:
+    """A result for a small picture, at the size of the large one, with the large one's edges.
+
+    `small` is the result, in RGB, grey or 4:4:4; `small_guide` (h, w) the luma of the small picture
+    that it was made from; `guide` (H, W) the large one's; all of one depth. `target` says how the
+    result is laid out; its family must be that of `small`.
+
+    The fast guided filter (He and Sun 2015, arXiv:1505.00996) finds for every small box the a and b for
+    which a * guide + b is nearest to the result. A style is more than that: what the filter leaves,
+    the strokes of the brush, is enlarged beside it instead of dropped. Result = a * guide +
+    up(small - a * small_guide), with a enlarged bilinearly.
+    """
+    height, width = guide.shape
+    if small.format.family == "rgb":
+        grey = cv2.cvtColor(np.ascontiguousarray(small.planes[0]), cv2.COLOR_RGB2GRAY)
+        slope, rest = _explained(small_guide, np.asarray(grey), guide, small.format)
+        # The same change of all three channels changes the luma by that much and no colour.
+        detail = _sum(
+            slope, guide, rest - _enlarged(np.asarray(grey), width, height).astype(np.float32)
+        )
+        large = _enlarged(small.planes[0], width, height)
+        whole = cv2.add(large, cv2.merge([detail] * 3), dtype=_depth(target))
+        return small.with_planes((_limited(np.asarray(whole), target),), target)
+    slope, rest = _explained(small_guide, small.planes[0], guide, small.format)
+    luma = _sum(slope, guide, rest, _depth(target))
+    planes: tuple[Array, ...] = (_limited(luma, target),)
+    if target.family == "yuv":
+        planes += tuple(scaled_chroma(small, target, (width, height), small.colour.siting))
+    return small.with_planes(planes, target)
+
+
+def scaled(frame: Frame, size: tuple[int, int]) -> Frame:
+    """The frame at `size` (width, height), bilinear: for what must cost next to nothing.
+
+    The sample aspect ratio follows, as in `Resize`.
+    """
+    if (frame.width, frame.height) == size:
+        return frame
+    planes: tuple[Array, ...] = (_linear(frame.planes[0], size),)
+    if frame.format.family == "yuv":
+        planes += tuple(scaled_chroma(frame, frame.format, size, frame.colour.siting))
+    made = frame.with_planes(planes, frame.format)
+    aspect = frame.aspect * Fraction(frame.width * size[1], size[0] * frame.height)
+    if abs(float(aspect / frame.aspect) - 1) < 0.01:
+        return made
+    return replace(made, aspect=aspect)
+
+
+def scaled_chroma(
+    frame: Frame, target: PixelFormat, size: tuple[int, int], siting: Siting
+) -> list[Array]:
+    """U and V of a frame for one of `size` in `target`, bilinear, where the siting puts them."""
+    wanted = target.chroma_size(*size)
+    axes: list[tuple[float, float]] = []
+    for i, length in enumerate((frame.width, frame.height)):
+        ratio = length / size[i]
+        source, sub = frame.format.subsample[i], target.subsample[i]
+        # Sample j lies at luma place + sub * j; places are scaled with the edges upon each other.
+        first = (first_place(sub, siting, i) + 0.5) * ratio - 0.5
+        axes.append(
+            (sub * ratio / source, (first - first_place(source, frame.colour.siting, i)) / source)
+        )
+    (x, x0), (y, y0) = axes
+    if (x, y, wanted) == (1.0, 1.0, frame.planes[1].shape[::-1]) and max(abs(x0), abs(y0)) < 1e-3:
+        return list(frame.planes[1:3])
+    if max(x, y) > 1.5:
+        return [_linear(plane, wanted) for plane in frame.planes[1:3]]
+    move = np.array([[x, 0, x0], [0, y, y0]], np.float64)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return [
+        np.asarray(
+            cv2.warpAffine(
+                np.ascontiguousarray(plane), move, wanted, flags=flags, borderMode=cv2.BORDER_REPLICATE
+            )
+        )
+        for plane in frame.planes[1:3]
+    ]
+
+
+def first_place(subsample: int, siting: Siting, axis: int) -> float:
+    """Where the first chroma sample lies on an axis (0 across, 1 down), in luma samples."""
+    if subsample == 1 or siting == "topleft" or (siting == "left" and axis == 0):
+        return 0.0
+    return (subsample - 1) / 2
+
+
+def _explained(
+    small_guide: Array, small: Array, guide: Array, format: PixelFormat
+) -> tuple[Floats, Floats]:
+    """At the guide's size: by what the guide is multiplied, and what is added to that."""
+    box = (2 * RADIUS + 1, 2 * RADIUS + 1)
+    x, y = small_guide.astype(np.float32), small.astype(np.float32)
+    mean_x, mean_y = cv2.blur(x, box), cv2.blur(y, box)
+    covariance = cv2.blur(x * y, box) - mean_x * mean_y
+    variance = cv2.blur(x * x, box) - mean_x * mean_x
+    epsilon = EPSILON * (format.peak / 255) ** 2
+    slope = cv2.blur(covariance / (variance + epsilon), box)
+    rest = y - slope * x
+    size = (guide.shape[1], guide.shape[0])
+    large = cv2.resize(slope, size, interpolation=cv2.INTER_LINEAR)
+    return cast("Floats", large), cast("Floats", cv2.resize(rest, size, interpolation=cv2.INTER_CUBIC))
+
+
+def _sum(slope: Floats, guide: Array, rest: Floats, depth: int = cv2.CV_32F) -> Array:
+    """slope * guide + rest, rounded where the depth wants it."""
+    product = cv2.multiply(slope, guide, dtype=cv2.CV_32F)
+    return np.asarray(cv2.add(product, rest, dtype=depth))
+
+
+def _enlarged(plane: Array, width: int, height: int) -> Array:
+    smooth = cv2.resize(np.ascontiguousarray(plane), (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(smooth)
+
+
+def _linear(plane: Array, size: tuple[int, int]) -> Array:
+    """Averaged where it shrinks by much, so that nothing glitters."""
+    shrinks = plane.shape[1] > 1.5 * size[0] or plane.shape[0] > 1.5 * size[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(np.ascontiguousarray(plane), size, interpolation=how))
+
+
+def _depth(format: PixelFormat) -> int:
+    return cv2.CV_8U if format.bits == 8 else cv2.CV_16U
+
+
+def _limited(plane: Array, format: PixelFormat) -> Array:
+    """OpenCV saturates to the type; depths of 9 to 15 bits have a lower peak."""
+    if format.bits in (8, 16):
+        return plane
+    return np.minimum(plane, np.uint16(format.peak), out=plane)

@@ -1,0 +1,367 @@
+"""LadderProcessor: models that keep a deadline, and whose failures nobody sees as a black picture."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from ..backends import Fit as EngineFit
+from ..backends import Precision, open_engine
+from ..cache import EngineCache
+from ..card import CardFlags
+from ..errors import EngineError, VelaturaError
+from ..frame import Frame, VideoInfo
+from ..stages.conform import Shape
+from .governor import Governor, Step
+from .ladder import Fit, Key, Ladder, Opener, Rung, key_of, open_ladder, sample_of
+from .mix import blended, split
+from .processor import Processed, Processor, Tell
+from .running import STUCK, Running
+from .swap import FIRST, MOST, Opening
+
+HEALTHY = 10.0
+"""Seconds of work after which a failure counts as the first one."""
+
+Open = Callable[[Sequence[str], Frame, Shape | None], Ladder]
+"""Opens models for frames such as that one, their results brought to a shape or to their own."""
+
+
+class LadderProcessor(Processor):
+    """Runs models on the rung of a ladder that holds the deadline.
+
+    Frames come out in one shape, whatever happens: the size, format and colour of the first models'
+    results. While models are opened, have failed or do not answer, frames pass unprocessed in it.
+    Whatever changes the models is opened beside the frames and taken between two of them.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[str],
+        given: Frame,
+        open: Open,
+        *,
+        period: float,
+        deadline: float | None = None,
+        governed: bool = True,
+        pinned: str | None = None,
+    ) -> None:
+        """`given` is a frame as all will be. `deadline` None is `period`, both in seconds.
+
+        `pinned` names the one rung to run on; else, without `governed`, it is the best. Raises what
+        opening the models does, and EngineError for a rung that there is not.
+        """
+        self._open = open
+        self._deadline, self._period = deadline, period
+        self._governed, self._pinned = governed and pinned is None, pinned
+        self._tell: Tell = _nobody
+        self._lock = threading.Lock()
+        self._opening = Opening()
+        ladder = open(models, given, None)
+        names = [rung.name for rung in ladder.rungs]
+        if pinned is not None and pinned not in names:
+            ladder.close()
+            raise EngineError(f"there is no rung {pinned!r}; there are: {', '.join(names)}")
+        self._models = ladder.models
+        self._running: Running | None = Running(ladder, self._tried)
+        self._governor = self._govern(ladder, pinned)
+        self._fit = Fit(ladder.shape)
+        self._seen = given
+        self._last: Frame | None = None
+        self._following: Key | None = None
+        self._reviving: str | None = None
+        self._began = time.monotonic()
+        self._failures = 0
+        self._work = 0.0
+        self._strength = 1.0
+        self._split: float | None = None
+        self.off = False
+        """Whether frames pass without the models; any thread may set it."""
+
+    @property
+    def strength(self) -> float:
+        """The part of the result in the picture, 0..1. Raises ValueError when set beyond."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise ValueError(f"a strength of {value} is not within 0..1")
+        self._strength = float(value)
+
+    @property
+    def split(self) -> float | None:
+        """Left of this part of the width, 0..1, the original is shown; None shows none of it."""
+        return self._split
+
+    @split.setter
+    def split(self, value: float | None) -> None:
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"a split at {value} is not within 0..1")
+        self._split = value
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Their names, in order; those before a swap until it is done."""
+        return self._models
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """What may be done to a frame, from best to cheapest, with measured costs."""
+        return self._governor.rungs
+
+    @property
+    def rung(self) -> str:
+        governor = self._governor
+        if self.off:
+            return "off"
+        if self._running is None or self._following is not None:
+            return "off: the models are being opened"
+        return governor.rungs[governor.rung].name
+
+    @property
+    def shape(self) -> Shape:
+        """Of all frames that come out."""
+        return self._fit.shape
+
+    @property
+    def deadline(self) -> float:
+        """Seconds from capture to output that frames may take."""
+        return self._governor.deadline
+
+    def listen(self, tell: Tell) -> None:
+        self._tell = tell
+        running, governor = self._running, self._governor
+        if running is None:
+            return
+        for note in running.ladder.notes:
+            tell(note)
+        tell(f"rungs: {', '.join(map(str, governor.rungs))}")
+        least = governor.rungs[-1].cost
+        if least > governor.deadline:
+            tell(
+                f"a deadline of {governor.deadline * 1e3:.1f} ms cannot be held: without any model a "
+                f"frame takes {least * 1e3:.1f} ms"
+            )
+
+    def process(self, frame: Frame) -> Processed:
+        begin = time.monotonic()
+        try:
+            if self._last is None:
+                self._adopt(frame)
+            made = self._process(frame) or Processed(self._fit(frame, fast=True), passed=True)
+        except Exception as error:  # a frame must come out, whatever is wrong
+            made = self._rescued(frame, error)
+        self._seen, self._last = frame, made.frame
+        self._work = time.monotonic() - begin
+        return made
+
+    def observe(self, latency: float, *, period: float) -> None:
+        with self._lock:
+            self._period = period
+            if not self._governed or self.off or self._running is None or self._following is not None:
+                return
+            step = self._governor.observe(latency, self._work, time.monotonic(), period)
+        self._announce(step)
+
+    def swap(self, models: Sequence[str]) -> None:
+        """Go on with other models as soon as they are open; with the present ones if that fails."""
+        wanted, given = tuple(models), self._seen
+
+        def failed(error: Exception, again: float | None) -> None:
+            del again
+            self._tell(f"{_names(self._models)} stays, {_names(wanted)} fails: {_reason(error)}")
+            if self._running is None:
+                self._reopen(FIRST)
+
+        self._opening.begin(lambda: self._open(wanted, given, self._fit.shape), failed)
+
+    def revive(self, reason: str) -> None:
+        self._reviving = reason
+
+    def close(self) -> None:
+        self._opening.close()
+        running, self._running = self._running, None
+        if running is not None:
+            running.close(STUCK)
+
+    def _process(self, frame: Frame) -> Processed | None:
+        """The frame as its rung has it; None where it must pass."""
+        self._exchange()
+        running = self._running
+        if running is None:
+            return None
+        if self.off:
+            running.forget()
+            return None
+        if self._reviving is not None:
+            self._drop(self._reviving, delay=0.0)
+            return None
+        if key_of(frame) != running.ladder.given:
+            self._follow(frame)
+            return None
+        self._following = None
+        rung = min(self._governor.rung, len(running.ladder.rungs) - 1)
+        try:
+            made = running.make(rung, frame, self._period)
+        except Exception as error:  # theirs, whatever it is: the picture goes on
+            self._drop(_reason(error), delay=self._back_off())
+            return None
+        if self._governed and running.idle:
+            with self._lock:
+                trial = self._governor.wanted(time.monotonic())
+            if trial is not None:
+                running.try_rung(trial, frame)
+        if made is None or made.passed:
+            return made
+        return replace(made, frame=self._mixed(made.frame, frame))
+
+    def _adopt(self, frame: Frame) -> None:
+        """Take from the first frame what a source may not know before it."""
+        shape = self._fit.shape
+        shape = replace(shape, colour=frame.colour, aspect=frame.aspect, rotation=frame.rotation)
+        self._fit = Fit(shape)
+        if self._running is not None:
+            self._running.ladder.fit = Fit(shape)
+
+    def _mixed(self, made: Frame, frame: Frame) -> Frame:
+        strength, at = self._strength, self._split
+        if strength >= 1 and at is None:
+            return made
+        original = self._fit(frame, fast=True)
+        made = blended(made, original, strength)
+        return made if at is None else split(made, original, at)
+
+    def _rescued(self, frame: Frame, error: Exception) -> Processed:
+        """What still can be shown of a frame that not even passes: the one before, or itself."""
+        self._tell(f"a frame could not be shown: {_reason(error)}")
+        last = self._last
+        if last is None:
+            return Processed(frame, passed=True)
+        shown = replace(last, pts=frame.pts, index=frame.index, captured=frame.captured)
+        return Processed(shown, passed=True, repeated=True)
+
+    def _tried(self, rung: int, seconds: float) -> None:
+        with self._lock:
+            step = self._governor.probed(rung, seconds, time.monotonic())
+        self._announce(step)
+
+    def _announce(self, step: Step | None) -> None:
+        if step is not None:
+            before, after = (self._governor.rungs[r].name for r in (step.before, step.after))
+            self._tell(f"{before} -> {after}: {step.reason}")
+
+    def _exchange(self) -> None:
+        """Take a ladder that has been opened, and let the earlier one go."""
+        ladder = self._opening.take()
+        if ladder is None:
+            return
+        earlier, self._running = self._running, Running(ladder, self._tried)
+        if earlier is not None:
+            earlier.close()
+        names = [rung.name for rung in ladder.rungs]
+        before = self._governor.rungs[self._governor.rung].name
+        wanted = self._pinned or before
+        if self._pinned is not None and self._pinned not in names:
+            self._tell(f"{_names(ladder.models)}: no rung {self._pinned!r}, {names[0]!r} it is")
+        with self._lock:
+            self._governor = self._govern(ladder, wanted if wanted in names else None)
+        if ladder.models != self._models or self._failures:
+            self._tell(f"{_names(ladder.models)} at work")
+        self._models = ladder.models
+        self._began, self._reviving = time.monotonic(), None
+        width, height = ladder.size
+        shape = self._fit.shape
+        if (width, height) != (shape.width, shape.height):
+            self._tell(f"results of {width}x{height} are brought to {shape.width}x{shape.height}")
+
+    def _govern(self, ladder: Ladder, rung: str | None) -> Governor:
+        names = [one.name for one in ladder.rungs]
+        start = names.index(rung) if rung in names else 0
+        return Governor(ladder.rungs, period=self._period, deadline=self._deadline, rung=start)
+
+    def _follow(self, frame: Frame) -> None:
+        """Open the models for frames of another size or depth, unless that is under way."""
+        key = key_of(frame)
+        if key == self._following:
+            return
+        self._following = key
+        self._tell(f"frames are {frame.width}x{frame.height} in {frame.format.bits} bits now")
+        self._reopen(0.0, frame)
+
+    def _drop(self, reason: str, *, delay: float) -> None:
+        """Let the models go and frames pass until they are open again."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.close()
+        self._reviving = None
+        self._tell(f"{_names(self._models)}: {reason}; frames pass, again in {delay:g} s")
+        self._reopen(delay)
+
+    def _back_off(self) -> float:
+        if time.monotonic() - self._began > HEALTHY:
+            self._failures = 0
+        self._failures += 1
+        return min(FIRST * 2 ** (self._failures - 1), MOST)
+
+    def _reopen(self, delay: float, given: Frame | None = None) -> None:
+        models, frame = self._models, given or self._seen
+
+        def failed(error: Exception, again: float | None) -> None:
+            self._tell(f"{_names(models)} cannot be opened: {_reason(error)}; again in {again:g} s")
+
+        self._opening.begin(
+            lambda: self._open(models, frame, self._fit.shape), failed, delay=delay, retry=True
+        )
+
+
+def open_processor(
+    models: Sequence[str],
+    *,
+    info: VideoInfo,
+    backend: str = "auto",
+    precision: Precision = "auto",
+    period: float | None = None,
+    deadline: float | None = None,
+    governed: bool = True,
+    rung: str | None = None,
+    fit: EngineFit = "tile",
+    flags: CardFlags | None = None,
+    cache: EngineCache | None = None,
+) -> LadderProcessor:
+    """Open models for the frames of a source, and measure what they may do; a second or two.
+
+    `period` is the seconds between two frames, that of `info` if None; `deadline` those from capture to
+    output, the period if None. `governed` False stays at the best rung, `rung` at the one of that name.
+    Raises what `open_engine` does, and EngineError for a rung that there is not.
+    """
+    opener: Opener = partial(
+        open_engine,
+        backend=backend,
+        precision=precision,
+        hint="latency",
+        fit=fit,
+        flags=flags,
+        cache=cache,
+    )
+    return LadderProcessor(
+        models,
+        sample_of(info),
+        lambda names, given, shape: open_ladder(names, given, opener, shape=shape),
+        period=period or float(1 / info.rate),
+        deadline=deadline,
+        governed=governed,
+        pinned=rung,
+    )
+
+
+def _names(models: Sequence[str]) -> str:
+    return " and ".join(models) or "no model"
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, VelaturaError) else f"{type(error).__name__}: {error}"
+
+
+def _nobody(text: str) -> None:
+    del text

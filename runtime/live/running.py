@@ -1,0 +1,157 @@
+"""Running: a ladder at work in a thread of its own, for frames that do not wait for ever."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ..errors import EngineError
+from ..frame import Frame
+from .ladder import Ladder, Rung
+from .processor import Processed
+from .reprojection import Carried, small_luma
+from .worker import Job, Worker
+
+GRACE = 0.25
+"""Seconds, at least, that a frame waits for the models before it passes without them."""
+STUCK = 2.0
+"""Seconds, at least, after which a call that has not returned is given up."""
+STALE = 1.0
+"""Seconds after which an earlier frame's result no longer stands in for a new one's."""
+
+Trial = Callable[[int, float], None]
+"""Hears of which rung a trial was, and how many seconds it took."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A job of the models that frames no longer wait for."""
+
+    job: Job[Frame]
+    rung: int
+    frame: Frame
+    trial: bool = False
+
+
+class Running:
+    """Makes frames on any rung of a ladder. Called from one thread.
+
+    A call of the models that takes too long lets frames pass until it returns. One that has not
+    returned in `STUCK` seconds or ten periods raises EngineError; its thread and its engines are then
+    left alone: nothing can end them.
+    """
+
+    def __init__(self, ladder: Ladder, tried: Trial) -> None:
+        self.ladder = ladder
+        self.stuck = False
+        self._tried = tried
+        self._worker = Worker("velatura-models")
+        self._task: _Task | None = None
+        self._carried: Carried | None = None
+        self._carried_at = -1e9
+        self._fresh = False
+        self._recent: tuple[Frame, Frame] | None = None
+        self._count = 0
+
+    def make(self, rung: int, frame: Frame, period: float) -> Processed | None:
+        """The frame on that rung; None when it must pass. Raises what the models do, EngineError."""
+        one = self.ladder.rungs[rung]
+        if not one.models:
+            self._settled(0.0, one, period)
+            self.forget()
+            return Processed(self.ladder.make(one, frame), passed=True)
+        if one.every > 1:
+            return self._moved(rung, one, frame, period)
+        grace = _grace(one, period)
+        if not self._settled(grace, one, period):
+            return None
+        task = self._begin(rung, frame)
+        if not task.job.wait(grace):
+            return None
+        self._task = None
+        made = task.job.value
+        self._carried, self._recent = None, (made, frame)
+        return Processed(made)
+
+    def try_rung(self, rung: int, frame: Frame) -> None:
+        """Begin a trial beside the frames; nothing where the models are at work."""
+        if self._task is None:
+            self._begin(rung, frame, trial=True)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the models have nothing to do."""
+        return self._task is None
+
+    def forget(self) -> None:
+        """No earlier result stands in for what comes."""
+        self._carried, self._recent = None, None
+
+    def close(self, patience: float = 0.0) -> None:
+        """Free the engines once the models are done, waiting for at most `patience` seconds."""
+        if self.stuck:
+            self._worker.leave()
+            return
+        closing = self._worker.start(self.ladder.close)
+        self._worker.leave()
+        closing.wait(patience)
+
+    def _moved(self, rung: int, one: Rung, frame: Frame, period: float) -> Processed | None:
+        """The last result, moved to where things are by now, while the models make the next one."""
+        small = small_luma(frame)
+        if self._carried is None and self._recent is not None:
+            self._carry(*self._recent)
+            self._recent = None
+        free = self._settled(0.0, one, period)
+        if free and self._count % one.every == 0:
+            self._begin(rung, frame)
+        self._count += 1
+        if self._old:
+            self._settled(_grace(one, period), one, period)
+        carried = self._carried
+        if carried is None or self._old:
+            return None
+        fresh, self._fresh = self._fresh, False
+        result = carried.result
+        made = replace(frame, alpha=None, aspect=result.aspect)
+        made = made.with_planes(carried.at(small), result.format, result.colour)
+        return Processed(made, repeated=not fresh)
+
+    @property
+    def _old(self) -> bool:
+        return self._carried is None or time.monotonic() - self._carried_at > STALE
+
+    def _begin(self, rung: int, frame: Frame, *, trial: bool = False) -> _Task:
+        ladder, one = self.ladder, self.ladder.rungs[rung]
+        self._task = _Task(self._worker.start(lambda: ladder.make(one, frame)), rung, frame, trial)
+        return self._task
+
+    def _settled(self, grace: float, one: Rung, period: float) -> bool:
+        """Whether the models are free, now or within so many seconds; takes what they have made."""
+        task = self._task
+        if task is None:
+            return True
+        if not task.job.wait(grace):
+            seconds = time.monotonic() - task.job.begun
+            if seconds > max(STUCK, 10 * period, 4 * (one.cost + one.beside)):
+                self.stuck = True
+                raise EngineError(f"the models have not answered for {seconds:.1f} s and are left")
+            return False
+        self._task = None
+        made = task.job.value
+        if task.trial:
+            self._tried(task.rung, task.job.seconds)
+        elif one.every > 1:
+            self._carry(made, task.frame)
+        return True
+
+    def _carry(self, result: Frame, frame: Frame) -> None:
+        small = small_luma(frame)
+        if self._carried is None:
+            self._carried = Carried(result, small)
+        else:
+            self._carried.succeed(result, small)
+        self._carried_at, self._fresh = time.monotonic(), True
+
+
+def _grace(rung: Rung, period: float) -> float:
+    return max(GRACE, 3 * period, 4 * (rung.cost + rung.beside))

@@ -1,0 +1,74 @@
+"""Clock: the times of written frames, and how long each stands."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import Any
+
+from av.packet import Packet
+from av.video.frame import VideoFrame
+
+REORDERED = 512
+"""Frames whose times are kept: more than any encoder holds back."""
+
+
+class Clock:
+    """The times of written frames: each later than the one before, and from where to where."""
+
+    def __init__(self, rate: Fraction) -> None:
+        self._step = self._length = 1 / rate
+        self._begin: float | None = None
+        self._base = Fraction(1)
+        self._times: list[int] = []
+        self._waiting: list[Packet[Any]] = []
+        self.last = -1
+        """The last frame's, in units of its time base."""
+        self.end = 0.0
+        """Seconds at which the last frame ends."""
+
+    def stamp(
+        self, picture: VideoFrame, pts: int, base: Fraction, length: Fraction | None = None
+    ) -> None:
+        """Give a picture its time. Two of one time would be refused: the later moves by a tick."""
+        time = self.pass_by(max(pts, self.last + 1), base, length)
+        picture.pts, picture.time_base, self._base = time, base, base
+        self._times.append(time)
+        if len(self._times) > 2 * REORDERED:
+            del self._times[:REORDERED]
+
+    def pass_by(self, pts: int, base: Fraction, length: Fraction | None = None) -> int:
+        """Count a frame of that time; `length` is how many seconds it stands, as usual unless given."""
+        self.last = pts
+        begin = float(pts * base)
+        self._length = length or self._step
+        self.end = begin + float(self._length)
+        self._begin = begin if self._begin is None else self._begin
+        return pts
+
+    def timed(self, packets: "Iterable[Packet[Any]]", *, end: bool) -> "Iterator[Packet[Any]]":
+        """The packets with how long their pictures stand; at the `end` all of them.
+
+        The frame after it tells, so that the newest picture's packet waits for it. The last picture
+        stands as long as it was said to, or as the rate says: a container that is told nothing lets it
+        vanish at once.
+        """
+        self._waiting += packets
+        while self._waiting:
+            packet = self._waiting[0]
+            pts = round((packet.pts or 0) * packet.time_base / self._base)
+            later = bisect_right(self._times, pts)
+            if later < len(self._times):
+                length = (self._times[later] - pts) * self._base
+            elif end:
+                length = self._length
+            else:
+                return
+            packet.duration = round(length / packet.time_base)
+            yield self._waiting.pop(0)
+        if end:
+            self._times = []
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first frame's beginning to the last one's end."""
+        return self.end - (self._begin or 0.0)

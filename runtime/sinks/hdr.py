@@ -1,0 +1,105 @@
+"""HDR: what an output must be able to hold of it, and how its metadata reaches an encoder."""
+
+from fractions import Fraction
+
+from ..errors import SinkError
+from ..frame import Colour, Hdr
+from .codecs import spoken
+from .layout import Layout
+
+# ITU-T H.273 code points.
+PQ, HLG = 16, 18
+NAMES = {PQ: "HDR (PQ)", HLG: "HDR (HLG)"}
+
+KEEPING = frozenset(
+    {"libx265", "libsvtav1", "ffv1", "prores_ks", "hevc_nvenc", "av1_nvenc", "rawvideo"}
+)
+"""Encoders whose streams players show as HDR, or that are read by who knows what they hold."""
+
+STATIC = frozenset({"libx265", "libsvtav1"})
+"""Encoders that write static metadata."""
+
+LEAST_BITS = 10
+"""Bits below which PQ and HLG show steps (ITU-R BT.2100-2, table 9)."""
+
+TONE_MAP = (
+    'ffmpeg -i IN -vf "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,'
+    'zscale=t=bt709:m=bt709:r=tv,format=yuv420p" -c:v libx264 -crf 12 -c:a copy OUT'
+)
+
+
+def refuse_hdr(transfer: int, what: str) -> None:
+    """Raise SinkError for frames in PQ or HLG, which `what` would show wrongly."""
+    if transfer in NAMES:
+        raise SinkError(
+            f"the source is {NAMES[transfer]}, which {what}: --codec hevc or av1 in .mp4 or .mkv keeps "
+            f"it; or make it SDR first: {TONE_MAP}"
+        )
+
+
+def check_hdr(colour: Colour, encoder: str, layout: Layout) -> None:
+    """Raise SinkError where an encoder cannot hold PQ or HLG as such."""
+    if encoder not in KEEPING:
+        refuse_hdr(colour.transfer, f"{spoken(encoder)} does not carry")
+    if layout.format.bits < LEAST_BITS:
+        refuse_hdr(colour.transfer, f"needs {LEAST_BITS} bits, and {layout.name} has 8")
+
+
+def hdr_notes(transfer: int, hdr: Hdr | None, encoder: str) -> tuple[str, ...]:
+    """What becomes of HDR, one line each."""
+    if transfer not in NAMES:
+        return ()
+    notes = [f"{NAMES[transfer]}: its code values are processed as they are, as those of SDR would be"]
+    if hdr is not None and encoder not in STATIC:
+        notes.append(
+            f"{spoken(encoder)} does not hold the mastering display and light levels, which are left "
+            "out; --codec hevc or av1 keeps them"
+        )
+    return tuple(notes)
+
+
+def hdr_options(hdr: Hdr | None, encoder: str) -> dict[str, str]:
+    """Options of the FFmpeg encoder that write static metadata into its stream."""
+    if hdr is None or encoder not in STATIC:
+        return {}
+    return {"libx265": _x265, "libsvtav1": _svt}[encoder](hdr)
+
+
+def _x265(hdr: Hdr) -> dict[str, str]:
+    """In x265's units: 0.00002 of CIE xy, 0.0001 candela per square metre (SMPTE ST 2086)."""
+    parts: list[str] = []
+    if (display := _display(hdr)) is not None:
+        points, (dark, bright) = display
+        spots = [f"{name}({round(x * 50_000)},{round(y * 50_000)})" for name, (x, y) in points]
+        parts.append(
+            f"master-display={''.join(spots)}L({round(bright * 10_000)},{round(dark * 10_000)})"
+        )
+    if hdr.max_cll is not None or hdr.max_fall is not None:
+        parts.append(f"max-cll={hdr.max_cll or 0},{hdr.max_fall or 0}")
+    elif parts:
+        parts.append("cll=0")  # which it would state as 0
+    return {"x265-params": ":".join(parts)} if parts else {}
+
+
+def _svt(hdr: Hdr) -> dict[str, str]:
+    parts: list[str] = []
+    if (display := _display(hdr)) is not None:
+        points, (dark, bright) = display
+        spots = [f"{name}({float(x):.6f},{float(y):.6f})" for name, (x, y) in points]
+        light = f"L({float(bright):.4f},{float(dark):.6f})"
+        parts.append(f"mastering-display={''.join(spots)}{light}")
+    if hdr.max_cll is not None or hdr.max_fall is not None:
+        parts.append(f"content-light={hdr.max_cll or 0},{hdr.max_fall or 0}")
+    return {"svtav1-params": ":".join(parts)} if parts else {}
+
+
+Point = tuple[Fraction, Fraction]
+
+
+def _display(hdr: Hdr) -> tuple[tuple[tuple[str, Point], ...], Point] | None:
+    """Both libraries' letters with their points, and the luminances; None where it is not stated."""
+    points = (("G", hdr.green), ("B", hdr.blue), ("R", hdr.red), ("WP", hdr.white))
+    stated = tuple((name, point) for name, point in points if point is not None)
+    if len(stated) < len(points) or hdr.luminance is None:
+        return None
+    return stated, hdr.luminance

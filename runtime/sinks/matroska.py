@@ -1,0 +1,128 @@
+"""The shape of pixels in Matroska files, which FFmpeg writes only where PyAV cannot reach.
+
+FFmpeg's muxer takes it from a field of the stream that PyAV does not set. Room is therefore reserved in
+the track's name, and the two elements that state the displayed size (RFC 9559, 5.1.4.1.28) are put in
+its place when the file is finished; no other byte moves.
+"""
+
+import zlib
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, BinaryIO
+
+KINDS = frozenset({"matroska", "webm"})
+"""FFmpeg's names of the containers that are meant."""
+
+SMALL = 200
+"""Pixels of a side below which a rounded one is off by more than 1/4 of a percent."""
+
+_ROOM = " " * 40
+_SEGMENT, _TRACKS, _ENTRY, _CRC, _VOID = 0x18538067, 0x1654AE6B, 0xAE, 0xBF, 0xEC
+_NAME, _VIDEO = 0x536E, 0xE0
+_WIDTH, _HEIGHT, _UNIT = 0x54B0, 0x54BA, 0x54B2
+
+Element = tuple[int, bytes, bytes]
+"""Identifier, head as it is coded, contents."""
+
+
+def reserve(stream: Any) -> None:
+    """Make room in a stream's header before it is written."""
+    stream.metadata["title"] = stream.metadata.get("title", "") + _ROOM
+
+
+def state_aspect(file: BinaryIO, aspect: Fraction, size: tuple[int, int]) -> None:
+    """Write the displayed size of pictures of `size` into a finished file with room for it.
+
+    A file of another build is left as it is; the proof then finds what is missing.
+    """
+    # Whole numbers tell the shape of a small picture in a larger one only.
+    width, height = (side * (8 if min(size) < SMALL else 1) for side in size)
+    shown = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
+    for start, length in _places(file):
+        file.seek(start)
+        tracks, changed, summed = file.read(length), b"", False
+        for identifier, head, data in _elements(tracks):
+            summed |= identifier == _CRC
+            if identifier != _CRC:
+                changed += head + (_entry(data, shown) if identifier == _ENTRY else data)
+        if summed:
+            changed = _coded(_CRC, zlib.crc32(changed).to_bytes(4, "little")) + changed
+        if len(changed) == len(tracks):
+            file.seek(start)
+            file.write(changed)
+
+
+def _entry(data: bytes, shown: tuple[int, int]) -> bytes:
+    """A track's entry with its displayed size, if it has the room."""
+    elements = [(identifier, value) for identifier, _, value in _elements(data)]
+    if not any(one == _NAME and name.endswith(_ROOM.encode()) for one, name in elements):
+        return data
+    changed: list[bytes] = []
+    for identifier, value in elements:
+        if identifier == _NAME:
+            name = value.decode().removesuffix(_ROOM)
+            changed += [_coded(identifier, name.encode())] if name else []
+        elif identifier == _VIDEO:
+            stated = (_WIDTH, _HEIGHT, _UNIT)
+            rest = [(one, of) for one, _, of in _elements(value) if one not in stated]
+            rest += [(_WIDTH, _number(shown[0])), (_HEIGHT, _number(shown[1]))]
+            changed.append(_coded(identifier, b"".join(_coded(*element) for element in rest)))
+        else:
+            changed.append(_coded(identifier, value))
+    found = b"".join(changed)
+    left = len(data) - len(found) - 2
+    return found + bytes([_VOID, 0x80 | left]) + bytes(left) if 0 <= left < 127 else data
+
+
+def _places(file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Where the contents of the element with all tracks lie, and how long they are."""
+    file.seek(0)
+    while (head := _head(file)) is not None:
+        identifier, length = head
+        if identifier == _TRACKS:
+            yield file.tell(), length
+            return
+        if identifier != _SEGMENT:
+            file.seek(length, 1)
+
+
+def _head(file: BinaryIO) -> tuple[int, int] | None:
+    start = file.tell()
+    data = file.read(12)
+    if len(data) < 2 or not data[0]:
+        return None
+    identifier, size = _raw(data), 9 - data[0].bit_length()
+    length, width = _length(data[size:])
+    file.seek(start + size + width)
+    return identifier, length
+
+
+def _elements(data: bytes) -> Iterator[Element]:
+    place = 0
+    while place < len(data):
+        identifier, size = _raw(data[place:]), 9 - data[place].bit_length()
+        length, width = _length(data[place + size :])
+        begin = place + size + width
+        yield identifier, data[place:begin], data[begin : begin + length]
+        place = begin + length
+
+
+def _raw(data: bytes) -> int:
+    """An identifier, whose first byte tells how many it has."""
+    return int.from_bytes(data[: 9 - data[0].bit_length()], "big")
+
+
+def _length(data: bytes) -> tuple[int, int]:
+    """A length, and how many bytes tell it."""
+    width = 9 - data[0].bit_length()
+    return int.from_bytes(data[:width], "big") & ((1 << 7 * width) - 1), width
+
+
+def _coded(identifier: int, data: bytes) -> bytes:
+    name = identifier.to_bytes(-(-identifier.bit_length() // 8), "big")
+    width = next(w for w in range(1, 9) if len(data) < (1 << 7 * w) - 1)
+    return name + (len(data) | 1 << 7 * width).to_bytes(width, "big") + data
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(-(-value.bit_length() // 8), "big")

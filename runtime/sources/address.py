@@ -1,0 +1,139 @@
+"""Address: what a live source is called, taken apart."""
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import parse_qsl
+
+from ..errors import SourceError
+from .base import FASTEST
+
+Kind = Literal["camera", "screen", "window", "stream", "file"]
+
+SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "rtp", "tcp", "http", "https", "rist")
+"""What goes to FFmpeg's network protocols."""
+_CONNECTION = ("patience", "retries", "stall")
+_KEYS: dict[Kind, tuple[str, ...]] = {
+    "camera": ("api", "fourcc", "fps", "size", *_CONNECTION),
+    "screen": ("api", "cursor", "fps", *_CONNECTION),
+    "window": ("api", "cursor", "fps", *_CONNECTION),
+    "stream": ("format", "transport", *_CONNECTION),
+    "file": ("loop", "pace", "patience", "speed"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """The parts of a live source's URI; options that stand in it go before those given beside it."""
+
+    uri: str
+    kind: Kind
+    place: str
+    """What comes after `camera:` and the like; of a stream, the address that FFmpeg gets."""
+    options: dict[str, str] = field(default_factory=dict[str, str])
+
+    @classmethod
+    def parse(cls, uri: str) -> Self:
+        """Take it apart. Raises SourceError for options that the kind of source does not have."""
+        scheme, colon, rest = uri.partition(":")
+        scheme = scheme.lower()
+        if colon and scheme in ("camera", "screen", "window"):
+            kind: Kind = scheme  # pyright: ignore[reportAssignmentType] - one of the three
+            # A window's title may hold any sign: only what reads as options is taken off.
+            place, options = _split(rest, "?", kind, strict=kind != "window")
+        elif uri.startswith("/dev/video"):
+            kind, (place, options) = "camera", _split(uri, "?", "camera")
+        elif colon and scheme in SCHEMES and rest.startswith("//"):
+            kind, (place, options) = "stream", _split(uri, "#", "stream")
+        elif Path(uri).exists():
+            kind, place, options = "file", uri, {}
+        else:
+            kind = "file"
+            path = rest.removeprefix("//") if scheme == "file" and colon else uri
+            strict = not path.startswith("pattern:")
+            place, options = _split(path, "?", kind, strict=strict)
+        return cls(uri, kind, place, options)
+
+    def given(self, **values: object) -> Self:
+        """With what was given beside the URI, where the URI itself says nothing."""
+        words = {"rate": "fps"}
+        found = {
+            words.get(name, name): "x".join(map(str, value)) if isinstance(value, tuple) else str(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+            for name, value in values.items()
+            if value is not None
+        }
+        return replace(self, options=found | self.options)
+
+    def size(self) -> tuple[int, int] | None:
+        """`size=1280x720`."""
+        text = self.options.get("size")
+        if text is None:
+            return None
+        parts = text.lower().split("x")
+        if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+            raise SourceError(f"{self.uri}: the size {text!r} is not WIDTHxHEIGHT")
+        return int(parts[0]), int(parts[1])
+
+    def rate(self) -> Fraction | None:
+        """`fps=30`, `fps=30000/1001` or `fps=29.97`."""
+        text = self.options.get("fps")
+        if text is None:
+            return None
+        try:
+            rate = Fraction(text)
+        except (ValueError, ZeroDivisionError):
+            rate = Fraction(0)
+        if not 0 < rate <= FASTEST:
+            raise SourceError(f"{self.uri}: fps={text} is no frame rate above 0 and at most {FASTEST}")
+        return rate
+
+    def number(self, key: str, default: float) -> float:
+        """A number above 0."""
+        text = self.options.get(key)
+        try:
+            value = default if text is None else float(text)
+        except ValueError:
+            value = 0.0
+        if not 0 < value < float("inf"):
+            raise SourceError(f"{self.uri}: {key}={text} is not a number above 0")
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        """`key=1` or `key=0`."""
+        text = self.options.get(key)
+        if text is not None and text not in ("0", "1"):
+            raise SourceError(f"{self.uri}: {key}={text} is neither 0 nor 1")
+        return default if text is None else text == "1"
+
+    def retries(self) -> int | None:
+        """Attempts in a row that may fail; None is for ever."""
+        text = self.options.get("retries")
+        if text is not None and not text.isdigit():
+            raise SourceError(f"{self.uri}: retries={text} is not a number of attempts")
+        return None if text is None else int(text)
+
+    def choice(self, key: str, choices: tuple[str, ...]) -> str | None:
+        """One of some words."""
+        text = self.options.get(key)
+        if text is not None and text not in choices:
+            raise SourceError(f"{self.uri}: {key}={text} is not {' or '.join(choices)}")
+        return text
+
+
+def _split(text: str, sign: str, kind: Kind, *, strict: bool = True) -> tuple[str, dict[str, str]]:
+    """(what stands before the options, the options); others' options stay where they are."""
+    place, found, query = text.rpartition(sign)
+    if not found:
+        return text, {}
+    pairs = parse_qsl(query, keep_blank_values=True)
+    keys = _KEYS[kind]
+    ours = {key: value for key, value in pairs if key in keys}
+    others = [(key, value) for key, value in pairs if key not in keys]
+    if strict and (others or not pairs):
+        wrong = ", ".join(key for key, _ in others) or repr(query)
+        raise SourceError(f"{text}: no option {wrong}; there are {', '.join(keys)}")
+    rest = "&".join(f"{key}={value}" for key, value in others)
+    if not ours:
+        return text, {}
+    return place + (sign + rest if rest else ""), ours

@@ -1,0 +1,301 @@
+"""Live sources: they do not wait for who reads them, and can be closed while they are read."""
+
+import threading
+import time
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from ..errors import SourceError, VelaturaError
+from ..frame import Array, Damage, Frame
+from .address import Address
+from .base import Source
+
+if TYPE_CHECKING:
+    from .sound import LiveAudio
+
+TIME_BASE = Fraction(1, 90_000)
+"""Of the frames of every live source; their times count from its first frame."""
+PATIENCE = 10.0
+"""Seconds in which the first picture must come."""
+STALL = 5.0
+"""Seconds without anything after which a connection is taken for dead."""
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
+"""Seconds before the first attempt to reconnect, and at most between two; each wait doubles."""
+
+DEPTH = 3
+"""Frames that wait for a reader: enough for its thread to be late once, too few to be seen."""
+
+T = TypeVar("T")
+Tell = Callable[[str], None]
+"""Hears, in one line, of what a person may want to know; called from the source's own thread."""
+
+
+class Slot(Generic[T]):
+    """Where a few things wait between two threads."""
+
+    def __init__(self, *, keep: bool, depth: int = DEPTH) -> None:
+        """With `keep` who gives waits for who takes; else the newest take the place of the oldest."""
+        self.dropped = 0
+        self._keep = keep
+        self._depth = depth
+        self._items: deque[T] = deque()
+        self._ended = self._closed = False
+        self._changed = threading.Condition()
+
+    def put(self, item: T) -> None:
+        """Leave something; waits only with `keep`, and not once the slot is closed."""
+        with self._changed:
+            if self._keep:
+                self._changed.wait_for(lambda: len(self._items) < self._depth or self._closed)
+            if self._closed:
+                return
+            if len(self._items) >= self._depth:
+                self.dropped += 1
+                self._items.popleft()
+            self._items.append(item)
+            self._changed.notify_all()
+
+    def take(self) -> T | None:
+        """The oldest; None at the end, and as soon as the slot is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._ended or self._closed)
+            if self._closed or not self._items:
+                return None
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def end(self) -> None:
+        """No more will come; what waits is still given out."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Nobody reads any more, and nobody has to wait."""
+        with self._changed:
+            self._closed = True
+            self._items.clear()
+            self._changed.notify_all()
+
+
+class LiveSource(Source):
+    """Frames from a thread of the source's own; the newest wins while nobody takes them.
+
+    `close` may be called from any thread, also while another iterates, whose iteration then ends within
+    a second. A read that nothing can interrupt is left to its daemon thread, which lets go of the
+    device when that read returns (streams: after `stall` seconds at the latest).
+
+    Frames carry `captured`, the second of `time.monotonic` at which they arrived or, for what is paced,
+    were due. Their `pts`, in units of `TIME_BASE`, strictly increase whatever the source's clock does.
+    They may change their size and format in mid-stream; `info` describes the first.
+    """
+
+    audio: "LiveAudio | None" = None
+    """The sound that comes with the pictures, on their clock; None where there is none."""
+
+    def __init__(self, uri: str, *, keep: bool = False) -> None:
+        self.uri = uri
+        self._slot = Slot[Frame](keep=keep)
+        self._closing = threading.Event()
+        self._begun = threading.Event()
+        self._failure: VelaturaError | None = None
+        self._reason = ""
+        self._errors = 0
+        self._origin: float | None = None
+        self._last = -1
+        self._count = 0
+        self._hear: Tell | None = None
+        self._untold: deque[str] = deque(maxlen=20)
+
+    @property
+    def tell(self) -> Tell:
+        """Hears of reconnections, damage and changes; what happened before somebody listens waits."""
+        return self._say
+
+    @tell.setter
+    def tell(self, hear: Tell) -> None:
+        self._hear = hear
+        while self._untold:
+            hear(self._untold.popleft())
+
+    @property
+    def dropped(self) -> int:
+        """Frames that a newer one replaced before they were taken."""
+        return self._slot.dropped
+
+    @property
+    def damage(self) -> Damage:
+        """Pictures that arrived damaged, or not at all, so far."""
+        return Damage(self._errors, self._reason if self._errors else "")
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield frames as they come, until the source ends or is closed. Raises SourceError."""
+        while (frame := self._slot.take()) is not None:
+            yield frame
+        if self._failure is not None and not self._closing.is_set():
+            raise self._failure
+
+    def close(self) -> None:
+        """End it, from any thread, and at once: nobody waits for a frame or a device any more."""
+        self._closing.set()
+        self._slot.close()
+        if self.audio is not None:
+            self.audio.close()
+
+    @abstractmethod
+    def _work(self) -> None:
+        """In the source's thread: set `info`, call `_opened`, then `_put` frames until `_closing`."""
+
+    def _start(self, patience: float) -> None:
+        """Begin, and wait for the first picture. Raises SourceError when it does not come in time."""
+        threading.Thread(target=self._run, name=f"velatura-{self.uri}", daemon=True).start()
+        try:
+            in_time = self._begun.wait(patience)
+        except BaseException:  # Ctrl-C: who waits has no source to close yet
+            self.close()
+            raise
+        if in_time and hasattr(self, "info"):
+            return
+        self.close()
+        if self._failure is not None:
+            raise self._failure
+        if in_time:
+            raise SourceError(f"{self.uri} ended before its first picture")
+        reason = f": {self._reason}" if self._reason else ""
+        raise SourceError(
+            f"{self.uri} gave no picture within {patience:g} s{reason}. Check its address, and that "
+            "the sender is running"
+        )
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except VelaturaError as error:
+            self._failure = error
+        except Exception as error:
+            self._failure = SourceError(f"{self.uri} failed: {type(error).__name__}: {error}")
+            self._failure.__cause__ = error
+        finally:
+            self._begun.set()
+            self._slot.end()
+            if self.audio is not None:
+                self.audio.close()
+
+    def _opened(self) -> None:
+        """`info` and `audio` are known."""
+        self._begun.set()
+
+    def _put(self, frame: Frame) -> None:
+        self._count += 1
+        self._slot.put(frame)
+
+    def _ticks(self, moment: float) -> int:
+        """The time of a frame of that moment of `time.monotonic`, and after that of the one before."""
+        if self._origin is None:
+            self._origin = moment
+        self._last = max(round((moment - self._origin) / TIME_BASE), self._last + 1)
+        return self._last
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait; True as soon as the source is closed."""
+        return self._closing.wait(max(seconds, 0.0))
+
+    def _say(self, text: str) -> None:
+        if self._closing.is_set():
+            return
+        if self._hear is None:
+            self._untold.append(text)
+        else:
+            self._hear(text)
+
+
+class Backoff:
+    """How long to wait before the next attempt, and when to give up."""
+
+    def __init__(self, retries: int | None) -> None:
+        """`retries` attempts in a row may fail; None is for ever."""
+        self._retries = retries
+        self.reset()
+
+    def reset(self) -> None:
+        """It worked."""
+        self._failures = 0
+        self._wait = FIRST_WAIT
+
+    def next(self) -> float | None:
+        """Seconds to wait; None to give up."""
+        self._failures += 1
+        if self._retries is not None and self._failures > self._retries:
+            return None
+        wait, self._wait = self._wait, min(2 * self._wait, LONGEST_WAIT)
+        return wait
+
+
+class Seldom:
+    """Says whether something that happens often may be told again."""
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        self._seconds = seconds
+        self._next = 0.0
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._seconds
+        return True
+
+
+def open_live_source(
+    uri: "str | Iterable[Frame | Array]",
+    *,
+    size: tuple[int, int] | None = None,
+    rate: Fraction | None = None,
+    options: Mapping[str, str] | None = None,
+    patience: float = PATIENCE,
+    stall: float = STALL,
+    retries: int | None = None,
+    keep: bool = False,
+) -> LiveSource:
+    """Open what does not wait for its reader, and wait for its first picture.
+
+    - `camera:0`, `camera:/dev/video2`, `/dev/video2`; `?size=1280x720&fps=30&fourcc=MJPG&api=v4l2`
+    - `screen:` (the first), `screen:1`, `screen:all`, `screen:640x360+100+50` (a region);
+      `window:TITLE` (X11); `?fps=30&cursor=0&api=x11`
+    - `rtsp:` `rtmp:` `srt:` `udp:` `rtp:` `tcp:` `http:` `https:` (HLS is paced by its own clock);
+      `#transport=udp&format=mpegts&retries=3&patience=10&stall=5` after the address, whose own `?` is
+      FFmpeg's
+    - any video file, `file:clip.mp4?loop=1&speed=2`, or `pattern:640x360@30`, as if it were a camera
+    - `-`, what comes through standard input, `?pace=0` to take it as fast as it comes
+    - an iterable of frames or (H, W, 3) RGB arrays, `rate` a second
+
+    `size` and `rate` are asked of cameras and screens, `options` go to FFmpeg. `patience` is for the
+    first picture, `stall` for silence in the middle, both in seconds; `retries` failures in a row end a
+    source that reconnects, None never. With `keep` a late reader gets every frame of a file, late.
+    Raises SourceError with what is wrong and what to do.
+    """
+    if not isinstance(uri, str):
+        from .generator import GeneratorSource
+
+        return GeneratorSource(uri, rate=rate, patience=patience)
+    address = Address.parse(uri).given(size=size, rate=rate)
+    address = address.given(patience=patience, stall=stall, retries=retries)
+    if address.kind == "camera":
+        from .camera import open_camera
+
+        return open_camera(address, options=options or {})
+    if address.kind in ("screen", "window"):
+        from .screen import open_screen
+
+        return open_screen(address)
+    if address.kind == "stream":
+        from .stream import open_stream
+
+        return open_stream(address, options=options or {})
+    from .paced import open_paced
+
+    return open_paced(address, keep=keep)

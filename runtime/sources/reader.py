@@ -1,0 +1,125 @@
+"""Reader: packets of a container become decoded pictures with their times."""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+
+from ..frame import Damage
+from .clock import Clock
+from .deinterlace import Picture
+
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+"""What decodes the opacity of a codec, which FFmpeg's own decoder passes over."""
+
+
+class Reader:
+    """Decodes one stream of a container, to the last frame, and keeps what was lost."""
+
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, clock: Clock, *, alpha: bool = False
+    ) -> None:
+        """With `alpha` the stream's opacity is decoded, too."""
+        self.count = self.discarded = self.failed = self.interlaced = 0
+        self.reason = ""
+        self._sent = self._incomplete = 0
+        self.reached = 0.0
+        """Seconds on the file's clock at which the last packet ends, of whatever stream."""
+        self.ticks = 0
+        """How many ticks of the stream have come, where one is a frame's length."""
+        self.position = 0
+        """Bytes up to the end of the last packet."""
+        self._container = container
+        self._stream = stream
+        self._clock = clock
+        if not stream.codec_context.is_open:  # as it is where a source was sought in
+            stream.thread_type = "AUTO"
+        self._decoder = _alpha_decoder(stream) if alpha else stream
+
+    def __iter__(self) -> Iterator[Picture]:
+        # All packets pass here, so that a file cut in its audio is noticed, too.
+        packets = self._container.demux()
+        while True:
+            packet = self._next(packets)
+            if packet is not None and packet.stream is not self._stream:
+                continue
+            yield from self._decode(packet)
+            if packet is None or (packet.size == 0 and packet.dts is None):
+                return
+
+    def _next(self, packets: "Iterator[Packet[Any]]") -> "Packet[Any] | None":
+        try:
+            packet = next(packets, None)
+        except FFmpegError as error:
+            self.failed, self.reason = self.failed + 1, f"reading stopped: {error.strerror}"
+            return None
+        if packet is not None and packet.pos is not None:
+            self.position = max(self.position, packet.pos + packet.size)
+        if packet is not None and packet.pts is not None:
+            end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            self.reached = max(self.reached, end)
+        return packet
+
+    def _decode(self, packet: "Packet[Any] | None") -> Iterator[Picture]:
+        if packet is not None and packet.size:
+            self.discarded += packet.is_discard
+            self._clock.sent(packet.dts)
+            self._sent += 1
+            self._incomplete += packet.is_corrupt
+            self.ticks = max(self.ticks, (packet.dts if packet.dts is not None else -1) + 1)
+        try:
+            images = self._decoder.decode(packet)
+        except FFmpegError as error:
+            self.failed += 1
+            self.reason = (
+                self.reason or f"a frame near number {self.count} cannot be decoded: {error.strerror}"
+            )
+            self._clock.failed()
+            return
+        for image in images:
+            pts, duration = self._clock.time(image.pts, image.duration)
+            self.count += 1
+            self.interlaced += image.interlaced_frame
+            yield Picture(image, pts, duration)
+
+    def damage(
+        self, promised: int | None, end: float | None, rate: float, *, ticking: bool = False
+    ) -> Damage:
+        """Compare what came with what the file promised: frames, or else its end in seconds.
+
+        With `ticking` it promised frames or ticks without any, as AVI does.
+        """
+        if promised is not None and ticking:
+            # A cut packet may give nothing and no error; so does a whole one that repeats a frame.
+            mute = min(max(self._sent - self.count - self.failed, 0), self._incomplete)
+            lost = max(promised - self.ticks, 0) + mute
+            cut = f"the file ends {lost} frames before its stated end"
+            return Damage(lost + self.failed, self.reason or (cut if lost else ""))
+        if promised is not None:
+            came = self.count + self.discarded
+            lost = max(promised - came, 0)
+            reason = self.reason or f"the file promises {promised} frames and holds {came}"
+            return Damage(max(lost, self.failed if lost else 0), reason if lost else "")
+        missing = end - self.reached if end is not None else 0.0
+        # Headers round the duration, and the last packet's own length is often unknown.
+        if missing > max(0.25, 3 / rate):
+            lost = max(round(missing * rate), 1)
+            reason = self.reason or f"the file ends {missing:.1f} s before its stated duration"
+            return Damage(lost, reason)
+        return Damage(self.failed, self.reason)
+
+
+def _alpha_decoder(stream: VideoStream) -> VideoCodecContext:
+    """A decoder of the same stream that gives its opacity."""
+    given = stream.codec_context
+    name = ALPHA_DECODERS[given.codec.canonical_name]
+    decoder = cast("VideoCodecContext", VideoCodecContext.create(name, "r"))
+    decoder.extradata = given.extradata
+    decoder.thread_count = 0
+    for name in ("color_range", "color_primaries", "color_trc", "colorspace"):
+        setattr(decoder, name, getattr(given, name))
+    return decoder

@@ -1,0 +1,76 @@
+"""A video at another, constant frame rate."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from math import floor
+
+from ..frame import Damage, Frame
+from .base import Source
+
+
+class RateSource(Source):
+    """Frame k stands at k / rate and is the one that the inner source shows then.
+
+    As FFmpeg's filter `fps` has it, with times rounded to the nearest: frames are given twice or left
+    out, none is blended of two. A video that begins later than at 0 still does, and it ends where the
+    last frame's showing does. The inner source is closed with this one.
+    """
+
+    def __init__(self, source: Source, rate: Fraction) -> None:
+        info = source.info
+        self.uri = source.uri
+        self._source = source
+        self._rate = rate
+        count = None
+        if info.frames is not None:
+            length = Fraction(info.duration) if info.duration else info.frames / info.rate
+            count = max(_near(length * rate), 1)
+        note = f"converted from {_words(info.rate)} to {_words(rate)} frames a second"
+        self.info = replace(
+            info, rate=rate, time_base=1 / rate, frames=count, notes=(*info.notes, note)
+        )
+
+    def __iter__(self) -> Iterator[Frame]:
+        shown: Frame | None = None
+        place = index = 0
+        usual = 1 / self._source.info.rate
+        for frame in self._source:
+            begin = _near(frame.pts * frame.time_base * self._rate)
+            if shown is None:
+                place = begin
+            while shown is not None and place < begin:
+                yield self._placed(shown, place, index)
+                place, index = place + 1, index + 1
+            shown = frame
+        if shown is None:
+            return
+        end = self._source.end or shown.pts * shown.time_base + usual
+        # A film of one short picture is still one.
+        until = max(_near(end * self._rate), place + (index == 0))
+        while place < until:
+            yield self._placed(shown, place, index)
+            place, index = place + 1, index + 1
+
+    def _placed(self, frame: Frame, place: int, index: int) -> Frame:
+        return replace(frame, pts=place, time_base=1 / self._rate, index=index, duration=1)
+
+    @property
+    def damage(self) -> Damage:
+        return self._source.damage
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self._source.notes
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def _near(number: Fraction) -> int:
+    """To the nearest; halves away from zero, as FFmpeg rounds."""
+    return floor(number + Fraction(1, 2)) if number >= 0 else -floor(-number + Fraction(1, 2))
+
+
+def _words(rate: Fraction) -> str:
+    return str(rate) if rate.denominator == 1 else f"{float(rate):.3f}"

@@ -1,0 +1,300 @@
+"""The screen, a part of it, or a window, by `mss`; on X11 by FFmpeg if wanted."""
+
+import os
+import re
+import threading
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from av.format import formats_available
+
+from ..errors import SourceError
+from ..frame import RGB, Array, Colour, Frame, VideoInfo
+from .address import Address
+from .live import TIME_BASE, Backoff, LiveSource
+from .stream import NothingThereError, StreamSource, Target
+from .windows import Box, find_window, geometry
+
+if TYPE_CHECKING:
+    import mss
+
+_REGION = re.compile(r"(\d+)x(\d+)\+(-?\d+)\+(-?\d+)")
+_RATE = Fraction(30)
+_LOOK = 0.2
+"""Seconds between two looks at where a window is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """A screen of this machine."""
+
+    name: str
+    """What to write: `screen:0`."""
+    title: str
+    box: Box
+
+
+def list_screens() -> list[Screen]:
+    """The screens that there are. Raises SourceError with the reason when none can be captured."""
+    with closing(_grabber()) as grabber:
+        monitors: list[dict[str, Any]] = [dict(monitor) for monitor in grabber.monitors]
+    # The first is all of them together.
+    found = monitors[1:] or monitors
+    return [
+        Screen(
+            f"screen:{number}", str(monitor.get("name") or monitor.get("output") or ""), _box(monitor)
+        )
+        for number, monitor in enumerate(found)
+    ]
+
+
+def open_screen(address: Address) -> LiveSource:
+    """Open `screen:` or `window:`. Raises SourceError that lists the screens or windows there are."""
+    rate = address.rate() or _RATE
+    cursor = address.flag("cursor", True)
+    if address.kind == "window" and not address.place:
+        raise SourceError("window: needs a title, or a part of one; `velatura devices` lists them")
+    if address.choice("api", ("mss", "x11")) == "x11":
+        problem = x11_problem()
+        if problem:
+            raise SourceError(f"{address.uri}: {problem}; leave ?api=x11 out")
+        if address.kind == "window":
+            return StreamSource(address, find=_Window(address.place, rate, cursor=cursor).target)
+        return StreamSource(address, find=lambda: _target(_region(address), rate, cursor=cursor))
+    return MssSource(address, rate, cursor=cursor)
+
+
+def x11_problem() -> str:
+    """Why FFmpeg must not capture here; empty when it may.
+
+    The wheels of PyAV and OpenCV carry files of the same names that belong to different copies of
+    libxcb, and what is loaded first serves both: after OpenCV's, x11grab ends the process.
+    """
+    if "x11grab" not in formats_available or not os.environ.get("DISPLAY"):
+        return "x11 needs $DISPLAY, and a PyAV that has x11grab"
+    maps = Path("/proc/self/maps")
+    lines = maps.read_text().split("\n") if maps.exists() else []
+    loaded = {Path(line.split()[-1]) for line in lines if "/libxcb-" in line or "/libavdevice" in line}
+    homes = {
+        path.parent for path in loaded if path.name.startswith("libavdevice") and "av.libs" in str(path)
+    }
+    helpers = {
+        path for path in loaded if path.name.startswith(("libxcb-shm", "libxcb-shape", "libxcb-xfixes"))
+    }
+    if homes and any(path.parent not in homes for path in helpers):
+        return "OpenCV was loaded before PyAV, whose x11grab then has the wrong libraries"
+    return ""
+
+
+class _Window:
+    """A window: the capture follows it as it moves, and begins anew when its size changes."""
+
+    def __init__(self, title: str, rate: Fraction, *, cursor: bool) -> None:
+        self._title = title
+        self._rate = rate
+        self._cursor = cursor
+
+    def target(self) -> Target:
+        try:
+            window = find_window(self._title)
+        except SourceError as error:
+            raise NothingThereError(str(error)) from error
+        size = (window.box.width, window.box.height)
+
+        def moved() -> bool:
+            box = geometry(window.id)
+            return box is None or (box.width, box.height) != size
+
+        return Target(
+            url=os.environ["DISPLAY"],
+            format="x11grab",
+            options=_options(size, self._rate, cursor=self._cursor) | {"window_id": str(window.id)},
+            moved=moved,
+        )
+
+
+def _target(box: Box, rate: Fraction, *, cursor: bool) -> Target:
+    return Target(
+        url=f"{os.environ['DISPLAY']}+{box.left},{box.top}",
+        format="x11grab",
+        options=_options((box.width, box.height), rate, cursor=cursor),
+    )
+
+
+def _options(size: tuple[int, int], rate: Fraction, *, cursor: bool) -> dict[str, str]:
+    return {
+        "video_size": f"{size[0]}x{size[1]}",
+        "framerate": str(rate),
+        "draw_mouse": str(int(cursor)),
+        # Pictures are raw: there is nothing to find out from the first ones, which would come late.
+        "probesize": "32",
+        "analyzeduration": "0",
+    }
+
+
+def _region(address: Address) -> Box:
+    """The rectangle that an address names."""
+    place = address.place
+    match = _REGION.fullmatch(place)
+    with closing(_grabber()) as grabber:
+        monitors = [_box(dict(monitor)) for monitor in grabber.monitors]
+    whole, each = monitors[0], monitors[1:] or monitors
+    if match is not None:
+        width, height, left, top = map(int, match.groups())
+        box = Box(left, top, width, height)
+        if min(width, height) < 1 or not whole.holds(box):
+            raise SourceError(f"{address.uri} reaches beyond the screen, which is {whole}")
+        return box
+    if place == "all":
+        return whole
+    if place and not place.isdigit():
+        raise SourceError(
+            f"{address.uri} is no screen; write screen:0, screen:all or screen:640x360+0+0"
+        )
+    number = int(place or 0)
+    if number >= len(each):
+        there = ", ".join(f"screen:{index} ({box})" for index, box in enumerate(each))
+        raise SourceError(f"there is no {address.uri}; there are {there}")
+    return each[number]
+
+
+class MssSource(LiveSource):
+    """A rectangle of the screen by `mss`, so many times a second; a window's goes where the window goes.
+
+    What lies over a window is captured with it; what of it lies beyond the screen is black.
+    """
+
+    def __init__(self, address: Address, rate: Fraction, *, cursor: bool = True) -> None:
+        """Raises SourceError: no such screen or window, or no screen at all."""
+        super().__init__(address.uri)
+        self._rate = rate
+        self._cursor = cursor
+        self._window = find_window(address.place) if address.kind == "window" else None
+        self._title = address.place
+        self._box = self._window.box if self._window is not None else _region(address)
+        self._backoff = Backoff(address.retries())
+        if self._window is not None:
+            threading.Thread(target=self._follow, name="velatura-window", daemon=True).start()
+        self._start(address.number("patience", 10.0))
+
+    def _follow(self) -> None:
+        """Look where the window is; one that is gone is looked for by its title."""
+        gone = False
+        while self._window is not None and not self._pause(_LOOK if not gone else 10 * _LOOK):
+            box = geometry(self._window.id)
+            try:
+                if box is None:
+                    self._window = find_window(self._title)
+                    box = self._window.box
+            except SourceError:
+                if not gone:
+                    self._say(
+                        f"{self.uri} is gone, or hidden: what is there now is shown until it is back"
+                    )
+                gone = True
+                continue
+            if gone:
+                self._say(f"{self.uri} is back")
+            gone = False
+            if (box.width, box.height) != (self._box.width, self._box.height):
+                self._say(f"{self.uri}: pictures are now {box.width}x{box.height}")
+            self._box = box
+
+    def _work(self) -> None:
+        from mss.exception import ScreenShotError
+
+        while not self._closing.is_set():
+            try:
+                with closing(_grabber(cursor=self._cursor)) as grabber:
+                    self._grab(grabber)
+                return
+            except ScreenShotError as error:
+                if not self._begun.is_set():
+                    raise SourceError(f"{self.uri} cannot be captured: {error}") from error
+                reason = str(error)
+            except SourceError as error:
+                if not self._begun.is_set():
+                    raise
+                reason = str(error)
+            wait = self._backoff.next()
+            if wait is None:
+                raise SourceError(f"{self.uri} is given up: {reason}")
+            self._say(f"{self.uri}: {reason}; trying again in {wait:g} s")
+            self._pause(wait)
+
+    def _grab(self, grabber: "mss.MSS") -> None:
+        whole = _box(dict(grabber.monitors[0]))
+        due = time.monotonic()
+        while not self._pause(due - time.monotonic()):
+            now = time.monotonic()
+            # What was missed stays missed: two pictures of the same moment are worth one.
+            due = max(due + float(1 / self._rate), now)
+            pixels = _shoot(grabber, self._box, whole)
+            if not self._begun.is_set():
+                self._describe(pixels.shape[1], pixels.shape[0])
+            self._backoff.reset()
+            self._put(
+                Frame(
+                    planes=(pixels,),
+                    format=RGB,
+                    pts=self._ticks(now),
+                    time_base=TIME_BASE,
+                    colour=self.info.colour,
+                    index=self._count,
+                    captured=now,
+                )
+            )
+
+    def _describe(self, width: int, height: int) -> None:
+        self.info = VideoInfo(
+            width=width,
+            height=height,
+            format=RGB,
+            rate=self._rate,
+            time_base=TIME_BASE,
+            colour=Colour(matrix="bt709", range="limited", primaries=1, transfer=13),
+            codec="mss",
+        )
+        self._opened()
+
+
+def _shoot(grabber: "mss.MSS", box: Box, whole: Box) -> Array:
+    """(H, W, 3) of a rectangle, black beyond the screen."""
+    seen = box.within(whole)
+    if seen is None:
+        return np.zeros((box.height, box.width, 3), np.uint8)
+    shot = grabber.grab(
+        {"left": seen.left, "top": seen.top, "width": seen.width, "height": seen.height}
+    )
+    raw = np.frombuffer(shot.raw, np.uint8).reshape(shot.height, shot.width, 4)
+    pixels: Array = cv2.cvtColor(raw, cv2.COLOR_BGRA2RGB)
+    if seen == box:
+        return pixels
+    top, left = seen.top - box.top, seen.left - box.left
+    below, right = box.height - top - seen.height, box.width - left - seen.width
+    return cv2.copyMakeBorder(pixels, top, below, left, right, cv2.BORDER_CONSTANT)
+
+
+def _grabber(*, cursor: bool = False) -> "mss.MSS":
+    try:
+        import mss
+        from mss.exception import ScreenShotError
+    except ModuleNotFoundError as error:
+        raise SourceError("capturing the screen needs mss: pip install 'velatura[live]'") from error
+    try:
+        # Only X11's way of capturing has a pointer to add.
+        return mss.MSS(with_cursor=True) if cursor and os.environ.get("DISPLAY") else mss.MSS()
+    except (ScreenShotError, OSError) as error:
+        hint = "" if os.environ.get("DISPLAY") else "; $DISPLAY is not set"
+        raise SourceError(f"no screen can be captured here: {error}{hint}") from error
+
+
+def _box(monitor: dict[str, Any]) -> Box:
+    left, top, width, height = (int(str(monitor[key])) for key in ("left", "top", "width", "height"))
+    return Box(left, top, width, height)

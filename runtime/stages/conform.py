@@ -1,0 +1,170 @@
+"""Conform: frames that change in the middle of a film, made to fit its first one."""
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Self
+
+import cv2
+import numpy as np
+
+from ..colour import to_format
+from ..frame import Array, Colour, Frame, PixelFormat
+from .resize import Resize
+from .upright import turned
+
+SAME_SHAPE = 0.01
+"""Relative difference of two shapes on the screen that nobody sees."""
+
+UNSPECIFIED = (2, 2)
+"""Primaries and transfer of a film that does not state them."""
+
+LINES = 8
+"""Notes, beyond which changes are only counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """All that a video stream says once for all of its frames."""
+
+    width: int
+    height: int
+    aspect: Fraction
+    rotation: int
+    format: PixelFormat
+    colour: Colour
+    alpha: bool
+
+    @classmethod
+    def of(cls, frame: Frame) -> Self:
+        """The frame's."""
+        return cls(
+            frame.width,
+            frame.height,
+            frame.aspect,
+            frame.rotation,
+            frame.format,
+            frame.colour,
+            frame.alpha is not None,
+        )
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What frames are converted in, in words."""
+        return {
+            "size": f"{self.width}x{self.height}",
+            "shape of pixels": f"{float(self.aspect):.2f}",
+            "rotation": f"{self.rotation}",
+            "format": str(self.format),
+            "matrix": self.colour.matrix,
+            "range": self.colour.range,
+            "place of chroma": self.colour.siting,
+            "opacity": "some" if self.alpha else "full",
+        }
+
+    @property
+    def light(self) -> tuple[int, int]:
+        """Primaries and transfer, which are not converted."""
+        return self.colour.primaries, self.colour.transfer
+
+
+class Conform:
+    """Makes every frame what the first one was: size, pixel format, matrix, range and rotation.
+
+    The last of all stages. A frame that fits passes untouched. One of the same shape on the screen is
+    resized, one of another shape is scaled to fit and framed in black. Primaries and transfer are those
+    of the first frame from then on, without a conversion of the light: `notes` say so, as they say
+    all that was changed.
+    """
+
+    def __init__(self) -> None:
+        self.first: Shape | None = None
+        """What all frames become, once one was there."""
+        self.notes: tuple[str, ...] = ()
+        """What was changed, and from which frame on, one line for each kind of change."""
+        self._seen: set[Shape] = set()
+
+    def __call__(self, frame: Frame) -> Frame:
+        shape = Shape.of(frame)
+        if self.first is None:
+            self.first = shape
+        if shape == self.first:
+            return frame
+        first = self.first
+        self._note(frame, shape, first)
+        frame = turned(frame, (frame.rotation - first.rotation) // 90)
+        if frame.format != first.format or frame.colour != first.colour:
+            frame = to_format(frame, first.format, first.colour)
+        frame = replace(_fitted(frame, first), aspect=first.aspect)
+        if first.alpha and frame.alpha is None:
+            opaque = np.full((first.height, first.width), first.format.peak, first.format.dtype)
+            return replace(frame, alpha=opaque)
+        return frame if first.alpha else replace(frame, alpha=None)
+
+    def _note(self, frame: Frame, shape: Shape, first: Shape) -> None:
+        """Say what is done to frames of that shape, once."""
+        if shape in self._seen or len(self.notes) > LINES:
+            return
+        self._seen.add(shape)
+        wanted = first.facts
+        told = [
+            f"{name} {value} becomes {wanted[name]}"
+            for name, value in shape.facts.items()
+            if value != wanted[name]
+        ]
+        if shape.light not in (first.light, UNSPECIFIED):
+            told.append(
+                f"primaries and transfer {shape.light} are passed off as {first.light}, unconverted"
+            )
+        line = f"from frame {frame.index} on the picture is another one: {', '.join(told)}"
+        if len(self.notes) == LINES:
+            line = "the picture changes more often than is told here"
+        if told:
+            self.notes += (line,)
+
+
+def _fitted(frame: Frame, first: Shape) -> Frame:
+    """The frame at the first one's size, in black bars where its shape on the screen is another."""
+    size = (first.width, first.height)
+    shape = Fraction(frame.width, frame.height) * frame.aspect
+    wanted = Fraction(first.width, first.height) * first.aspect
+    if abs(float(shape / wanted) - 1) < SAME_SHAPE:
+        return Resize(*size)(frame)
+    step_x, step_y = first.format.subsample
+    width, height = size
+    if shape > wanted:
+        height = _within(height * wanted / shape, step_y, height)
+    else:
+        width = _within(width * shape / wanted, step_x, width)
+    inner = Resize(width, height)(frame)
+    return _framed(inner, first, (first.width - width) // 2, (first.height - height) // 2)
+
+
+def _within(length: Fraction, step: int, most: int) -> int:
+    """The nearest whole number of steps, at least one and no more than `most`."""
+    return min(max(round(length / step), 1) * step, most)
+
+
+def _framed(frame: Frame, first: Shape, left: int, top: int) -> Frame:
+    """The frame in a black picture, at whole chroma samples."""
+    format, colour = first.format, first.colour
+    step_x, step_y = format.subsample
+    left, top = left - left % step_x, top - top % step_y
+    shapes = format.plane_shapes(first.width, first.height)
+    dark = 16 << (format.bits - 8) if format.family != "rgb" and colour.range == "limited" else 0
+    levels = (dark, 1 << (format.bits - 1), 1 << (format.bits - 1))
+    planes: list[Array] = []
+    for i, (plane, shape) in enumerate(zip(frame.planes, shapes, strict=True)):
+        x, y = (left // step_x, top // step_y) if i else (left, top)
+        planes.append(_padded(plane, shape, x, y, levels[i]))
+    alpha = frame.alpha
+    if alpha is not None:
+        alpha = _padded(alpha, shapes[0][:2], left, top, format.peak)
+    return replace(frame, planes=tuple(planes), alpha=alpha, depth=None, motion=None)
+
+
+def _padded(plane: Array, shape: tuple[int, ...], left: int, top: int, level: int) -> Array:
+    bottom = shape[0] - top - plane.shape[0]
+    right = shape[1] - left - plane.shape[1]
+    return cv2.copyMakeBorder(
+        np.ascontiguousarray(plane), top, bottom, left, right, cv2.BORDER_CONSTANT, value=(level,) * 4
+    )

@@ -1,0 +1,156 @@
+"""Which rungs there are, in which order, and what they are measured to cost."""
+
+from fractions import Fraction
+from itertools import pairwise
+
+import onnx
+import pytest
+from velatura.runtime.backends.model import find_model
+from velatura.runtime.card import ModelCard, read_card
+from velatura.runtime.frame import GRAY, RGB, YUV420P, PixelFormat
+from velatura.runtime.live.ladder import (
+    GAIN,
+    Ladder,
+    inner_size,
+    key_of,
+    open_ladder,
+    output_format,
+    sample_of,
+    smaller_models,
+)
+
+from .engines import LUMA, STYLE, Negative, Shelf, frame, info_of
+
+
+def ladder(
+    models: list[str], size: tuple[int, int] = (256, 192), smaller: tuple[str, ...] = ()
+) -> Ladder:
+    """Engines that take 2 ms for 128x96 pixels."""
+    shelf = Shelf(
+        sharp=ModelCard(
+            name="sharp", task="upscale", input_colour="luma", output_colour="luma", dtype="uint8",
+            scale=2,
+        ),
+    )  # fmt: skip
+    speeds = {"negative": 0.008, "sharp": 0.016, "double": 0.005}
+
+    def opener(name: str) -> Negative:
+        shelf.seconds = speeds[name]
+        return shelf(name)
+
+    return open_ladder(models, frame(0, size), opener, smaller=lambda *_: smaller)
+
+
+def names(found: Ladder) -> list[str]:
+    return [rung.name for rung in found.rungs]
+
+
+def test_a_style_is_computed_at_smaller_sizes() -> None:
+    found = ladder(["negative"])
+    assert names(found)[:4] == ["full", "3/4 size", "1/2 size", "3/8 size"]
+    assert names(found)[-1] == "off"
+    assert any(rung.every == 2 for rung in found.rungs)
+    for rung in found.rungs:
+        assert (rung.beside > 0) == (rung.every > 1)
+    engine = found._engines["negative"]  # pyright: ignore[reportPrivateUsage]
+    found.make(found.rungs[2], frame(0, (256, 192)))
+    assert engine.calls[-1] == (96, 128, 3)  # type: ignore[attr-defined]
+
+
+def test_every_rung_costs_less_than_the_one_above() -> None:
+    costs = [rung.cost for rung in ladder(["negative"]).rungs if rung.every == 1]
+    assert all(after < GAIN * before for before, after in pairwise(costs))
+
+
+def test_an_upscaler_gives_way_to_a_smaller_one_and_to_a_plain_resize() -> None:
+    found = ladder(["sharp"], smaller=("double",))
+    assert names(found)[:3] == ["full", "double", "plain resize"]
+    assert names(found)[-1] == "off"
+    assert found.size == (512, 384)
+    for rung in found.rungs:
+        made = found.make(rung, frame(0, (256, 192)))
+        assert (made.width, made.height) == (512, 384)
+
+
+def test_of_a_chain_the_upscaler_goes_first() -> None:
+    found = ladder(["negative", "sharp"], smaller=("double",))
+    assert names(found)[0] == "full"
+    assert "negative and plain resize" in names(found)
+    assert names(found).index("negative and plain resize") < names(found).index("1/2 size")
+    half = found.rungs[names(found).index("1/2 size")]
+    assert half.models == ("negative",)
+    made = found.make(half, frame(0, (256, 192)))
+    assert (made.width, made.height) == (512, 384)
+
+
+def test_a_rung_that_saves_nothing_is_left_out() -> None:
+    """With a network that costs nothing, all the others do is lose quality."""
+    found = open_ladder(["negative"], frame(), Shelf(), smaller=lambda *_: ())
+    assert set(names(found)) <= {"full", "off"}
+
+
+def test_small_frames_are_not_made_smaller() -> None:
+    found = ladder(["negative"], (64, 64))
+    assert not [rung for rung in found.rungs if rung.inner < 1]
+
+
+def test_no_model_is_a_ladder_of_one_rung() -> None:
+    found = open_ladder([], frame(), Shelf())
+    assert names(found) == ["off"]
+    given = frame()
+    assert found.make(found.rungs[0], given) is given
+
+
+@pytest.mark.parametrize(
+    ("cards", "given", "wanted"),
+    [
+        ([STYLE], YUV420P, YUV420P),
+        ([STYLE], RGB, RGB),
+        ([STYLE], GRAY, RGB),
+        ([LUMA], YUV420P, YUV420P),
+        ([LUMA], RGB, YUV420P),
+        ([LUMA], GRAY, GRAY),
+        ([STYLE, LUMA], YUV420P, YUV420P),
+        ([STYLE, LUMA], RGB, YUV420P),
+        ([LUMA, STYLE], RGB, RGB),
+        ([STYLE], PixelFormat("yuv", 10, (2, 1)), PixelFormat("yuv", 10, (2, 1))),
+        ([], GRAY, GRAY),
+    ],
+)
+def test_results_are_laid_out_as_the_frames_where_they_can_be(
+    cards: list[ModelCard], given: PixelFormat, wanted: PixelFormat
+) -> None:
+    assert output_format(cards, given) == wanted
+
+
+def test_inner_sizes_are_what_the_styles_take() -> None:
+    assert inner_size(640, 360, Fraction(3, 8)) == (240, 136)
+    assert inner_size(1920, 1080, Fraction(1, 2)) == (960, 540)
+    assert inner_size(3, 3, Fraction(1, 2)) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("upscale-2x-sharp", ("upscale-2x",)),
+        ("upscale-4x-sharp", ("upscale-4x",)),
+        ("upscale-2x", ()),
+        ("wave", ()),
+    ],
+)
+def test_the_zoo_has_smaller_upscalers(name: str, wanted: tuple[str, ...]) -> None:
+    card = read_card(onnx.load(str(find_model(name))))
+    assert card is not None
+    if card.task == "style":
+        assert card.scale == 1  # only upscalers are asked for
+        return
+    assert smaller_models(name, card) == wanted
+
+
+@pytest.mark.parametrize("format", [YUV420P, RGB, GRAY, PixelFormat("yuv", 10, (2, 2))], ids=str)
+def test_a_sample_is_as_the_source_says(format: PixelFormat) -> None:
+    given = frame(0, (98, 66), format)
+    made = sample_of(info_of(given))
+    assert key_of(made) == key_of(given)
+    assert made.format == format
+    assert made.planes[0].std() > 1

@@ -1,0 +1,381 @@
+"""Mailbox, latencies, LivePump: late frames are dropped, dead parts left, nothing waits for ever."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from velatura.runtime.errors import SinkError, SourceError, StageError
+from velatura.runtime.frame import Frame, VideoInfo
+from velatura.runtime.live import LivePump, Processed, Processor, StagesProcessor
+from velatura.runtime.live import pump as pump_module
+from velatura.runtime.live.latency import RESOLUTION, TOP, Histogram, Percentiles, Recent
+from velatura.runtime.live.mailbox import Mailbox
+from velatura.runtime.live.output import RECORDING, Output
+from velatura.runtime.sinks import Sink
+from velatura.runtime.sources import Source
+
+from .engines import frame, info_of, wait_until
+
+PERIOD = 0.01
+
+
+class Camera(Source):
+    """Gives a frame every `PERIOD` seconds, whether or not anybody is ready."""
+
+    uri = "camera:test"
+
+    def __init__(self, frames: int, *, fail: Exception | None = None, stall: float = 0.0) -> None:
+        self.info: VideoInfo = info_of(frame())
+        self._frames, self._error, self._stall = frames, fail, stall
+        self._closed = threading.Event()
+        self._pictures = [frame(k, (64, 48)) for k in range(8)]
+        self.given = 0
+
+    def __iter__(self) -> Iterator[Frame]:
+        begin = time.monotonic()
+        for k in range(self._frames):
+            self._closed.wait(max(begin + k * PERIOD - time.monotonic(), 0))
+            if self._stall and k == self._frames // 2:
+                self._closed.wait(self._stall)
+            if self._closed.is_set():
+                return
+            self.given += 1
+            one = self._pictures[k % 8]
+            yield Frame(
+                planes=one.planes, format=one.format, pts=k, time_base=Fraction(1, 100), index=k,
+                colour=one.colour, captured=time.monotonic(),
+            )  # fmt: skip
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+class Screen(Sink):
+    """Takes `seconds` for a frame; fails at a frame, or never returns."""
+
+    def __init__(
+        self, name: str = "screen", *, seconds: float = 0.0, fail: Exception | None = None,
+        hang: threading.Event | None = None,
+    ) -> None:  # fmt: skip
+        self.uri = name
+        self.seconds, self.error, self.hang = seconds, fail, hang
+        self.shown: list[Frame] = []
+
+    def write(self, frame: Frame) -> None:
+        if self.hang is not None:
+            self.hang.wait(20)
+        if self.error is not None:
+            raise self.error
+        time.sleep(self.seconds)
+        self.shown.append(frame)
+
+    def close(self) -> None:
+        return None
+
+    def abort(self) -> None:
+        return None
+
+
+class Slow(Processor):
+    def __init__(self, seconds: float = 0.0, make: Callable[[Frame], Processed] = Processed) -> None:
+        self.seconds, self.make = seconds, make
+        self.latencies: list[float] = []
+        self.revived: list[str] = []
+
+    def process(self, frame: Frame) -> Processed:
+        time.sleep(self.seconds)
+        return self.make(frame)
+
+    def observe(self, latency: float, *, period: float) -> None:
+        assert period == PERIOD
+        self.latencies.append(latency)
+
+    def revive(self, reason: str) -> None:
+        self.revived.append(reason)
+
+
+def run(source: Source, processor: Processor | None, *sinks: Sink | Output, **options: object):
+    pump = LivePump(source, processor, sinks, period=PERIOD, **options)  # type: ignore[arg-type]
+    return pump, pump.run(every=0.02)
+
+
+def test_the_newest_frame_wins() -> None:
+    processor, screen = Slow(4.5 * PERIOD), Screen()
+    _, stats = run(Camera(90), processor, screen)
+    assert stats.captured == 90
+    assert stats.dropped > 40
+    assert stats.processed + stats.dropped == 90
+    shown = [one.index for one in screen.shown]
+    assert shown == sorted(shown)
+    # None is older than what it took to make it and to wait for the one before.
+    assert max(processor.latencies) < 2 * 4.5 * PERIOD + 0.1
+    assert stats.late == stats.outputs[0].shown
+    assert stats.outputs[0].latency.count == len(screen.shown)
+
+
+def test_of_the_newest_the_oldest_stays_where_that_is_wanted() -> None:
+    _, stats = run(Camera(60), Slow(4.5 * PERIOD), Screen(), drop="newest")
+    assert stats.dropped > 20
+    assert stats.processed + stats.dropped == 60
+
+
+def test_nothing_is_dropped_where_the_source_can_wait() -> None:
+    screen = Screen()
+    _, stats = run(Camera(30), Slow(2 * PERIOD), screen, drop="never")
+    assert stats.dropped == 0
+    assert stats.processed == 30
+
+
+def test_all_is_shown_when_there_is_time() -> None:
+    screen = Screen()
+    pump, stats = run(Camera(40), None, screen)
+    assert len(screen.shown) + stats.outputs[0].dropped + stats.dropped == 40
+    assert len(screen.shown) >= 30
+    assert stats.passed == stats.captured - stats.dropped
+    assert {name: one.count > 0 for name, one in stats.stages.items()} == dict.fromkeys(
+        ("wait", "work", "out"), True
+    )
+    assert stats.latency.p50 < 0.05
+    assert pump.stats() == stats
+    as_json = stats.to_json()
+    assert as_json["captured"] == 40
+    assert as_json["outputs"][0]["latency"]["p50_ms"] == round(stats.latency.p50 * 1e3, 2)
+
+
+def test_a_slow_sink_delays_no_other() -> None:
+    quick, slow, file = Screen("quick"), Screen("slow", seconds=0.1), Screen("file", seconds=0.015)
+    _, stats = run(Camera(60), Slow(), quick, slow, Output(file, depth=RECORDING))
+    assert len(quick.shown) > 45
+    assert len(slow.shown) < 12
+    assert stats.outputs[1].dropped > 30
+    assert len(file.shown) == 60 - stats.dropped
+    assert stats.outputs[2].dropped == 0
+
+
+def test_a_dead_sink_does_not_stop_the_others() -> None:
+    well, dead = Screen("well"), Screen("dead", fail=OSError("the pipe is broken"))
+    _, stats = run(Camera(40), Slow(), well, dead)
+    assert len(well.shown) > 25
+    assert "OSError: the pipe is broken" in stats.outputs[1].failure
+    assert any("dead is given up" in event.text for event in stats.events)
+
+
+def test_the_run_ends_when_no_sink_is_left() -> None:
+    source = Camera(500)
+    with pytest.raises(SinkError, match=r"disk is full|b failed"):
+        run(source, Slow(), Screen("a", fail=SinkError("disk is full")), Screen("b", fail=OSError()))
+    assert source.given < 100
+
+
+def test_a_stuck_sink_does_not_stop_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pump_module, "PATIENCE", 0.2)
+    release, well = threading.Event(), Screen("well")
+    _, stats = run(Camera(20), Slow(), well, Screen("stuck", hang=release))
+    release.set()
+    assert len(well.shown) > 10
+    assert any("stuck is stuck" in event.text for event in stats.events)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (SourceError("unplugged"), SourceError, "unplugged"),
+        (OSError("bus"), SourceError, "OSError: bus"),
+    ],
+)
+def test_a_failing_source_is_an_error(error: Exception, kind: type[Exception], text: str) -> None:
+    screen = Screen()
+    with pytest.raises(kind, match=text):
+        run(Camera(10, fail=error), Slow(), screen)
+    assert screen.shown
+
+
+def test_a_processor_that_breaks_its_word_is_an_error() -> None:
+    def broken(frame: Frame) -> Processed:
+        raise ZeroDivisionError(f"at {frame.index}")
+
+    with pytest.raises(StageError, match="Slow failed: ZeroDivisionError: at 0"):
+        run(Camera(50), Slow(make=broken), Screen())
+
+
+def test_it_ends_when_told_and_when_the_time_is_up() -> None:
+    pump = LivePump(Camera(10_000), Slow(), [Screen()], period=PERIOD)
+    threading.Timer(0.2, pump.stop).start()
+    begin = time.monotonic()
+    pump.run()
+    assert time.monotonic() - begin < 2
+    stats = LivePump(Camera(10_000), Slow(), [Screen()], period=PERIOD).run(seconds=0.3)
+    assert 0.25 < stats.elapsed < 2
+
+
+def test_a_source_that_is_silent_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pump_module, "STALLED", 0.15)
+    heard: list[str] = []
+    pump = LivePump(Camera(20, stall=0.5), Slow(), [Screen()], period=PERIOD)
+    pump.on_event(lambda event: heard.append(event.text))
+    pump.run(every=0.02)
+    assert [text for text in heard if "has given no frame for 0." in text]
+    assert [text for text in heard if "gives frames again" in text]
+
+
+def test_a_frozen_picture_is_found_and_a_still_one_is_not() -> None:
+    still = frame(0, (64, 48))
+
+    def freeze(given: Frame) -> Processed:
+        return Processed(given.with_planes(still.planes, still.format))
+
+    processor = Slow(make=freeze)
+    _, stats = run(Camera(60), processor, Screen())
+    assert processor.revived
+    assert any("frozen" in event.text for event in stats.events)
+    for watched in (Slow(), Slow(make=freeze)):
+        source = Camera(60)
+        if watched.make is freeze:
+            source._pictures = [still] * 8  # pyright: ignore[reportPrivateUsage]
+        run(source, watched, Screen())
+        assert watched.revived == []
+    unwatched = Slow(make=freeze)
+    run(Camera(60), unwatched, Screen(), watch=False)
+    assert unwatched.revived == []
+
+
+def test_a_run_without_a_sink_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a sink"):
+        LivePump(Camera(1), None, [])
+
+
+def test_a_sink_may_come_and_go_while_the_run_goes_on() -> None:
+    first, later = Screen("first"), Screen("later")
+    pump = LivePump(Camera(100), StagesProcessor(), [first], period=PERIOD)
+    thread = threading.Thread(target=pump.run)
+    thread.start()
+    assert wait_until(lambda: len(first.shown) > 5)
+    output = pump.add(later)
+    assert wait_until(lambda: len(later.shown) > 5)
+    assert pump.remove(output)
+    taken = len(later.shown)
+    thread.join(5)
+    assert len(later.shown) == taken
+    assert len(first.shown) > taken
+
+
+# Mailbox
+
+
+def test_a_mailbox_of_each_policy() -> None:
+    oldest, newest = Mailbox[int]("oldest"), Mailbox[int]("newest")
+    assert [oldest.put(k) for k in range(3)] == [True, False, False]
+    assert [newest.put(k) for k in range(3)] == [True, False, False]
+    assert (oldest.take(), newest.take()) == (2, 0)
+    assert (oldest.dropped, newest.dropped) == (2, 2)
+    deep = Mailbox[int]("oldest", depth=3)
+    for k in range(5):
+        deep.put(k)
+    assert [deep.take() for _ in range(3)] == [2, 3, 4]
+    assert len(deep) == 0
+
+
+def test_a_full_mailbox_that_drops_nothing_makes_the_sender_wait() -> None:
+    box, done = Mailbox[int]("never"), threading.Event()
+
+    def send() -> None:
+        box.put(1)
+        box.put(2)
+        done.set()
+
+    threading.Thread(target=send, daemon=True).start()
+    assert not done.wait(0.1)
+    assert box.take() == 1
+    assert done.wait(2)
+    assert box.take() == 2
+    assert box.dropped == 0
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_a_closed_mailbox_gives_out_what_it_has_and_takes_no_more(drop: bool) -> None:
+    box = Mailbox[int]()
+    box.put(1)
+    box.close(drop=drop)
+    assert not box.put(2)
+    assert box.take() == (None if drop else 1)
+    assert box.take() is None
+    assert box.closed
+
+
+def test_closing_ends_every_wait() -> None:
+    empty, full = Mailbox[int](), Mailbox[int]("never")
+    full.put(0)
+    results: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(empty.take())),
+        threading.Thread(target=lambda: results.append(full.put(1))),
+    ]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.05)
+    empty.close()
+    full.close()
+    for thread in threads:
+        thread.join(2)
+    assert sorted(map(str, results)) == ["False", "None"]
+
+
+def test_taking_from_an_empty_mailbox_has_its_time() -> None:
+    begin = time.monotonic()
+    assert Mailbox[int]().take(0.1) is None
+    assert 0.09 < time.monotonic() - begin < 1
+    with pytest.raises(ValueError, match="depth 0"):
+        Mailbox(depth=0)
+
+
+# Latencies
+
+
+@given(st.lists(st.floats(0, TOP), min_size=1, max_size=400))
+@settings(deadline=None)
+def test_percentiles_are_those_of_the_sorted_values(values: list[float]) -> None:
+    histogram = Histogram()
+    for value in values:
+        histogram.add(value)
+    found = histogram.percentiles()
+    assert found.count == len(values)
+    assert found.worst == max(values)
+    assert found.mean == pytest.approx(np.mean(values))
+    for part, value in ((0.5, found.p50), (0.95, found.p95), (0.99, found.p99), (0.999, found.p999)):
+        wanted = sorted(values)[int(np.ceil(part * len(values))) - 1]
+        assert abs(value - wanted) <= RESOLUTION
+    assert found.p50 <= found.p95 <= found.p99 <= found.p999 <= found.worst
+
+
+@given(st.lists(st.floats(0.001, 1.0), min_size=1, max_size=400), st.sampled_from([0.01, 0.001]))
+@settings(deadline=None)
+def test_lows_are_counted_as_mangohud_does(values: list[float], part: float) -> None:
+    histogram = Histogram()
+    for value in values:
+        histogram.add(value)
+    slow = sorted(values, reverse=True)[int(part * len(values))]
+    assert 1 / (slow + RESOLUTION) <= histogram.low(part) <= 1 / max(slow - RESOLUTION, RESOLUTION)
+
+
+def test_a_day_takes_no_more_memory_than_a_second_and_nothing_is_nothing() -> None:
+    histogram = Histogram()
+    assert histogram.percentiles() == Percentiles()
+    assert histogram.low(0.01) == 0
+    size = histogram._bins.nbytes  # pyright: ignore[reportPrivateUsage]
+    for value in (-1.0, 0.0, 1e9):
+        histogram.add(value)
+    assert histogram._bins.nbytes == size  # pyright: ignore[reportPrivateUsage]
+    assert histogram.percentiles().worst == 1e9
+    recent = Recent(3)
+    for k in range(5):
+        recent.add(k)
+    assert recent.values().tolist() == [2, 3, 4]
+    recent.clear()
+    assert len(recent) == 0
