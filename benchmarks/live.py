@@ -1,7 +1,7 @@
 """Live: 640x360 from a paced source in memory to nowhere, restyled, against what is promised.
 
 `python -m benchmarks live` measures all parts in three minutes; `python -m benchmarks.live --minutes 5`
-repeats the first one for so long and adds it to results/live.json.
+repeats the first one for so long and adds it to results/live.json, `--parts NAME` some of the others.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,8 @@ from velatura.runtime.live.neural import LadderProcessor, open_processor
 from velatura.runtime.sinks import Sink
 from velatura.runtime.sources import Source
 from velatura.runtime.sources.pattern import PatternSource
+
+from .machine import facts
 
 STYLE = "starry-night"
 SIZE = "640x360"
@@ -143,7 +145,7 @@ def session(
     found = {
         "cpu_busy_with_others_before": others,
         "load_average_before": round(os.getloadavg()[0], 2),
-        "scheduling_group": group(),
+        "scheduling": scheduling(),
         "opened_and_measured_s": round(opening, 2),
         "rungs_ms": {one.name: round(one.cost * 1e3, 2) for one in processor.rungs},
         "offered_fps": rate,
@@ -234,16 +236,22 @@ def off() -> dict[str, Any]:
 
 def measure() -> dict[str, Any]:
     """All parts, one after another."""
-    earlier = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    kept = {name: part for name, part in earlier.items() if name.startswith("steady_for_")}
-    return {
-        "steady": steady(),
-        "pressed": pressed(),
-        "beside_a_hog": beside_a_hog(),
-        "two_at_once": two_at_once(),
-        "off": off(),
-        **kept,
-    }
+    kept = {name: part for name, part in earlier().items() if name.startswith("steady_for_")}
+    return {**{name: part() for name, part in PARTS.items()}, **kept}
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "steady": steady,
+    "pressed": pressed,
+    "beside_a_hog": beside_a_hog,
+    "two_at_once": two_at_once,
+    "off": off,
+}
+
+
+def earlier() -> dict[str, Any]:
+    """What the file holds, if there is one."""
+    return json.loads(RESULT.read_text()) if RESULT.exists() else {}
 
 
 @contextmanager
@@ -281,16 +289,21 @@ def busy(seconds: float = 1.0) -> float | None:
     return round(1 - (later_idle - idle) / max(later - total, 1), 3)
 
 
-def group() -> str:
-    """The scheduler's group of this session: a lower nice goes before the machine's other work."""
+def scheduling() -> str:
+    """How this process stands against the machine's other work; a lower nice goes before it."""
+    if not hasattr(os, "sched_getscheduler"):
+        return "unknown"
+    policy = {os.SCHED_OTHER: "shared", os.SCHED_RR: "before all others"}
     path = Path("/proc/self/autogroup")
-    return path.read_text().strip().partition(" ")[2] if path.exists() else "unknown"
+    group = path.read_text().strip().partition(" ")[2] if path.exists() else ""
+    return f"{policy.get(os.sched_getscheduler(0), 'other')}, {group}".rstrip(", ")
 
 
 def main() -> int:
     """A session for `two_at_once`, or the long run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[])
     parser.add_argument("--session", type=float)
     chosen = parser.parse_args()
     if chosen.session is not None:
@@ -298,10 +311,13 @@ def main() -> int:
         found["late_part_after_3_s"] = course.late(3, chosen.session)
         sys.stdout.write(json.dumps(found))
         return 0
-    if chosen.minutes is None:
-        parser.error("--minutes, or `python -m benchmarks live` for all else")
-    found = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    found[f"steady_for_{chosen.minutes:g}_minutes"] = steady(chosen.minutes * 60)
+    if chosen.minutes is None and not chosen.parts:
+        parser.error("--minutes or --parts, or `python -m benchmarks live` for all parts")
+    found = {"machine": facts(), **earlier()}
+    for name in chosen.parts:
+        found[name] = PARTS[name]()
+    if chosen.minutes is not None:
+        found[f"steady_for_{chosen.minutes:g}_minutes"] = steady(chosen.minutes * 60)
     RESULT.write_text(json.dumps(found, indent=2) + "\n")
     sys.stdout.write(f"{RESULT}\n")
     return 0

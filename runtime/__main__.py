@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .command import engines
+from .command import engines, streams
 from .command.options import (
     PRECISIONS,
     Channels,
@@ -260,15 +260,7 @@ def doctor(as_json: Json = False) -> None:
     raise SystemExit(examine(as_json=as_json))
 
 
-@app.command()
-def devices(as_json: Json = False) -> None:
-    """List the cameras, screens and windows that can be captured."""
-    from .command.devices import show_devices
-
-    show_devices(as_json=as_json)
-
-
-for command in (engines.build, engines.cache, engines.bench):
+for command in (engines.build, engines.cache, engines.bench, streams.live, streams.devices):
     app.command()(command)
 
 

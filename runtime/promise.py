@@ -21,8 +21,8 @@ COPIED_SYNC = 0.010
 WATCHED_SYNC = 0.045
 """The same where another program wrote the file, which may count an encoder's priming as sound: ITU-R
 BT.1359-1 puts what a viewer can notice at 45 ms early and 125 ms late."""
-PADDING = 2
-"""Pixels by which a side may differ: subsampled chroma needs even sizes, and scales round."""
+PADDING = 3
+"""Pixels by which a side may differ: chroma of 4:1:1 needs a multiple of 4, and scales round."""
 BLANK = 1.0
 """Standard deviation, of 255, below which a picture does not show which way up it is."""
 

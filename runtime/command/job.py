@@ -3,17 +3,16 @@
 import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Literal, cast
 
 from ..backends import Building, Engine, Fit, Precision, Progress, open_engine
 from ..backends.identity import NAME as IDENTITY
 from ..card import CardFlags
-from ..errors import SourceError
 from ..sinks import Encoding
 from ..sinks.base import Quality
 from ..sources import Deinterlace, Source, open_source
 from ..stages import Conform, Neural, Resize, Stage, Upright
+from .options import rate_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +66,7 @@ class Job:
 
 def open_input(job: Job) -> Source:
     """The source with its frames as the models shall see them. Raises SourceError."""
-    return open_source(job.source, rate=_rate(job.fps), deinterlace=job.deinterlace)
+    return open_source(job.source, rate=rate_of(job.fps), deinterlace=job.deinterlace)
 
 
 def open_engines(
@@ -142,15 +141,3 @@ def _engine(name: str, job: Job, progress: Progress, choice: tuple[str, str] | N
         building=job.building,
         progress=progress,
     )
-
-
-def _rate(text: str | None) -> Fraction | None:
-    if text is None:
-        return None
-    try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError) as error:
-        raise SourceError(f"--fps {text!r} is not a frame rate; write 25 or 30000/1001") from error
-    if rate <= 0:
-        raise SourceError(f"--fps {text!r} is not a frame rate: it must be positive")
-    return rate

@@ -1,12 +1,13 @@
 """What the commands' options have in common: their types, their checks, and how a command fails."""
 
 import json
+from fractions import Fraction
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from ..card import CardFlags
-from ..errors import VelaturaError
+from ..errors import SourceError, VelaturaError
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8", "int8-bf16")
 
@@ -87,6 +88,18 @@ def pair(option: str, text: str) -> tuple[str, str]:
     if not sign or not key:
         usage(f"{option} {text!r} is not KEY=VALUE")
     return key, value
+
+
+def rate_of(text: str | None) -> Fraction | None:
+    if text is None:
+        return None
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise SourceError(f"--fps {text!r} is not a frame rate; write 25 or 30000/1001") from error
+    if rate <= 0:
+        raise SourceError(f"--fps {text!r} is not a frame rate: it must be positive")
+    return rate
 
 
 def usage(text: str) -> NoReturn:

@@ -16,6 +16,7 @@ class Reporter:
         """`aside`: frames take standard output, so that nothing else goes there."""
         self.silent = silent
         self.aside = aside
+        self._last = 0.0
 
     def note(self, text: str) -> None:
         """One line about something that was decided."""
@@ -26,6 +27,15 @@ class Reporter:
         """One line of what was asked for, on standard output."""
         if not self.silent:
             typer.echo(text, err=self.aside)
+
+    def status(self, text: str) -> None:
+        """Where a run without an end stands: in place on a terminal, now and then in a log."""
+        now = time.monotonic()
+        terminal = sys.stderr.isatty()
+        if self.silent or (not terminal and now - self._last < LineView.EVERY):
+            return
+        self._last = now
+        typer.echo(f"\r\x1b[K{text}" if terminal else text, err=True, nl=not terminal)
 
     def progress(self, total: int | None) -> "ProgressView":
         """A context that gives the callback for the pump."""

@@ -15,12 +15,29 @@ from .stats import LiveStats
 class Adjustable(Protocol):
     """A processor whose work a person may change while it runs; any thread may set these."""
 
-    off: bool
-    """Frames pass through at the output's size."""
-    strength: float
-    """How much of the models' work is seen, 0..1."""
-    split: float | None
-    """Where the picture is parted, 0..1 of its width: left of it stands the original."""
+    @property
+    def off(self) -> bool:
+        """Frames pass through at the output's size."""
+        ...
+
+    @off.setter
+    def off(self, value: bool) -> None: ...
+
+    @property
+    def strength(self) -> float:
+        """How much of the models' work is seen, 0..1."""
+        ...
+
+    @strength.setter
+    def strength(self, value: float) -> None: ...
+
+    @property
+    def split(self) -> float | None:
+        """Where the picture is parted, 0..1 of its width: left of it stands the original."""
+        ...
+
+    @split.setter
+    def split(self, value: float | None) -> None: ...
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -18,9 +18,9 @@ LONG = 10.0
 SELDOM = 0.015
 SETTLE = 0.15
 """Seconds after a step in which frames of before it still come out."""
-FITS = 0.8
+FITS = 0.75
 """Part of the deadline that a rung is predicted to take at most when one goes down to it."""
-ROOMY = 0.75
+ROOMY = 0.7
 """The same for going up: what lies between the two is the hysteresis."""
 CALM = 1.0
 """Seconds without a late frame before a higher rung is tried."""
@@ -89,6 +89,7 @@ class Governor:
         """Whether frames are late whatever the models do; the models then just keep up."""
         self._deadline = deadline
         self._frames: deque[_Heard] = deque()
+        self._lags: deque[float] = deque(maxlen=FEWEST)
         self._since = -1e9
         """When the present rung was taken."""
         self._climbed = False
@@ -138,7 +139,9 @@ class Governor:
         return self._target
 
     def probed(self, rung: int, seconds: float, now: float) -> Step | None:
-        """A trial of `rung` took that long."""
+        """A trial of `rung`, or the models' work on the present one beside the frames, took so long."""
+        if rung == self.rung and self.rungs[rung].every > 1:
+            return self._lag(seconds, now)
         if self._target != rung or rung >= self.rung:
             return None
         load = seconds / max(self._alone(rung), 1e-6)
@@ -172,13 +175,27 @@ class Governor:
         self._next = now + patience / GOOD
         return None
 
+    def _lag(self, seconds: float, now: float) -> Step | None:
+        """Models that work beside the frames and no longer keep up show in no latency."""
+        self._lags.append(seconds)
+        usual = float(np.median(self._lags))
+        room = self.rungs[self.rung].every * self.period
+        if len(self._lags) < FEWEST or usual <= room:
+            return None
+        load = usual / max(self._beside[self.rung], 1e-6)
+        return self._step(
+            self._below(load, now), now, f"the models take {_ms(usual)} for every {_ms(room)}"
+        )
+
     def _down(self, now: float) -> Step | None:
         window = max(WINDOW, FEWEST * self.period)
         recent = [frame for frame in self._frames if frame.at > now - window]
+        few = len(recent) < FEWEST - 1 and now - self._since < 2 * WINDOW
         late = sum(frame.late for frame in recent)
         # One frame that takes very long makes the next ones late: those say nothing of the rung.
         heavy = sum(f.work > 0.7 * min(self.deadline, self.period) for f in recent if f.late)
-        if late >= max(3, LATE * len(recent)) and (heavy >= 3 or late >= 0.8 * len(recent)):
+        many = late >= max(3, LATE * len(recent))
+        if many and not few and (heavy >= 3 or late >= 0.8 * len(recent)):
             return self._fall(recent, late, now)
         return self._few(now)
 
@@ -211,18 +228,23 @@ class Governor:
             self._costs[self.rung] = min(self._costs[self.rung], trust.held)
 
     def _fall(self, recent: "list[_Heard]", late: int, now: float) -> Step | None:
-        """To the best lower rung that is predicted to fit; the last one where none is."""
+        """To the best lower rung that is predicted to fit."""
         last = len(self.rungs) - 1
         reason = f"{late} of {len(recent)} frames took more than {_ms(self.deadline)}"
         if self.rung == last:
             return self._give_up(now) if now - self._since > FUTILE and not self.futile else None
-        work = np.array([frame.work for frame in recent])
-        load = float(np.quantile(work, 0.8)) / max(self._costs[self.rung], 1e-6)
+        # Of the last few: the window may begin before what has changed did.
+        work = np.array([frame.work for frame in recent[-FEWEST:]])
+        load = float(np.quantile(work, 0.6)) / max(self._costs[self.rung], 1e-6)
         if load >= 1.2:
             reason += f"; the models take {load:.1f} times as long as at the start"
-        lower = range(self.rung + 1, len(self.rungs))
-        after = next((r for r in lower if self._fits(r, load, now, FITS)), last)
-        return self._step(after, now, reason)
+        return self._step(self._below(load, now), now, reason)
+
+    def _below(self, load: float, now: float) -> int:
+        """The best lower rung that should fit; else the last with models, and none only after it."""
+        last = len(self.rungs) - 1
+        lower = range(self.rung + 1, last)
+        return next((r for r in lower if self._fits(r, load, now, FITS)), max(last - 1, self.rung + 1))
 
     def _give_up(self, now: float) -> Step | None:
         """Frames are late without the models: they are not what it is about, and just keep up."""
@@ -249,6 +271,7 @@ class Governor:
         self._seldom = None
         self.rung, self._since, self._climbed = after, now, climbed
         self._frames.clear()
+        self._lags.clear()
         self._good.clear()
         self._target, self._next, self._retry = None, now + CALM, RETRY
         return Step(before, after, reason)

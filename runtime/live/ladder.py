@@ -1,12 +1,12 @@
 """Ladder: what may be done to a frame, from best to cheapest, measured on this machine."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import prod
 
 import cv2
 import numpy as np
@@ -20,10 +20,11 @@ from ..stages.conform import Shape
 from .guided import guided_upsampling, scaled
 from .reprojection import Carried, small_luma
 
-INNER = (Fraction(3, 4), Fraction(1, 2), Fraction(3, 8))
-"""Parts of each side that styles are computed at."""
-BESIDE = INNER[1:]
-"""Those at which they are also computed beside the frames, on every second one."""
+PARTS = (
+    (Fraction(3, 4), 1), (Fraction(1), 2), (Fraction(1, 2), 1), (Fraction(1, 2), 2),
+    (Fraction(3, 8), 1), (Fraction(3, 8), 2),
+)  # fmt: skip
+"""Parts of each side that styles are computed at, and on how many frames one that is."""
 SMALLEST = 64
 """Rows and columns below which nothing is gained by a smaller picture."""
 STEP = 4
@@ -31,6 +32,8 @@ STEP = 4
 TRIES = 6
 SECONDS = 0.25
 """A rung is measured on that many frames, or for so long."""
+BETWEEN = 0.005
+"""Seconds between two frames, where models are measured beside frames: about as live."""
 GAIN = 0.9
 """A rung that costs more than this part of the one above it is left out."""
 OFF = "off"
@@ -96,7 +99,7 @@ class Ladder:
         self.given = key_of(given)
         self._engines = dict(engines)
         self._stages = {name: Neural(engine) for name, engine in engines.items()}
-        scale = prod(engines[name].card.scale for name in self.models)
+        scale = math.prod(engines[name].card.scale for name in self.models)
         self._size = (given.width * scale, given.height * scale)
         if shape is None:
             format = output_format([engines[name].card for name in self.models], given.format)
@@ -134,17 +137,19 @@ class Ladder:
         return self.fit(replace(self._enlarged(made, small, frame), aspect=frame.aspect))
 
     def measure(self, rungs: Sequence[Rung], frame: Frame) -> None:
-        """Keep those of the rungs that cost less than the one above; compiles engines on the way."""
+        """Keep those of the rungs that cost less than the one of their kind above; compiles engines."""
         kept: list[Rung] = []
+        least: dict[int, float] = {}
         for rung in rungs:
             if rung.every > 1:
                 timed = self._measure_beside(rung, frame)
-                better = timed.cost < GAIN * kept[-1].cost or timed.beside < GAIN * kept[-1].beside
+                models, gains = timed.beside, timed.cost < GAIN * kept[0].cost
             else:
                 timed = replace(rung, cost=_timed(lambda rung=rung: self.make(rung, frame)))
-                better = not kept or timed.cost < GAIN * kept[-1].cost
-            if better or rung.name == OFF:
+                models, gains = timed.cost, True
+            if rung.name == OFF or (gains and models < GAIN * least.get(rung.every, math.inf)):
                 kept.append(timed)
+                least[rung.every] = models
         self.rungs = tuple(kept)
 
     def close(self) -> None:
@@ -171,6 +176,7 @@ class Ladder:
             begin = time.perf_counter()
             carried.at(small_luma(frame))
             times.append(time.perf_counter() - begin)
+            time.sleep(BETWEEN)
         return replace(rung, cost=min(times), beside=min(work))
 
     def _enlarged(self, made: Frame, small: Frame, frame: Frame) -> Frame:
@@ -322,11 +328,13 @@ def _rungs(
     cheapest = chains[-1]
     styled = any(card(name).input_colour != "luma" for name in cheapest)
     least = max([SMALLEST, *(card(name).min_size for name in cheapest)])
-    for every in (1, 2) if styled else ():
-        for part in INNER if every == 1 else BESIDE:
-            if min(inner_size(given.width, given.height, part)) >= least:
-                name = f"{part} size" if every == 1 else f"{part} size, every 2nd frame"
-                yield Rung(name=name, models=cheapest, inner=part, every=every)
+    # Moved from one frame before, a result of full size looks nearly as if it were made for the frame;
+    # strokes of half the size do not. Hence every second frame in full is above half the size.
+    for part, every in PARTS if styled else ():
+        if part == 1 or min(inner_size(given.width, given.height, part)) >= least:
+            name = "full size" if part == 1 else f"{part} size"
+            name += ", every 2nd frame" if every == 2 else ""
+            yield Rung(name=name, models=cheapest, inner=part, every=every)
     yield Rung(name=OFF)
 
 

@@ -69,6 +69,7 @@ class LadderProcessor(Processor):
         self._seen = given
         self._last: Frame | None = None
         self._following: Key | None = None
+        self._wanted: tuple[str, ...] | None = None
         self._reviving: str | None = None
         self._began = time.monotonic()
         self._failures = 0
@@ -167,9 +168,11 @@ class LadderProcessor(Processor):
     def swap(self, models: Sequence[str]) -> None:
         """Go on with other models as soon as they are open; with the present ones if that fails."""
         wanted, given = tuple(models), self._seen
+        self._wanted = wanted
 
         def failed(error: Exception, again: float | None) -> None:
             del again
+            self._wanted = self._following = None
             self._tell(f"{_names(self._models)} stays, {_names(wanted)} fails: {_reason(error)}")
             if self._running is None:
                 self._reopen(FIRST)
@@ -268,8 +271,8 @@ class LadderProcessor(Processor):
             self._governor = self._govern(ladder, wanted if wanted in names else None)
         if ladder.models != self._models or self._failures:
             self._tell(f"{_names(ladder.models)} at work")
-        self._models = ladder.models
-        self._began, self._reviving = time.monotonic(), None
+        self._models, self._wanted = ladder.models, None
+        self._began, self._reviving, self._following = time.monotonic(), None, None
         width, height = ladder.size
         shape = self._fit.shape
         if (width, height) != (shape.width, shape.height):
@@ -285,9 +288,9 @@ class LadderProcessor(Processor):
         key = key_of(frame)
         if key == self._following:
             return
-        self._following = key
+        self._following, self._seen = key, frame
         self._tell(f"frames are {frame.width}x{frame.height} in {frame.format.bits} bits now")
-        self._reopen(0.0, frame)
+        self._reopen(0.0)
 
     def _drop(self, reason: str, *, delay: float) -> None:
         """Let the models go and frames pass until they are open again."""
@@ -304,8 +307,12 @@ class LadderProcessor(Processor):
         self._failures += 1
         return min(FIRST * 2 ** (self._failures - 1), MOST)
 
-    def _reopen(self, delay: float, given: Frame | None = None) -> None:
-        models, frame = self._models, given or self._seen
+    def _reopen(self, delay: float) -> None:
+        if self._wanted is not None:
+            # A swap on its way must not be lost; when it fails, these models are opened after all.
+            self.swap(self._wanted)
+            return
+        models, frame = self._models, self._seen
 
         def failed(error: Exception, again: float | None) -> None:
             self._tell(f"{_names(models)} cannot be opened: {_reason(error)}; again in {again:g} s")

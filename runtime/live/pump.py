@@ -61,6 +61,7 @@ class LivePump:
         self._captured = self._processed = self._passed = self._repeated = self._late = 0
         self._events: deque[Event] = deque(maxlen=EVENTS)
         self._hearers: list[Callable[[Event], None]] = []
+        self._seers: list[Callable[[Frame], None]] = []
         self._stop = threading.Event()
         self._failure: VelaturaError | None = None
         self._begin = 0.0
@@ -136,6 +137,11 @@ class LivePump:
         """Let `hear` be called with every event, from the thread in which it happens."""
         self._hearers.append(hear)
 
+    def on_frame(self, hear: Callable[[Frame], None]) -> None:
+        """Let `hear` be called with every frame that is shown, from the thread that made it: it must
+        return at once."""
+        self._seers.append(hear)
+
     def stats(self) -> LiveStats:
         """So far; from any thread."""
         end = self._end if self._end is not None else time.monotonic()
@@ -196,6 +202,8 @@ class LivePump:
             if self._watchdog is not None and self._watchdog.frozen(frame, made.frame):
                 self.processor.revive("the picture has frozen")
                 self.tell("the picture has frozen: the models are started anew")
+            for see in self._seers:
+                see(made.frame)
             for output in self.outputs:
                 output.put(made.frame)
 

@@ -19,7 +19,7 @@ STALE = 1.0
 """Seconds after which an earlier frame's result no longer stands in for a new one's."""
 
 Trial = Callable[[int, float], None]
-"""Hears of which rung a trial was, and how many seconds it took."""
+"""Hears of which rung a job beside the frames was, a trial or its own, and how many seconds it took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +142,8 @@ class Running:
             self._tried(task.rung, task.job.seconds)
         elif one.every > 1:
             self._carry(made, task.frame)
+            if self.ladder.rungs[task.rung] is one:
+                self._tried(task.rung, task.job.seconds)
         return True
 
     def _carry(self, result: Frame, frame: Frame) -> None:

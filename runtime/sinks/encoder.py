@@ -141,7 +141,7 @@ class VideoEncoder:
         if isinstance(frame, Frame) and (width, height) != (frame.width, frame.height):
             self._note(
                 f"{frame.width}x{frame.height} is padded to {width}x{height}, "
-                f"since {layout.format} needs even sizes"
+                f"since {layout.format} has blocks of {x}x{y}"
             )
         return Coding(
             width=width,

@@ -21,6 +21,7 @@ from .encoder import Coding, Kept, VideoEncoder
 from .matroska import KINDS, reserve, state_aspect
 from .passing import Passage, PassingStreams
 from .rehearsal import rehearsed
+from .voice import Hearing, PassingSound, sound_codec
 
 
 class OutputFile:
@@ -40,7 +41,7 @@ class OutputFile:
         self.plan: tuple[Passage, ...] = ()
         """What becomes of each of the source's other streams."""
         self._encoder = encoder
-        self._passing: PassingStreams | None = None
+        self._passing: PassingStreams | PassingSound | None = None
         self._stretched: Coding | None = None
         with reporting(path):
             self._container = self._open()
@@ -56,11 +57,12 @@ class OutputFile:
                 if like.path is not None:
                     if self.kind == "avi":
                         _refuse_late(like, audio=audio)
-                    self._passing = PassingStreams(
+                    passing = PassingStreams(
                         like, self._container, path.suffix, audio=audio, tally=self.tally
                     )
-                    self.notes += self._passing.notes
-                    self.plan = self._passing.plan
+                    self._passing = passing
+                    self.notes += passing.notes
+                    self.plan = passing.plan
             except BaseException:
                 self.abort()
                 raise
@@ -69,6 +71,16 @@ class OutputFile:
     def kind(self) -> str:
         """FFmpeg's name of the container."""
         return self._container.format.name
+
+    def carry(self, sound: Hearing, *, origin: float) -> None:
+        """Before `begin`: let a live source's sound pass, where `origin` is the first frame's time on
+        its clock, which is 0 in the file. Raises SinkError where the container takes none."""
+        codec = sound_codec(self._container)
+        if codec is None:
+            raise SinkError(f"{self.path.suffix} files take no sound: use .mkv or --no-audio")
+        self._passing = PassingSound(
+            sound, self._container, origin=origin, codec=codec, tally=self.tally
+        )
 
     def begin(self, coding: Coding) -> VideoStream:
         """Add the streams, write the header; the video stream, which encodes. Raises SinkError."""

@@ -1,6 +1,6 @@
 """Voice: the sound of a live source on its way into a container, held to the clock of the pictures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any, Protocol, cast
 
@@ -9,6 +9,8 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.filter import Graph
 from av.packet import Packet
+
+from ..promise import Tally
 
 RATE = 48_000
 LAYOUT, FORMAT = "stereo", "fltp"
@@ -63,8 +65,10 @@ class Evened:
 
     def __call__(self, frame: AudioFrame, seconds: float) -> Iterator[AudioFrame]:
         """What can be passed on with `frame`, heard at `seconds`, 0 being the beginning."""
-        frame.pts, frame.time_base = round(seconds * RATE), Fraction(1, RATE)
-        self._graph.push(frame)
+        # Other sinks may hear the same samples.
+        own = AudioFrame.from_ndarray(frame.to_ndarray(), format=FORMAT, layout=LAYOUT)
+        own.sample_rate, own.pts, own.time_base = RATE, round(seconds * RATE), Fraction(1, RATE)
+        self._graph.push(own)
         yield from self._ready()
 
     def end(self) -> Iterator[AudioFrame]:
@@ -124,3 +128,55 @@ class Voice:
 
     def _encode(self, frame: AudioFrame | None) -> "Iterator[Packet[Any]]":
         yield from cast("list[Packet[Any]]", self._stream.encode(frame))
+
+
+class PassingSound:
+    """A live source's sound beside the pictures of one output, as `PassingStreams` is a file's."""
+
+    def __init__(
+        self, source: Hearing, container: OutputContainer, *, origin: float, codec: str, tally: Tally
+    ) -> None:
+        """`origin` is the first picture's time on the source's clock, which is 0 in the output."""
+        self.end = float("inf")
+        """Seconds of the output after which no sound begins."""
+        self._source = source
+        self._container = container
+        self._origin = origin
+        self._codec = codec
+        self._tally = tally
+        self._voice: Voice | None = None
+        self._ended = False
+
+    def begin(self, video: object) -> None:
+        """Add the stream of sound, after the pictures' and before the container's header."""
+        del video
+        self._voice = Voice(self._source, self._container, codec=self._codec)
+
+    def mux_until(self, seconds: float) -> None:
+        """Write what is heard before `seconds` of the output; infinity writes all the rest."""
+        if self._voice is None or self._ended:
+            return
+        until = min(seconds, self.end) + self._origin
+        self._mux(self._voice.until(until, origin=self._origin))
+        if seconds == float("inf"):
+            self._ended = True
+            self._mux(self._voice.rest())
+
+    def close(self) -> None:
+        """The source is another's to close."""
+        return
+
+    def _mux(self, packets: "Iterable[Packet[Any]]") -> None:
+        for packet in packets:
+            self._tally.packet(packet)
+            self._container.mux(packet)
+
+
+def sound_codec(container: OutputContainer) -> str | None:
+    """What sound is encoded as there: AAC or Opus, whichever it takes; None where it takes neither."""
+    offered = container.supported_codecs
+    names = ("aac", "libopus", "opus")
+    if container.format.name in ("mpegts", "hls"):
+        return "aac"  # these declare no list that can be asked
+    found = next((name for name in names if name in offered), None)
+    return "libopus" if found == "opus" else found

@@ -25,21 +25,12 @@ class WindowSink(Sink):
     in any other, waits until its frame is seen.
     """
 
-    def __init__(
-        self,
-        title: str = "velatura",
-        *,
-        keys: Mapping[str, Callable[[], object]] | None = None,
-        text: Callable[[], Sequence[str]] | None = None,
-    ) -> None:
-        """`keys` by character, `esc` for Escape; `text` gives lines to draw over the picture.
-
-        Raises SinkError where OpenCV has no windows.
-        """
+    def __init__(self, title: str = "velatura") -> None:
+        """Raises SinkError where OpenCV has no windows."""
         self.uri = "window:"
         self._title = title
-        self._keys = dict(keys or {})
-        self._text = text
+        self._keys: Mapping[str, Callable[[], object]] = {}
+        self._text: Callable[[], Sequence[str]] | None = None
         self._picture: Array | None = None
         self._changed = threading.Condition()
         self._closed = False
@@ -49,6 +40,14 @@ class WindowSink(Sink):
                 "this OpenCV has no windows: pip install opencv-python in place of "
                 "opencv-python-headless, or use --view"
             )
+
+    def bind(
+        self,
+        keys: Mapping[str, Callable[[], object]],
+        text: Callable[[], Sequence[str]] | None = None,
+    ) -> None:
+        """Before `serve`: `keys` by character, `esc` for Escape; `text` gives lines to draw."""
+        self._keys, self._text = keys, text
 
     def write(self, frame: Frame) -> None:
         picture = _upright(frame)

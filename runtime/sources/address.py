@@ -46,7 +46,7 @@ class Address:
             kind, (place, options) = "camera", _split(uri, "?", "camera")
         elif colon and scheme in SCHEMES and rest.startswith("//"):
             kind, (place, options) = "stream", _split(uri, "#", "stream")
-        elif Path(uri).exists():
+        elif _exists(uri):
             kind, place, options = "file", uri, {}
         else:
             kind = "file"
@@ -119,6 +119,13 @@ class Address:
         if text is not None and text not in choices:
             raise SourceError(f"{self.uri}: {key}={text} is not {' or '.join(choices)}")
         return text
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError) as error:  # too long, or of signs that no name has
+        raise SourceError(f"{path!r} names no file: {error}") from error
 
 
 def _split(text: str, sign: str, kind: Kind, *, strict: bool = True) -> tuple[str, dict[str, str]]:

@@ -293,7 +293,7 @@ def open_live_source(
 
         return open_screen(address)
     if address.kind == "stream":
-        from .stream import open_stream
+        from .network import open_stream
 
         return open_stream(address, options=options or {})
     from .paced import open_paced

@@ -165,7 +165,7 @@ def _region(address: Address) -> Box:
 
 
 class MssSource(LiveSource):
-    """A rectangle of the screen by `mss`, so many times a second; a window's goes where the window goes.
+    """A rectangle of the screen by `mss`, so many times a second; a window's follows the window.
 
     What lies over a window is captured with it; what of it lies beyond the screen is black.
     """

@@ -32,8 +32,8 @@ class LiveAudio:
     """Decoded sound of one kind, whatever the source changes to. Any thread may call.
 
     Nothing is decoded or kept before `listen`. Who listens calls `take` again and again, and compares
-    `seconds` with the frames that it shows. Successive pieces follow each other to within 2 ms, by which
-    the clock of the sound is kept to that of the pictures; more is a gap, to be filled with silence.
+    `seconds` with the frames that it shows. Successive pieces follow each other to within 2 ms, by
+    which the sound's clock is kept to that of the pictures; more is a gap, to be filled with silence.
     """
 
     def __init__(self, codec: str) -> None:

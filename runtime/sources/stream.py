@@ -1,4 +1,4 @@
-"""Streams from the network, and whatever else FFmpeg captures live: RTSP, RTMP, SRT, UDP, HLS, X11."""
+"""Whatever FFmpeg captures live: streams from the network, cameras, X11."""
 
 import threading
 import time
@@ -70,39 +70,6 @@ class Target:
     """Asked once a second: whether what it captures is no longer of the size that was opened."""
 
 
-def open_stream(address: Address, *, options: Mapping[str, str]) -> LiveSource:
-    """Open a network stream; `options` of FFmpeg go before those chosen here."""
-    url = address.place
-    scheme = url.partition(":")[0].lower()
-    # What joins a stream in its middle has little to look at, and must not take long over it. Not
-    # `nobuffer`, which throws away the pictures looked at, and with them the only one to begin with.
-    chosen = {"analyzeduration": "1000000", "probesize": "1000000"}
-    format = address.options.get("format")
-    if format is None and scheme in ("udp", "srt", "tcp", "rist"):
-        # Told, not probed: the first bytes may be anything.
-        format = "mpegts"
-    if format == "mpegts":
-        # A sender that restarts may number its streams otherwise.
-        chosen["merge_pmt_versions"] = "1"
-    if scheme in ("rtsp", "rtsps"):
-        transport = address.choice("transport", ("tcp", "udp", "udp_multicast", "http")) or "tcp"
-        chosen["rtsp_transport"] = transport
-        if options.get("rtsp_flags") == "listen":
-            # FFmpeg's own default is refused by FFmpeg's own TCP.
-            chosen["listen_timeout"] = "60"
-        if transport != "tcp":
-            chosen["reorder_queue_size"] = "16"
-    elif "transport" in address.options:
-        raise SourceError(f"{address.uri}: transport is an option of RTSP")
-    target = Target(url=url, format=format, options=chosen | dict(options))
-    return StreamSource(
-        address,
-        find=lambda: target,
-        # A playlist's pictures come in heaps.
-        paced=scheme in ("http", "https"),
-    )
-
-
 class StreamSource(LiveSource):
     """One container after another of the same sender: what breaks off is opened again.
 
@@ -122,7 +89,8 @@ class StreamSource(LiveSource):
         self._seen = 0
         self._times: list[float] = []
         self._broken: VelaturaError | None = None
-        self._in_a_row = 0
+        self._in_a_row = self._turn = 0
+        self._heard = 0.0
         self._size: tuple[int, int, str] | None = None
         self._tell_damage, self._tell_lag = Seldom(), Seldom()
         self._start(self._patience)
@@ -131,7 +99,7 @@ class StreamSource(LiveSource):
         while not self._closing.is_set():
             came = self._count
             try:
-                ended = self._receive(self._find())
+                ended = self._attend(self._find())
             except _FATAL as error:
                 raise self._refused(error) from error
             except FFmpegError as error:
@@ -165,7 +133,38 @@ class StreamSource(LiveSource):
             )
         return SourceError(f"{self.uri} cannot be opened: {error.strerror}")
 
-    def _receive(self, target: Target) -> bool:
+    def _attend(self, target: Target) -> bool:
+        """`_receive` in a thread that is left behind when it hangs.
+
+        FFmpeg's own time limits do not hold where packets come that PyAV passes over without a word.
+        """
+        outcome: list[bool | BaseException] = []
+        done = threading.Event()
+        self._turn += 1
+        turn = self._turn
+        self._heard = time.monotonic()
+
+        def follow() -> None:
+            try:
+                outcome.append(self._receive(target, turn))
+            except BaseException as error:
+                outcome.append(error)
+            finally:
+                done.set()
+
+        threading.Thread(target=follow, name=f"velatura-receive-{self.uri}", daemon=True).start()
+        while not done.wait(0.5):
+            if self._closing.is_set():
+                return True
+            if self._begun.is_set() and time.monotonic() - self._heard > 3 * self._stall + 1:
+                self._turn += 1
+                self._reason = "nothing came, and the connection hangs"
+                return False
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
+
+    def _receive(self, target: Target, turn: int) -> bool:
         """Follow one connection to its end; True where the stream itself is at an end."""
         patience = self._stall if self._begun.is_set() else self._patience
         # What a container holds is freed in the thread that reads it: no other may close it.
@@ -195,7 +194,7 @@ class StreamSource(LiveSource):
             decoder.start()
             whole = False
             try:
-                whole = self._demux(container, stream, backlog, target)
+                whole = self._demux(container, stream, backlog, target, turn)
             finally:
                 backlog.close(drop=not whole)
                 decoder.join()
@@ -205,7 +204,12 @@ class StreamSource(LiveSource):
             return self._closing.is_set() or (whole and bool(container.duration))
 
     def _demux(
-        self, container: InputContainer, stream: VideoStream, backlog: Backlog, target: Target
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        backlog: Backlog,
+        target: Target,
+        turn: int,
     ) -> bool:
         """Hand packets on until the connection breaks; True when it ended in good order."""
         look = time.monotonic() + 1
@@ -216,8 +220,9 @@ class StreamSource(LiveSource):
                 for packet in container.demux():
                     wrong = 0
                     now = time.monotonic()
-                    if self._closing.is_set() or self._broken is not None:
+                    if self._closing.is_set() or self._broken is not None or turn != self._turn:
                         return False
+                    self._heard = now
                     if packet.stream is stream:
                         backlog.put(packet)
                     elif self.audio is not None and packet.stream.type == "audio":
@@ -246,7 +251,7 @@ class StreamSource(LiveSource):
         context = stream.codec_context
         # Threads that decode a frame each would hold as many frames back.
         stream.thread_type = "SLICE"
-        if context.codec.name in ("libdav1d", "h264_cuvid"):
+        if context.codec.name == "libdav1d":
             context.flags |= Flags.low_delay
         self._in_a_row = 0
         try:
@@ -294,6 +299,8 @@ class StreamSource(LiveSource):
         own = None if image.pts is None or base is None else float(image.pts * base)
         moment = self._timeline.place(own, arrived)
         if self._paced:
+            # While it is full of what is not due yet, nothing more is received.
+            self._heard = time.monotonic()
             if self._pause(moment - time.monotonic()):
                 return
             arrived = moment

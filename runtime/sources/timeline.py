@@ -4,7 +4,7 @@ AGAIN = 1.0
 """Seconds by which a sender's clock must be off to count as a new one: it has restarted or jumped."""
 LATE = 0.02
 """Seconds that a paced stream may run dry before its clock is put back."""
-AHEAD = 60.0
+AHEAD = 40.0
 """Seconds that a paced stream may lie ahead: a playlist holds less."""
 _SLEW = 2e-4
 """Seconds per second by which the clocks may drift apart: twice what bad crystals do."""

@@ -88,7 +88,7 @@ CODERS = {
     "dnxhd": Coder("dnxhd", ("mov",), ("yuv422p", "yuv422p10le", "yuv444p10le"),
                    sizes=("256x120",), free=False, colours=("unset", "bt709")),
     "utvideo": Coder("utvideo", ("avi", "nut"), ("yuv420p", "yuv422p", "yuv444p", "gbrp")),
-    "raw": Coder("rawvideo", ("avi", "nut", "mov"), ("yuv420p", "rgb24", "gray", "yuyv422"), odd=True),
+    "raw": Coder("rawvideo", ("avi", "nut", "mov"), ("yuv420p", "rgb24", "gray", "yuyv422")),
     "png": Coder("png", ("mov", "avi", "nut"), ("rgb24", "rgb48be", "gray", "rgba"), odd=True),
     "qtrle": Coder("qtrle", ("mov",), ("rgb24", "argb"), odd=True),
     "h264rgb": Coder("libx264rgb", ("mp4", "mkv"), ("rgb24",), {"qp": "0"}, odd=True, tags=True),

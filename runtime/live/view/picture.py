@@ -22,6 +22,8 @@ Codec = Literal["H264", "VP8"]
 CLOCK = 90_000
 """Ticks a second of RTP's clock for video (RFC 6184, RFC 7741)."""
 JPEG_QUALITY = 88
+LARGEST = 800_000
+"""Bits of a whole picture, about."""
 
 _PRIMARIES = {"bt601": 6, "bt709": 1, "bt2020": 9}
 _MATRICES = {"bt601": 6, "bt709": 1, "bt2020": 9}
@@ -107,12 +109,14 @@ def _context(codec: Codec, size: tuple[int, int], colour: Colour) -> VideoCodecC
     context.time_base, context.framerate = Fraction(1, CLOCK), Fraction(30)
     context.thread_count = 1
     context.gop_size = 300
-    common = {"maxrate": str(rate), "bufsize": str(rate // 2)}
+    # A whole picture must fit a socket's buffer, and aiortc's memory for sending again what was lost,
+    # 128 packets of 1300 bytes: 100 kB.
+    common = {"maxrate": str(rate), "bufsize": str(min(rate // 2, LARGEST))}
     if codec == "VP8":
         context.bit_rate = rate
         context.options = common | {
             "deadline": "realtime", "cpu-used": "-8", "lag-in-frames": "0",
-            "error-resilient": "default",
+            "error-resilient": "default", "max-intra-rate": str(100 * LARGEST * 30 // rate),
         }  # fmt: skip
         return context
     context.color_range = 1 if colour.range == "limited" else 2

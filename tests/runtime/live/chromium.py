@@ -64,9 +64,12 @@ class Chromium:
         """What a coroutine comes to, in the loop of the connections."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE * 2)
 
-    def page(self, url: str, *, width: int = 1280, height: int = 800, dark: bool = False) -> "Page":
-        """Open a tab."""
-        return Page(self, self.wait(self._new_tab()), url, width=width, height=height, dark=dark)
+    def page(
+        self, url: str, *, width: int = 1280, height: int = 800, dark: bool = False, before: str = ""
+    ) -> "Page":
+        """Open a tab; the script `before` is run before the page's own."""
+        socket = self.wait(self._new_tab())
+        return Page(self, socket, url, width=width, height=height, dark=dark, before=before)
 
     async def _new_tab(self) -> aiohttp.ClientWebSocketResponse:
         end, file = time.monotonic() + PATIENCE, self._folder / "DevToolsActivePort"
@@ -107,6 +110,7 @@ class Page:
         width: int,
         height: int,
         dark: bool,
+        before: str,
     ) -> None:
         self._browser, self._socket = browser, socket
         self._numbers = itertools.count(1)
@@ -119,6 +123,7 @@ class Page:
         self.resize(width, height)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.call("Page.addScriptToEvaluateOnNewDocument", source=before)
         self.call("Page.navigate", url=url)
         self.until("location.href !== 'about:blank' && document.readyState === 'complete'")
 

@@ -14,7 +14,9 @@ from velatura.runtime.live.ladder import Rung
 STYLE = (
     Rung(name="full", models=("m",), cost=0.014),
     Rung(name="3/4 size", models=("m",), cost=0.009),
+    Rung(name="full size, every 2nd frame", models=("m",), cost=0.002, every=2, beside=0.014),
     Rung(name="1/2 size", models=("m",), cost=0.0055),
+    Rung(name="1/2 size, every 2nd frame", models=("m",), cost=0.0018, every=2, beside=0.0055),
     Rung(name="3/8 size", models=("m",), cost=0.004),
     Rung(name="3/8 size, every 2nd frame", models=("m",), cost=0.0016, every=2, beside=0.004),
     Rung(name="off", cost=0.0001),
@@ -55,6 +57,10 @@ class Machine:
             latency = free - captured + self.overhead
             self.shown.append((free, latency, rung))
             self._note(free, self.governor.observe(latency, work, free, period))
+            one = self.governor.rungs[self.governor.rung]
+            if one.every > 1 and k % one.every == 0:
+                took = one.beside * self.load(free, self.governor.rung)
+                self._note(free, self.governor.probed(self.governor.rung, took, free))
             trial = self.governor.wanted(free)
             if trial is not None:
                 one = self.governor.rungs[trial]
@@ -102,7 +108,7 @@ def test_nothing_happens_while_all_is_well() -> None:
 
 def test_sixty_frames_a_second_find_their_rung_and_keep_it() -> None:
     """Full takes 18 ms here, where 16.7 are there."""
-    done = machine(lambda *_: 1.25, rate=60, noise=0.05).run(120)
+    done = machine(lambda *_: 1.2, rate=60, noise=0.05).run(120)
     assert done.late(3, 120) < 0.015
     assert done.rung_at(119) == 1
     assert max(at for at, _ in done.steps) < 3
@@ -152,7 +158,7 @@ def test_a_rung_that_trials_flatter_is_tried_ever_more_seldom() -> None:
 
     governor.observe = observe  # type: ignore[method-assign]
     simulated.run(300)
-    climbs = [at for at, step in simulated.steps if step.after < step.before]
+    climbs = [at for at, step in simulated.steps if step.after < min(step.before, 2)]
     assert len(climbs) >= 3
     assert len(climbs) <= 12
     gaps = np.diff(climbs)
@@ -197,7 +203,7 @@ def test_what_is_late_for_another_reason_ends_with_it() -> None:
 def test_the_best_rung_that_fits_is_taken_in_one_step() -> None:
     done = machine(lambda now, _: 5.0 if now > 5 else 1.0).run(7)
     (_, step), *more = done.steps
-    assert STYLE[step.after].name == "3/8 size"  # 20 ms of 33
+    assert STYLE[step.after].name == "1/2 size, every 2nd frame"  # 27 ms in every 67
     assert not more
     assert re.search(r"take [45]\.\d times as long as at the start", step.reason)
 
@@ -206,7 +212,15 @@ def test_a_deadline_of_its_own_is_held_instead_of_the_period() -> None:
     governor = Governor(STYLE, period=1 / 30, deadline=0.010)
     done = Machine(governor, lambda *_: 1.0, noise=0.05).run(30)
     assert done.late(3, 30) < 0.01
-    assert STYLE[done.rung_at(29)].name == "1/2 size"
+    assert STYLE[done.rung_at(29)].name == "full size, every 2nd frame"
+
+
+def test_models_beside_the_frames_that_fall_behind_are_noticed() -> None:
+    """No frame is late, but what is shown is older and older."""
+    done = machine(lambda now, rung: 8.0 if rung == 2 and now > 5 else 2.6).run(12)
+    assert done.rung_at(5) == 2
+    assert done.rung_at(8) > 2
+    assert any("the models take" in step.reason for _, step in done.steps)
 
 
 def test_models_beside_the_frames_must_keep_up_with_them() -> None:

@@ -25,14 +25,14 @@ from .engines import LUMA, STYLE, Negative, Shelf, frame, info_of
 def ladder(
     models: list[str], size: tuple[int, int] = (256, 192), smaller: tuple[str, ...] = ()
 ) -> Ladder:
-    """Engines that take 2 ms for 128x96 pixels."""
+    """With engines slow enough for the machine's other work not to show."""
     shelf = Shelf(
         sharp=ModelCard(
             name="sharp", task="upscale", input_colour="luma", output_colour="luma", dtype="uint8",
             scale=2,
         ),
     )  # fmt: skip
-    speeds = {"negative": 0.008, "sharp": 0.016, "double": 0.005}
+    speeds = {"negative": 0.02, "sharp": 0.04, "double": 0.01}
 
     def opener(name: str) -> Negative:
         shelf.seconds = speeds[name]
@@ -47,13 +47,13 @@ def names(found: Ladder) -> list[str]:
 
 def test_a_style_is_computed_at_smaller_sizes() -> None:
     found = ladder(["negative"])
-    assert names(found)[:4] == ["full", "3/4 size", "1/2 size", "3/8 size"]
+    assert names(found)[:4] == ["full", "3/4 size", "full size, every 2nd frame", "1/2 size"]
     assert names(found)[-1] == "off"
     assert any(rung.every == 2 for rung in found.rungs)
     for rung in found.rungs:
         assert (rung.beside > 0) == (rung.every > 1)
     engine = found._engines["negative"]  # pyright: ignore[reportPrivateUsage]
-    found.make(found.rungs[2], frame(0, (256, 192)))
+    found.make(found.rungs[3], frame(0, (256, 192)))
     assert engine.calls[-1] == (96, 128, 3)  # type: ignore[attr-defined]
 
 

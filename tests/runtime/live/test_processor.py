@@ -271,6 +271,25 @@ def test_a_failed_swap_while_frames_pass_brings_the_old_models_back(bench: Bench
     bench.until("negative at work")
 
 
+def test_a_swap_outlives_a_failure_of_what_it_replaces(bench: Bench) -> None:
+    bench.shelf.slow = threading.Event()
+    bench.processor.swap(["double"])
+    bench.shelf.opened[0].fail = "gone"
+    assert bench.processor.process(frame()).passed
+    bench.shelf.slow.set()
+    bench.until("double at work")
+
+
+def test_a_failed_swap_does_not_keep_models_from_a_new_size(bench: Bench) -> None:
+    bench.processor.process(frame())
+    bench.shelf.slow = threading.Event()
+    bench.processor.swap(["nonsense"])
+    assert bench.processor.process(frame(1, (64, 96))).passed
+    bench.shelf.slow.set()
+    assert wait_until(lambda: not bench.processor.process(frame(2, (64, 96))).passed)
+    assert bench.processor.models == ("negative",)
+
+
 @pytest.mark.parametrize("size", [(64, 96), (256, 192), (130, 98)])
 def test_a_frame_of_another_size_comes_out_in_the_old_one(bench: Bench, size: tuple[int, int]) -> None:
     bench.processor.process(frame())

@@ -3,6 +3,8 @@
 const CONNECT = 6000; // milliseconds that WebRTC has to show a first frame
 const ASK = 1500; // milliseconds without a frame until a whole picture is asked for
 const GIVE_UP = 6000; // and until WebRTC is given up
+const AGAIN = 30000; // and until it is tried again, twice as long after each time
+const LAST = 480000;
 
 export class Picture {
   // `send` takes a message, `say` how the picture comes, `came` that there is one.
@@ -23,6 +25,7 @@ export class Picture {
   start(rtc) {
     this.stop();
     this.reason = "";
+    this.again = AGAIN;
     this.send({ type: "mjpeg", value: true });
     if (new URLSearchParams(location.search).has("mjpeg")) this.reason = "as the address asks";
     else if (!rtc) this.reason = "no WebRTC in this view";
@@ -94,6 +97,11 @@ export class Picture {
     this.stop();
     this.reason = reason;
     this.send({ type: "mjpeg", value: true });
+    const { turn } = this;
+    setTimeout(() => {
+      if (turn === this.turn) this.connect().catch((error) => this.fallBack(error.message));
+    }, this.again);
+    this.again = Math.min(2 * this.again, LAST);
   }
 
   // `moving` says whether the source gives frames at present: one that stands still is no fault.

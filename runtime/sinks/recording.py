@@ -1,0 +1,45 @@
+"""A video file of a live source: it begins when the first frame comes, and has the source's sound."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from ..frame import Frame, VideoInfo
+from .base import Encoding
+from .file import FileSink
+from .voice import Hearing
+
+
+class RecordingSink(FileSink):
+    """Frames with the times of their capture, the first at 0; proven at the end as any file."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        like: VideoInfo,
+        encoding: Encoding,
+        overwrite: bool = False,
+        sound: Hearing | None = None,
+    ) -> None:
+        """`like` is the live source. Raises SinkError."""
+        super().__init__(
+            path,
+            like=replace(like, path=None, frames=None, duration=None),
+            encoding=encoding,
+            overwrite=overwrite,
+            audio=False,
+        )
+        self._sound = sound
+        self._origin: int | None = None
+
+    def write(self, frame: Frame) -> None:
+        if self._origin is None:
+            self._origin = frame.pts
+            if self._sound is not None:
+                self._output.carry(self._sound, origin=frame.seconds)
+        super().write(replace(frame, pts=frame.pts - self._origin))
+
+    def close(self) -> None:
+        """The sound ends with the last frame."""
+        self.stop_early()
+        super().close()
