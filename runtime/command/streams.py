@@ -81,6 +81,12 @@ def live(
 ) -> None:
     """Restyle SOURCE as it comes, held to a deadline, into SINKS. Keys of a window: space (on, off),
     n (next model), b (before/after), i (figures), r (record), q (quit)."""
+    if "window:" in (sinks or ()):
+        # PyAV and OpenCV each bring X11's libraries; the first that is loaded serves both, and OpenCV's
+        # windows never open with PyAV's.
+        import cv2
+
+        cv2.setUseOptimized(True)
     from ..sinks import Encoding
     from .live import Session, run_live
 

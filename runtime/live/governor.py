@@ -16,6 +16,9 @@ LATE = 0.3
 LONG = 10.0
 """Seconds over which no more than `SELDOM` of the frames may be late: what a p99 means."""
 SELDOM = 0.015
+SHORT = 2.0
+OFTEN = 0.05
+"""The same for bursts: seconds, and the part that may be late in them."""
 SETTLE = 0.15
 """Seconds after a step in which frames of before it still come out."""
 FITS = 0.75
@@ -200,9 +203,13 @@ class Governor:
         return self._few(now)
 
     def _few(self, now: float) -> Step | None:
-        """One rung down for more than a few late frames in all; back up where that did not help."""
+        """Down for more than a few late frames in all; back up where that did not help."""
+        if now < self._bear:
+            return None
         late = sum(frame.late for frame in self._frames)
-        if late <= max(3.0, SELDOM * LONG / self.period) or now < self._bear:
+        burst = sum(frame.late for frame in self._frames if frame.at > now - SHORT)
+        often = late > max(3.0, SELDOM * LONG / self.period)
+        if not often and burst <= max(3.0, OFTEN * SHORT / self.period):
             return None
         share = late / max(len(self._frames), LONG / self.period)
         reason = f"{late} of {len(self._frames)} frames took more than {_ms(self.deadline)}"
@@ -214,7 +221,9 @@ class Governor:
             return None
         self._trust[self.rung].held = 0.0  # it does not hold with what it took
         seldom = self.rung, share
-        step = self._step(self.rung + 1, now, reason)
+        work = [frame.work for frame in self._frames if frame.at > now - SHORT]
+        load = float(np.median(work)) / max(self._costs[self.rung], 1e-6)
+        step = self._step(self._below(load, now), now, reason)
         self._seldom = seldom
         return step
 

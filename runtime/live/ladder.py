@@ -32,7 +32,7 @@ STEP = 4
 TRIES = 6
 SECONDS = 0.25
 """A rung is measured on that many frames, or for so long."""
-BETWEEN = 0.005
+BETWEEN = 0.015
 """Seconds between two frames, where models are measured beside frames: about as live."""
 GAIN = 0.9
 """A rung that costs more than this part of the one above it is left out."""

@@ -67,9 +67,13 @@ class Choice:
             return (named(wanted),)
         if not layouts:
             raise SinkError(f"frames cannot be put into what {self._name} takes: use another --codec")
-        if self._canonical == "vp9" and suffix not in (".webm", ".mkv"):
-            # The opacity lies beside the packets, where only Matroska has room for it.
-            return tuple(layout for layout in layouts if not layout.alpha)
+        if self._canonical == "vp9":
+            # The opacity lies beside the packets, where only Matroska has room for it; and libvpx lists
+            # opacity with 4:2:2 and 4:4:4, which it then refuses.
+            holds = suffix in (".webm", ".mkv")
+            return tuple(
+                one for one in layouts if not one.alpha or (holds and one.format.subsample == (2, 2))
+            )
         profile = profile_of(self._encoding)
         if self._name == "prores_ks" and profile is not None:
             full = profile[:1] in ("4", "5")

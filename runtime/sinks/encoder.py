@@ -32,6 +32,8 @@ _RANGE_CODES = {"limited": 1, "full": 2}
 
 _CENTISECOND = Fraction(1, 100)
 """What GIF counts in."""
+MOST_RATE = Fraction(240)
+"""Frames a second above which SVT-AV1 does not open."""
 LONGEST_DELAY = 3600
 """Seconds between a packet's decoding and its showing that no encoder of moving pictures needs."""
 MOST_SHOWN = 50
@@ -147,7 +149,8 @@ class VideoEncoder:
             width=width,
             height=height,
             pix_fmt=layout.name,
-            rate=self.like.rate,
+            # A rate is what an encoder shares bits out by; frames keep their own times.
+            rate=min(self.like.rate, MOST_RATE) if self.name == "libsvtav1" else self.like.rate,
             time_base=_CENTISECOND if self._palette is not None else frame.time_base,
             aspect=frame.aspect,
             rotation=frame.rotation if frame.rotation <= 180 else frame.rotation - 360,

@@ -30,8 +30,6 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
 """Seconds before a cut connection is tried again, and at most between two attempts."""
 KEY_SECONDS = 2
 """Seconds between key frames: what platforms ask for, and what a new viewer waits at most."""
-CONNECT = "5000000"
-"""Microseconds after which a connection that is not answered fails."""
 
 
 def is_stream(uri: str) -> bool:
@@ -106,7 +104,7 @@ class StreamSink(Sink):
         self._disconnect()
 
     def _connect(self, frame: Frame) -> None:
-        options = {"rw_timeout": CONNECT} if self._kind in ("flv", "rtsp") else {}
+        options: dict[str, str] = {}
         if self._kind == "hls":
             options = {
                 "hls_time": str(KEY_SECONDS),
@@ -141,7 +139,7 @@ class StreamSink(Sink):
             self._passing.mux_until(float(self._clock.last * self._coding.time_base))
 
     def _cut(self, error: Exception) -> None:
-        self._disconnect()
+        self._disconnect(silent=True)
         if not self.frames:
             raise SinkError(
                 f"{self.uri} cannot be streamed to: {_reason(error)}. Is somebody listening there?"
@@ -151,14 +149,15 @@ class StreamSink(Sink):
         self._wait = min(2 * self._wait, LONGEST_WAIT)
         self.lost += 1
 
-    def _disconnect(self) -> None:
+    def _disconnect(self, *, silent: bool = False) -> None:
         container, self._container = self._container, None
         self._stream = self._passing = None
         if container is not None:
             try:
                 container.close()
             except (FFmpegError, OSError) as error:
-                self._say(f"{self.uri} was not ended: {_reason(error)}")
+                if not silent:
+                    self._say(f"{self.uri} was not ended: {_reason(error)}")
 
     def _say(self, text: str) -> None:
         if self._tell is not None:

@@ -23,6 +23,7 @@ from .probe import (
     is_untimed,
     promised_end,
     promised_frames,
+    rotation_of,
     start_of,
     usual_rate,
 )
@@ -109,7 +110,7 @@ class FileSource(Source):
             time_base=self.info.time_base,
             colour=colour_of(picture.image, layout, self.info.colour),
             aspect=self.info.aspect,
-            rotation=picture.image.rotation % 360,
+            rotation=self.info.rotation if self._deaf else picture.image.rotation % 360,
             index=index,
             duration=picture.duration,
             alpha=alpha,
@@ -120,15 +121,24 @@ class FileSource(Source):
         stream, container = self._stream, self._container
         base = stream.time_base or Fraction(1, av.time_base)
         self._clock = Clock(
-            start=None if is_untimed(container) else round(start_of(container) / base),
+            start=None if is_untimed(container) else round(self._begin / base),
             step=max(round(1 / (self._rate * base)), 1),
             counting=self._counting,
         )
         decodable = stream.codec_context.codec.canonical_name in ALPHA_DECODERS
-        self._reader = Reader(container, stream, self._clock, alpha=decodable and has_opacity(stream))
+        # Its decoder for opacity is not told how the picture is turned.
+        self._deaf = decodable and has_opacity(stream)
+        self._reader = Reader(container, stream, self._clock, alpha=self._deaf)
         self._pictures: Iterator[Picture] = iter(self._reader)
         if self._fields.how != "no":
             self._pictures = deinterlaced(self._pictures, self._fields, base)
+
+    def _reopen(self) -> None:
+        """Read from the beginning."""
+        self._container.close()
+        self._container, self._pipe = open_container(self.uri)
+        self._stream = choose_stream(self._container, self.uri)
+        self._read()
 
     def _probe(self, deinterlace: Deinterlace) -> None:
         """Look at the first frames, which still come first, and describe what will come."""
@@ -139,6 +149,7 @@ class FileSource(Source):
         order = int(context.field_order)
         self._counting = container.format.name == "avi" and bool(context.has_b_frames)
         self._fields = Plan("no")
+        self._begin = start_of(container)
         self._read()
         pictures = self._pictures
         ahead = list(islice(pictures, 1 if order == PROGRESSIVE else _AHEAD))
@@ -149,12 +160,23 @@ class FileSource(Source):
                 "the file may be cut off"
             )
         images = [picture.image for picture in ahead]
+        first = float((images[0].pts or 0) * base)
+        if self._pipe is None and max(first, 0.0) < self._begin and not is_untimed(container):
+            # The container states a later beginning than it has: once more, with the frame's own.
+            self._begin = max(first, 0.0)
+            self._reopen()
+            container, stream, pictures = self._container, self._stream, self._pictures
+            ahead = list(islice(pictures, len(ahead)))
+            images = [picture.image for picture in ahead]
         layout = read_planes(images[0])[2]  # raises for pixels that nothing can be done with
         info = describe(container, stream, images, layout, uri=self.uri, rate=self._rate, base=base)
         fields = plan(deinterlace, order, context.codec.canonical_name, images)
         notes = [*info.notes, fields.note] if fields.note else [*info.notes]
         if has_opacity(stream) and not layout.alpha:
             notes.append("the transparency of the video is left out: nothing here decodes it")
+        info = replace(info, start=self._begin)
+        if self._deaf and self._pipe is None:
+            info = replace(info, rotation=rotation_of(self.uri, stream.index))
         self.info = replace(info, interlaced=fields.interlaced, notes=tuple(notes))
         self._pictures = chain(ahead, pictures)
         self._fields = fields

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 from av.container import InputContainer
@@ -85,8 +86,23 @@ def promised_end(container: InputContainer) -> float | None:
 
 
 def start_of(container: InputContainer) -> float:
-    """Seconds on the file's clock that count as time 0."""
-    return max((container.start_time or 0) / av.time_base, 0.0)
+    """Seconds on the file's clock that count as time 0: where anything begins."""
+    stated = (container.start_time or 0) / av.time_base
+    # MPEG-TS may state the beginning of a subtitle.
+    begins = [
+        float(stream.start_time * stream.time_base)
+        for stream in container.streams
+        if stream.type in ("video", "audio") and stream.start_time is not None and stream.time_base
+    ]
+    return max(min([stated, *begins]), 0.0)
+
+
+def rotation_of(path: str, index: int) -> int:
+    """Degrees, counter-clockwise, by which players turn a stream: for decoders that are not told."""
+    with av.open(path) as container:
+        for image in container.decode(container.streams[index]):
+            return cast("VideoFrame", image).rotation % 360
+    return 0
 
 
 def describe(
