@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("export", "runtime", "training")
-SHIPPED = ("*.py", "*.onnx", "*.toml", "py.typed")
+SHIPPED = ("*.py", "*.onnx", "*.toml", "py.typed", "page/*")
 
 
 def tree() -> set[str]:
@@ -56,7 +56,8 @@ def test_the_base_is_what_it_should_be() -> None:
     assert names == {
         "av", "filelock", "numpy", "onnx", "opencv-python", "openvino", "platformdirs", "rich", "typer",
     }  # fmt: skip
-    assert {"ort", "gpu", "rtx", "export", "train", "dev"} == set(project["optional-dependencies"])
+    extras = set(project["optional-dependencies"])
+    assert extras == {"ort", "gpu", "rtx", "live", "export", "train", "dev"}
 
 
 def test_every_package_is_listed() -> None:

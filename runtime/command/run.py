@@ -132,7 +132,7 @@ def _finish(sink: Sink, stats: Stats, source: Source, *, limited: bool) -> None:
 
 def journals(job: Job, like: VideoInfo) -> bool:
     """Whether that run keeps a journal. Raises SinkError where it should and cannot."""
-    if job.sink == "null:" and not job.journal:
+    if job.sink == "null:" and not job.journal and job.workers == 1:
         return False
     reason = why_no_journal(job.sink, like=like, encoding=job.encoding)
     if job.building != "wait":

@@ -19,6 +19,8 @@ SELDOM = 0.015
 SHORT = 2.0
 OFTEN = 0.05
 """The same for bursts: seconds, and the part that may be late in them."""
+BEHIND = 2.0
+"""Times as long as they should, that models may take beside the frames: results are then older."""
 SETTLE = 0.15
 """Seconds after a step in which frames of before it still come out."""
 FITS = 0.75
@@ -182,12 +184,12 @@ class Governor:
         """Models that work beside the frames and no longer keep up show in no latency."""
         self._lags.append(seconds)
         usual = float(np.median(self._lags))
-        room = self.rungs[self.rung].every * self.period
+        room = BEHIND * self.rungs[self.rung].every * self.period
         if len(self._lags) < FEWEST or usual <= room:
             return None
         load = usual / max(self._beside[self.rung], 1e-6)
         return self._step(
-            self._below(load, now), now, f"the models take {_ms(usual)} for every {_ms(room)}"
+            self._below(load, now), now, f"the models take {_ms(usual)}: results are too old"
         )
 
     def _down(self, now: float) -> Step | None:
@@ -214,6 +216,8 @@ class Governor:
         share = late / max(len(self._frames), LONG / self.period)
         reason = f"{late} of {len(self._frames)} frames took more than {_ms(self.deadline)}"
         earlier = self._seldom
+        if earlier is not None and now - self._since < SHORT:
+            return None
         if earlier is not None and share > earlier[1] / 2 and earlier[0] < self.rung:
             self._bear = now + HELPLESS
             return self._step(earlier[0], now, f"{reason}, as there: it did not help")

@@ -217,17 +217,17 @@ def test_a_deadline_of_its_own_is_held_instead_of_the_period() -> None:
 
 def test_models_beside_the_frames_that_fall_behind_are_noticed() -> None:
     """No frame is late, but what is shown is older and older."""
-    done = machine(lambda now, rung: 8.0 if rung == 2 and now > 5 else 2.6).run(12)
+    done = machine(lambda now, rung: 12.0 if rung == 2 and now > 5 else 2.6).run(12)
     assert done.rung_at(5) == 2
     assert done.rung_at(8) > 2
     assert any("the models take" in step.reason for _, step in done.steps)
 
 
 def test_models_beside_the_frames_must_keep_up_with_them() -> None:
-    """Two periods for the models, whatever frames wait for."""
+    """Twice two periods for the models at most, whatever frames wait for."""
     rungs = (
         Rung(name="full", models=("m",), cost=0.2),
-        Rung(name="every 2nd", models=("m",), cost=0.001, every=2, beside=0.1),
+        Rung(name="every 2nd", models=("m",), cost=0.001, every=2, beside=0.2),
         Rung(name="off", cost=0.0001),
     )
     done = Machine(Governor(rungs, period=1 / 30), lambda *_: 1.0).run(20)

@@ -1,0 +1,285 @@
+"""`velatura live` as a user runs it, and what acts on it: controls, figures, an async loop."""
+
+import asyncio
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from velatura.runtime.errors import SinkError
+from velatura.runtime.frame import Frame
+from velatura.runtime.live import LivePump, LiveStats
+from velatura.runtime.live.controls import Controls, Recorder
+from velatura.runtime.live.frames import FramesSink
+from velatura.runtime.live.metrics import Metrics
+from velatura.runtime.live.processor import StagesProcessor
+from velatura.runtime.sinks.null import NullSink
+from velatura.runtime.sources.live import open_live_source
+
+from .. import videos
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "velatura.runtime", "live", *map(str, arguments)]
+
+
+def run(*arguments: object, **how: Any) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, check=False, timeout=90, **how
+    )
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds with sound, of 96x64."""
+    return videos.make(
+        tmp_path_factory.mktemp("live") / "in.mp4", codec="libx264", frames=60, rate=30, tone=True,
+        size=(96, 64),
+    )  # fmt: skip
+
+
+def test_a_film_as_a_camera_into_a_file_with_its_sound(film: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.mkv"
+    done = run(film, target, "--stats", "json")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    summary = lines[-1]["summary"]
+    assert summary["captured"] == 60
+    assert all("stats" in line for line in lines[:-1])
+    (output,) = summary["outputs"]
+    assert output["shown"] + summary["dropped"] + output["dropped"] >= 57
+    read = videos.read(target)
+    assert len(read.luma) == output["shown"]
+    assert 1.8 < read.seconds[-1] < 2.1
+    assert len(read.audio) > 80
+
+
+def test_models_several_sinks_and_a_summary(film: Path, tmp_path: Path) -> None:
+    target = tmp_path / "big.mp4"
+    done = run(film, "null:", target, "-m", "upscale-2x", "--no-audio")
+    assert done.returncode == 0, done.stderr
+    assert "rungs: full" in done.stderr
+    assert re.search(r"null: .* latency p50 [\d.]+ p95", done.stdout)
+    read = videos.read(target)
+    assert (read.width, read.height) == (192, 128)
+    assert not read.audio
+
+
+def test_ctrl_c_finishes_the_recording(film: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.mkv"
+    with subprocess.Popen(
+        command(f"{film}?loop=1", target), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        partial = tmp_path / ".out.partial.mkv"
+        patience = time.monotonic() + 30
+        while not (partial.exists() and partial.stat().st_size > 0) and time.monotonic() < patience:
+            time.sleep(0.05)
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert len(videos.read(target).luma) > 20
+    assert not partial.exists()
+
+
+def test_a_dead_sink_does_not_stop_the_others(film: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.mkv"
+    done = run(film, "tcp://127.0.0.1:1", target)
+    assert done.returncode == SinkError.exit_code
+    assert "is given up" in done.stderr
+    assert len(videos.read(target).luma) > 50, "the recording went on to the end"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["IN"], "name a sink"),
+        (["missing.mp4", "null:"], "missing.mp4"),
+        (["IN", "IN"], "is the input itself"),
+        (["IN", "null:", "-m", "no-such-model"], "no-such-model"),
+        (["IN", "null:", "--rung", "fantastic", "-m", "upscale-2x"], "no rung 'fantastic'"),
+        (["camera:17", "null:"], "camera"),
+        (["IN", "null:", "--view", "--view-host", "0.0.0.0"], "token"),
+        (["IN", "null:", "--record-to", "no/such/folder"], "create it first"),
+        (["IN", "nowhere/out.mkv"], "no folder"),
+    ],
+)
+def test_what_cannot_be_is_said(arguments: list[str], said: str, film: Path, tmp_path: Path) -> None:
+    done = run(*[str(film) if a == "IN" else a for a in arguments], cwd=tmp_path)
+    assert done.returncode not in (0, 1), done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_frames_through_a_pipe(film: Path) -> None:
+    """y4m out, for another program to go on with."""
+    done = subprocess.run(
+        command(film, "-", "--no-audio", "-q"), capture_output=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"YUV4MPEG2 W96 H64 F30:1")
+    assert done.stdout.count(b"FRAME\n") > 50
+
+
+class Knobs:
+    """A processor's switches."""
+
+    def __init__(self) -> None:
+        self.off = False
+        self.strength = 1.0
+        self.split: float | None = None
+        self.models: tuple[str, ...] = ("wave",)
+
+    def swap(self, models: Sequence[str]) -> None:
+        self.models = tuple(models)
+
+
+def controls(knobs: Knobs | None = None, **more: Any) -> tuple[Controls, list[str]]:
+    told: list[str] = []
+    made = Controls(
+        adjustable=knobs, available=("udnie", "wave"), stats=lambda: empty(), stop=lambda: None,
+        tell=told.append, **more,
+    )  # fmt: skip
+    return made, told
+
+
+def empty() -> LiveStats:
+    return LiveStats(
+        elapsed=1.0, captured=3, processed=1, passed=1, repeated=1, dropped=2, late=1, rung="full",
+        stages={}, outputs=(), events=(),
+    )  # fmt: skip
+
+
+def test_controls_change_the_processor_and_nothing_else() -> None:
+    knobs = Knobs()
+    made, told = controls(knobs)
+    made.off = True
+    made.strength = 7.0
+    made.split = -1.0
+    assert (knobs.off, knobs.strength, knobs.split) == (True, 1.0, 0.0)
+    assert told == ["off: frames pass through"]
+    assert made.next_model() == "udnie"
+    assert made.next_model() == "wave"
+    with pytest.raises(SinkError, match="no model nonsense"):
+        made.swap(["nonsense"])
+    assert knobs.models == ("wave",)
+    with pytest.raises(SinkError, match="no place for recordings"):
+        made.record(True)
+
+
+def test_controls_without_a_model_say_so() -> None:
+    made, _ = controls(None)
+    assert made.off
+    with pytest.raises(SinkError, match="no model runs"):
+        made.strength = 0.5
+
+
+def test_recordings_are_numbered_and_ended_once(tmp_path: Path) -> None:
+    begun: list[Path] = []
+    ended: list[int] = []
+
+    def begin(path: Path) -> None:
+        path.touch()
+        begun.append(path)
+
+    recorder = Recorder(begin=begin, end=lambda: ended.append(1))
+    made, _ = controls(None, recorder=recorder, folder=tmp_path)
+    for _ in range(2):
+        assert made.record(True) == made.record(True) == made.recording
+        assert made.record(False) == begun[-1]
+        assert made.record(False) is None
+    assert [path.name for path in begun] == ["recording-001.mkv", "recording-002.mkv"]
+    assert len(ended) == 2
+
+
+def test_prometheus_reads_the_figures() -> None:
+    metrics = Metrics(empty, port=0)
+    try:
+        with urllib.request.urlopen(metrics.url) as answer:
+            text = answer.read().decode()
+        with pytest.raises(SinkError, match="no metrics at"):
+            Metrics(empty, port=int(metrics.url.split(":")[2].split("/")[0]))
+    finally:
+        metrics.close()
+    assert "velatura_frames_dropped_total 2.0" in text
+    assert 'velatura_rung_info{name="full"} 1.0' in text
+
+
+def test_an_async_loop_gets_the_newest_frames() -> None:
+    async def look() -> list[Frame]:
+        frames = FramesSink()
+        with open_live_source("pattern:64x48@60?frames=600") as source:
+            pump = LivePump(source, None, [frames])
+            seen: list[Frame] = []
+            async for frame in frames.of(pump):
+                seen.append(frame)
+                if len(seen) == 20:
+                    break
+            return seen
+
+    seen = asyncio.run(look())
+    assert len(seen) == 20
+    times = [frame.pts for frame in seen]
+    assert times == sorted(set(times))
+
+
+def test_an_async_loop_ends_with_its_source_and_raises_its_error() -> None:
+    def broken(frame: Frame) -> Frame:
+        if frame.index == 5:
+            raise ValueError("no more")
+        return frame
+
+    async def count(stages: list[Any]) -> int:
+        frames = FramesSink()
+        with open_live_source("pattern:64x48@60?frames=12") as source:
+            pump = LivePump(source, StagesProcessor(stages), [frames])
+            return len([frame async for frame in frames.of(pump)])
+
+    assert 8 <= asyncio.run(count([])) <= 12
+    with pytest.raises(Exception, match="no more"):
+        asyncio.run(count([broken]))
+
+
+def test_a_sink_joins_and_leaves_while_the_run_goes_on() -> None:
+    source = open_live_source("pattern:64x48@60?frames=6000")
+    first, second = NullSink(), NullSink()
+    pump = LivePump(source, None, [first])
+    thread = threading.Thread(target=pump.run, kwargs={"seconds": 20.0})
+    thread.start()
+    try:
+        time.sleep(0.3)
+        output = pump.add(second)
+        time.sleep(0.5)
+        assert pump.remove(output)
+        had = second.frames
+        time.sleep(0.3)
+        assert 10 < had == second.frames
+        assert first.frames > had
+    finally:
+        pump.stop()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_the_file_of_a_live_run_is_whole(film: Path, tmp_path: Path) -> None:
+    """Played from its beginning: the first picture is not late, and nothing follows the last."""
+    target = tmp_path / "out.mp4"
+    assert run(film, target).returncode == 0
+    with av.open(str(target)) as container:
+        streams = {stream.type: stream for stream in container.streams}
+        assert set(streams) == {"video", "audio"}
+        ends = {kind: float((s.start_time + s.duration) * s.time_base) for kind, s in streams.items()}
+    assert abs(ends["video"] - ends["audio"]) < 0.1
