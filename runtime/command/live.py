@@ -109,6 +109,7 @@ def run_live(session: Session, *, quiet: bool = False) -> int:
                 say.note(line)
         pump = LivePump(source, processor, outputs, drop=session.drop)
         pump.on_event(lambda event: _told(event, say))
+        source.tell = pump.tell
         controls = _controls(session, pump, processor, place)
         pump.on_frame(controls.show)
         if view is not None:

@@ -63,6 +63,8 @@ class LivePump:
         self._hearers: list[Callable[[Event], None]] = []
         self._seers: list[Callable[[Frame], None]] = []
         self._stop = threading.Event()
+        self._joining = threading.Lock()
+        self._running = False
         self._failure: VelaturaError | None = None
         self._begin = 0.0
         self._end: float | None = None
@@ -88,8 +90,10 @@ class LivePump:
             threading.Thread(target=self._read, name="velatura-capture", daemon=True),
             threading.Thread(target=self._process, name="velatura-process", daemon=True),
         ]
-        for output in self.outputs:
-            output.start(shown=self._shown, failed=self._sink_failed)
+        with self._joining:
+            self._running = True
+            for output in self.outputs:
+                output.start(shown=self._shown, failed=self._sink_failed)
         for thread in threads:
             thread.start()
         try:
@@ -115,10 +119,12 @@ class LivePump:
         self._box.close(drop=True)
 
     def add(self, sink: Sink | Output) -> Output:
-        """Give frames to one more sink from now on; from any thread, while the run goes on."""
+        """Give frames to one more sink from now on; from any thread, before the run or in it."""
         output = sink if isinstance(sink, Output) else Output(sink)
-        output.start(shown=self._shown, failed=self._sink_failed)
-        self.outputs = [*self.outputs, output]
+        with self._joining:
+            if self._running:
+                output.start(shown=self._shown, failed=self._sink_failed)
+            self.outputs = [*self.outputs, output]
         return output
 
     def remove(self, output: Output) -> bool:
@@ -128,7 +134,7 @@ class LivePump:
 
     def tell(self, text: str) -> None:
         """Note an event; from any thread."""
-        event = Event(time.monotonic() - self._begin, text)
+        event = Event(time.monotonic() - self._begin if self._begin else 0.0, text)
         self._events.append(event)
         for hear in tuple(self._hearers):
             hear(event)
@@ -192,8 +198,7 @@ class LivePump:
             try:
                 made = self.processor.process(frame)
             except Exception as error:
-                name = type(self.processor).__name__
-                self._fail(StageError(f"{name} failed: {type(error).__name__}: {error}"))
+                self._fail(self._bug(error))
                 return
             self._work.add(time.monotonic() - begin)
             self._passed += made.passed
@@ -212,7 +217,15 @@ class LivePump:
         if output in self.outputs[:1]:
             self._out.add(out)
             self._late += latency > self.period
-            self.processor.observe(latency, period=self.period)
+            try:
+                self.processor.observe(latency, period=self.period)
+            except Exception as error:
+                self._fail(self._bug(error))
+
+    def _bug(self, error: Exception) -> StageError:
+        """A processor raises for no frame: this is a mistake in it."""
+        name = type(self.processor).__name__
+        return StageError(f"{name} failed: {type(error).__name__}: {error}")
 
     def _sink_failed(self, output: Output) -> None:
         self.tell(f"{output.sink.uri} is given up: {output.failure}")
