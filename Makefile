@@ -4,6 +4,8 @@ VENV ?= .venv
 # What is installed: the tree itself, or a built wheel (CI tests the wheel).
 PACKAGE ?= -e .
 BIN = $(VENV)/bin
+# Most tests use one core; two files at a time fill two. A file's tests share what they have made.
+SIDE_BY_SIDE = -n 2 --dist loadfile
 
 # A machine without a desktop lacks what OpenCV's windows need; the headless build does all but windows.
 ensure_opencv = $(BIN)/python -c 'import cv2' 2>/dev/null || { \
@@ -28,7 +30,7 @@ demo: $(VENV)/.runtime
 # Training runs in a process of its own, as it does for a user: in one with the inference libraries, which
 # keep threads of their own, a whole run of the tests once ended in a segmentation fault.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not soak" --ignore=tests/training
+	$(BIN)/python -m pytest -m "not soak" --ignore=tests/training $(SIDE_BY_SIDE)
 	$(BIN)/python -m pytest tests/training
 
 soak: $(VENV)/.dev
@@ -37,7 +39,7 @@ soak: $(VENV)/.dev
 test-environment: $(VENV)/.dev
 
 quick: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not soak" --ignore=tests/training
+	$(BIN)/python -m pytest -m "not slow and not soak" --ignore=tests/training $(SIDE_BY_SIDE)
 	$(BIN)/python -m pytest -m "not slow" tests/training
 
 lint: $(VENV)/.dev

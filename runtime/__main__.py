@@ -38,9 +38,16 @@ app = typer.Typer(
 
 @app.command()
 def run(
-    source: Annotated[str, typer.Argument(help="Video file, frames/%05d.png, or pattern:640x360@30.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Video file, frames/%05d.png, - (standard input), pattern:640x360@30, or for a batch "
+            "a folder or 'glob'."
+        ),
+    ],
     sink: Annotated[
-        str, typer.Argument(help="Video file, frames/%05d.png, - (standard output), or null:")
+        str,
+        typer.Argument(help="Video file, frames/%05d.png, - (standard output), null:, or a folder."),
     ],
     model: Annotated[
         list[str] | None,

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from .inspection import Track, Values
+from .tracks import Track, Values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

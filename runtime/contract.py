@@ -14,8 +14,9 @@ import numpy as np
 from .alignment import Shift, compare_times, is_counted, is_same, match_tracks, pair_tracks
 from .colour import guess_matrix
 from .errors import ContractError, SourceError
-from .inspection import Found, Track, Values, inspect
+from .inspection import Found, inspect
 from .promise import COPIED_SYNC, MATRICES, PADDING, Promise, Tally, range_of
+from .tracks import Track, Values
 
 __all__ = [
     "Check",

@@ -10,7 +10,8 @@ import numpy as np
 
 from .colour import guess_matrix
 from .frame import Matrix, Range
-from .inspection import Found, Span, Track, Values, earliest
+from .inspection import Found
+from .tracks import Span, Track, Values, earliest
 
 if TYPE_CHECKING:
     from av.packet import Packet

@@ -52,7 +52,9 @@ def test_commands_run(line: str, folder: Path) -> None:
         cwd=folder, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    if words[0] == "run" and not words[2].endswith(":"):
+    if "--dry-run" in words:
+        assert not (folder / words[2]).exists()
+    elif words[0] == "run" and not words[2].endswith(":"):
         assert (folder / words[2]).stat().st_size > 0
     if words[-1] == "--help":
         for option in re.findall(r"--[a-z-]+", line):

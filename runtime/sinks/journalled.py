@@ -26,7 +26,7 @@ SEGMENT = 250
 JOINABLE = frozenset({"libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "prores_ks"})
 """Encoders whose segments were seen to join without a change of one picture."""
 
-SHORT = 2
+SHORT = 4
 """Below so many segments a run is done again as fast as it is gone on with."""
 
 

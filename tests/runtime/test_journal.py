@@ -157,8 +157,8 @@ def test_without_a_journal(source: Path) -> None:
 def test_short_videos_have_none(source: Path) -> None:
     target = source.with_name("out.mp4")
     never = "import velatura.runtime.sinks.journal as jj; jj.Journal.__init__ = None"
-    assert run(source, target, "--frames", 19, before=never).returncode == 0
-    assert run(source, target, "--frames", 20, "--overwrite", before=never).returncode != 0
+    assert run(source, target, "--frames", 39, before=never).returncode == 0
+    assert run(source, target, "--frames", 40, "--overwrite", before=never).returncode != 0
 
 
 @pytest.mark.parametrize(
