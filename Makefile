@@ -5,7 +5,7 @@ VENV ?= .venv
 PACKAGE ?= -e .
 BIN = $(VENV)/bin
 # Most tests use one core; two files at a time fill two. A file's tests share what they have made.
-SIDE_BY_SIDE = -n 2 --dist loadfile
+SIDE_BY_SIDE = -n 2 --dist loadfile --no-loadscope-reorder
 
 # A machine without a desktop lacks what OpenCV's windows need; the headless build does all but windows.
 ensure_opencv = $(BIN)/python -c 'import cv2' 2>/dev/null || { \
@@ -17,7 +17,7 @@ ensure_opencv = $(BIN)/python -c 'import cv2' 2>/dev/null || { \
 
 help:
 	@echo "make demo    restyle and upscale the sample clip (installs the runtime only)"
-	@echo "make test    install what the tests need and run them (ten minutes on two cores)"
+	@echo "make test    install what the tests need and run them (eight to ten minutes on two cores)"
 	@echo "make quick   the same without the slow ones"
 	@echo "make soak    the long tests, which make test leaves out: CI runs them, too"
 	@echo "make lint    ruff and pyright"

@@ -16,7 +16,7 @@ def invoke(*words: object) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_an_upscaler_is_measured_beside_bicubic(data_root: Path) -> None:
     code, told = invoke("upscale-2x", "--data", data_root, "--json")
     assert code == 0, told
@@ -34,7 +34,7 @@ def test_an_upscaler_is_measured_beside_bicubic(data_root: Path) -> None:
         assert 0 < flip["model"] < flip["bicubic"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_style_is_measured_beside_its_input_and_a_blur(data_root: Path) -> None:
     clip = data_root / "clips/rabbit320.mp4"
     code, told = invoke("wave", "--data", data_root, "--clip", clip, "--json")

@@ -15,8 +15,8 @@ from velatura.runtime.stages import Neural
 def growth(once: Callable[[], object], *, warm_up: int = 8, times: int = 12) -> int:
     """The most bytes that Python and NumPy held above the start while `once` ran several times.
 
-    Ten kilobytes of it are Python's own objects, a few more a tile, so the pictures here are large enough
-    for half of one to stand well above that.
+    Ten kilobytes of it are Python's own objects, a few more a tile, so the pictures here are large
+    enough for half of one to stand well above that.
     """
     for _ in range(warm_up):
         once()
