@@ -119,8 +119,9 @@ def test_ten_minutes_change_neither_memory_nor_latency(tmp_path: Path) -> None:
     growth = statistics.median(memory[-third:]) - statistics.median(memory[third : 2 * third])
     assert growth < 8 * 2**20, f"{growth / 2**20:.1f} MiB"
     shown = summary["outputs"][0]["shown"]
-    assert summary["captured"] >= frames * 0.99
-    assert shown > 0.95 * frames
+    # The source plays while the models are opened.
+    assert summary["captured"] >= frames - 30 * 5
+    assert shown > 0.95 * summary["captured"]
     # What the last third adds to the mean tells its own mean.
     stats = [line["stats"] for line in lines[:-1]]
     early, late = stats[len(stats) // 3], stats[-1]

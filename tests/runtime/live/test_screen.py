@@ -163,8 +163,10 @@ def test_a_region_keeps_its_rate_and_says_when_it_was_taken(display: str) -> Non
                 if len(frames) == 26:
                     break
         assert float(np.median(late)) < 0.03
-        span = frames[-1].seconds - frames[0].seconds
-        assert span == pytest.approx(1.0, abs=0.6)
+        # A pause of the machine is not the source's: what it keeps is the step, and no haste after.
+        steps = np.diff([frame.seconds for frame in frames])
+        assert float(np.median(steps)) == pytest.approx(0.04, abs=0.01)
+        assert steps.sum() > 0.95
 
 
 def test_a_window_that_closes_is_waited_for(display: str) -> None:
