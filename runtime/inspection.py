@@ -1,5 +1,6 @@
 """What a video file really holds: every packet is read, and the last pictures are decoded."""
 
+import os
 from array import array
 from dataclasses import dataclass
 from fractions import Fraction
@@ -307,7 +308,7 @@ def _open(path: Path) -> InputContainer:
         raise SourceError(f"no file at {path}")
     try:
         # Names in another encoding than UTF-8 are no reason not to read the film.
-        return av.open(str(path), metadata_errors="replace")
+        return av.open(os.path.abspath(path), metadata_errors="replace")  # noqa: PTH100
     except FFmpegError as error:
         raise SourceError(f"{path} cannot be opened as a video: {error.strerror}") from error
 

@@ -173,6 +173,7 @@ class Pump:
                 interrupted = True
                 self._stop.set()
         elapsed = time.perf_counter() - self._start
+        reached = limit is not None and self._reader.count >= limit
         if self._failure is not None:
             raise self._failure
         if progress is not None:
@@ -183,7 +184,7 @@ class Pump:
             elapsed=elapsed,
             first_frame=self._first or 0.0,
             timings={m.name: m.timing() for m in (self._reader, *self._meters, self._writer)},
-            damage=Damage() if interrupted or limit is not None else self.source.damage,
+            damage=Damage() if interrupted or reached else self.source.damage,
             interrupted=interrupted,
             notes=tuple(note for stage in self.stages for note in getattr(stage, "notes", ())),
         )

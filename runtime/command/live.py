@@ -19,12 +19,14 @@ from ..live.mailbox import Drop
 from ..live.neural import LadderProcessor, open_processor
 from ..live.opening import Place, close_all, open_output, record
 from ..live.output import Output
+from ..live.processor import StagesProcessor
 from ..live.pump import LivePump
 from ..live.sound import Sounds
 from ..live.stats import Event, LiveStats
 from ..sinks import Encoding, Sink
 from ..sinks.window import WindowSink
 from ..sources.live import LiveSource, open_live_source
+from ..stages import Conform
 from .run import terminable
 from .view import Reporter
 
@@ -92,11 +94,12 @@ def run_live(session: Session, *, quiet: bool = False) -> int:
             encoding=session.encoding,
             overwrite=session.overwrite,
             sounds=sounds,
+            drop=session.drop,
             tell=say.note,
         )
         outputs: list[Output] = []
         # Whatever ends the run, recordings are finished.
-        stack.callback(lambda: close_all([o.sink for o in outputs], _heard(failures, say)))
+        stack.callback(lambda: close_all(outputs, _heard(failures, say), tell=say.note))
         outputs += [open_output(uri, place) for uri in session.sinks]
         processor = _processor(session, source)
         if processor is not None:
@@ -107,10 +110,11 @@ def run_live(session: Session, *, quiet: bool = False) -> int:
         for output in outputs:
             for line in output.sink.notes:
                 say.note(line)
-        pump = LivePump(source, processor, outputs, drop=session.drop)
+        pump = LivePump(source, processor or StagesProcessor([Conform()]), outputs, drop=session.drop)
         pump.on_event(lambda event: _told(event, say))
         source.tell = pump.tell
-        controls = _controls(session, pump, processor, place)
+        current: list[Output] = []
+        controls = _controls(session, pump, processor, place, current)
         pump.on_frame(controls.show)
         if view is not None:
             view.controls = controls
@@ -125,9 +129,8 @@ def run_live(session: Session, *, quiet: bool = False) -> int:
         try:
             stats = _run(session, pump, outputs, controls, say)
         finally:
-            if controls.recording is not None:
-                controls.record(False)
-            outputs += [output for output in pump.outputs if output not in outputs]
+            # What is being recorded is finished with all else.
+            outputs += [o for o in (*pump.outputs, *current) if o not in outputs]
     failures += [output.failure for output in outputs if output.failure is not None]
     if session.statistics == "json":
         typer.echo(json.dumps({"summary": stats.to_json()}), err=say.aside)
@@ -171,6 +174,13 @@ def _run(
         window.serve(thread.is_alive)
     except KeyboardInterrupt:
         pump.tell("stopped")
+    if window.failed and any(o.alive for o in outputs if o.sink is not window):
+        # Nobody has closed it: the others go on.
+        try:
+            while thread.is_alive():
+                thread.join(0.5)
+        except KeyboardInterrupt:
+            pump.tell("stopped")
     pump.stop()
     thread.join()
     if isinstance(ended[0], BaseException):
@@ -207,23 +217,26 @@ def _view(session: Session, processor: LadderProcessor | None, source: LiveSourc
 
 
 def _controls(
-    session: Session, pump: LivePump, processor: LadderProcessor | None, place: Place
+    session: Session,
+    pump: LivePump,
+    processor: LadderProcessor | None,
+    place: Place,
+    current: list[Output],
 ) -> Controls:
+    """`current` holds the recording at work."""
     from ..zoo import zoo_models
-
-    current: list[Output] = []
 
     def begin(path: Path) -> None:
         current.append(pump.add(record(path, pump.source.info, place)))
 
     def end() -> None:
-        output = current.pop()
+        output = current[-1]
         if not pump.remove(output):
-            raise SinkError(f"{output.sink.uri} is stuck: what it holds was left")
-        if output.failure is not None:
-            output.sink.abort()
-            raise output.failure
+            raise SinkError(f"{output.sink.uri} is stuck: it is ended with the run, if it can be")
+        current.pop()
         output.sink.close()
+        if output.failure is not None:
+            raise output.failure
 
     folder = session.record_to
     if folder is not None and not folder.is_dir():
@@ -266,11 +279,16 @@ def _keys(controls: Controls, say: Reporter) -> dict[str, Callable[[], object]]:
         "n": controls.next_model,
         "b": part,
         "i": figures,
-        "r": lambda: controls.record(controls.recording is None),
+        "r": lambda: _beside(safely(lambda: controls.record(controls.recording is None))),
         "q": controls.stop,
         "esc": controls.stop,
     }
     return {key: safely(action) for key, action in actions.items()}
+
+
+def _beside(action: Callable[[], object]) -> None:
+    """In a thread of its own: a recording is read again at its end, and no window waits for that."""
+    threading.Thread(target=action, name="velatura-record").start()
 
 
 def overlay(controls: Controls) -> list[str]:
@@ -279,7 +297,7 @@ def overlay(controls: Controls) -> list[str]:
         return []
     stats = controls.stats()
     latency = stats.latency
-    output = stats.outputs[0]
+    output = stats.leading
     return [
         f"{output.rate:.1f} fps  1% low {output.low1:.1f}",
         f"latency p50 {latency.p50 * 1e3:.1f}  p99 {latency.p99 * 1e3:.1f} ms",
@@ -290,7 +308,7 @@ def overlay(controls: Controls) -> list[str]:
 
 def line_of(stats: LiveStats) -> str:
     """`30.0 fps, latency p50 12.1 p99 18.3 ms, dropped 0, full`."""
-    output, latency = stats.outputs[0], stats.latency
+    output, latency = stats.leading, stats.latency
     text = f"{output.rate:.1f} fps, latency p50 {latency.p50 * 1e3:.1f} p99 {latency.p99 * 1e3:.1f} ms"
     text += f", dropped {stats.dropped}, late {stats.late}"
     return f"{text}, {stats.rung}" if stats.rung else text
@@ -321,7 +339,7 @@ def _told(event: Event, say: Reporter) -> None:
 
 
 def _heard(failures: list[VelaturaError], say: Reporter) -> Callable[[Sink, Exception], None]:
-    """What becomes of a sink that cannot be finished: said, and kept for the exit code."""
+    """What becomes of a sink that cannot be finished: it is said, and kept for the exit code."""
 
     def heard(sink: Sink, error: Exception) -> None:
         if not isinstance(error, VelaturaError):

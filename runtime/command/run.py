@@ -148,6 +148,8 @@ def journals(job: Job, like: VideoInfo) -> bool:
 
 def _sink(job: Job, source: Source, say: Reporter) -> Sink:
     """The output, with a journal where one can be kept and gains something."""
+    if job.sink not in ("null:", "-") and (not Path(job.sink).name or Path(job.sink).is_dir()):
+        raise SinkError(f"{job.sink} is a folder: name a file in it")
     settings = settings_of(job) if journals(job, source.info) else None
     if settings is None and job.sink != "null:" and leftover(Path(job.sink), remove=job.restart):
         say.note(f"the journal of an earlier run beside {job.sink} is left as it is")

@@ -1,7 +1,10 @@
 """Controls: what a person may do to a live run, whether by a key, on the page, or in Python."""
 
+import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -86,6 +89,7 @@ class Controls:
         self._hears = tell
         self._newest: Frame | None = None
         self._statistics = False
+        self._recording_lock = threading.Lock()
 
     @property
     def off(self) -> bool:
@@ -161,15 +165,19 @@ class Controls:
         """Begin a recording, or end it; where it lies, or lay. Raises SinkError."""
         if self._recorder is None or self._folder is None:
             raise SinkError("this run has no place for recordings: give --record-to FOLDER")
+        with self._recording_lock:
+            return self._record(on, self._recorder, self._folder)
+
+    def _record(self, on: bool, recorder: Recorder, folder: Path) -> Path | None:
         if on and self.recording is None:
-            path = _unused(self._folder)
-            self._recorder.begin(path)
+            path = _unused(folder)
+            recorder.begin(path)
             self.recording = path
             self._tell(f"recording to {path}")
         elif not on and self.recording is not None:
             path, self.recording = self.recording, None
             try:
-                self._recorder.end()
+                recorder.end()
             except VelaturaError as error:
                 self._tell(f"the recording failed: {error}")
                 raise
@@ -188,8 +196,10 @@ class Controls:
 
 
 def _unused(folder: Path) -> Path:
-    """The first name of a recording that is not taken."""
-    number = 1
-    while (path := folder / f"recording-{number:03d}.mkv").exists():
+    """A name of a recording that nobody has, or had before a crash: by time, process and number."""
+    stem, number = f"recording-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}", 1
+    while True:
+        name = f"{stem}-{number}"
+        if not any((folder / taken).exists() for taken in (f"{name}.mkv", f".{name}.partial.mkv")):
+            return folder / f"{name}.mkv"
         number += 1
-    return path

@@ -168,6 +168,8 @@ class LadderProcessor(Processor):
     def swap(self, models: Sequence[str]) -> None:
         """Go on with other models as soon as they are open; with the present ones if that fails."""
         wanted, given = tuple(models), self._seen
+        if wanted == self._wanted and self._opening.busy:
+            return
         self._wanted = wanted
 
         def failed(error: Exception, again: float | None) -> None:

@@ -1,15 +1,24 @@
 """Sinks of a live run by their addresses."""
 
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
+from ..errors import SinkError
 from ..frame import VideoInfo
 from ..sinks import Encoding, Sink, open_sink
 from ..sources import Source
+from .mailbox import Drop
 from .output import RECORDING, Output
-from .sound import Sounds
+from .sound import Branch, Sounds
+from .steady import SteadySink
 
+MOST_WAITING = 512 << 20
+"""Bytes of frames that wait for a recording at most."""
 STREAMING = 8
 """Frames that wait for a stream's encoder and connection: a hiccup of a quarter of a second."""
 
@@ -21,9 +30,18 @@ class Place:
     source: Source
     encoding: Encoding
     overwrite: bool = False
+    drop: Drop = "oldest"
     sounds: Sounds | None = None
     """None where there is no sound, or nobody wants it."""
     tell: Callable[[str], None]
+
+    def listen(self) -> tuple[Branch | None, Callable[[], None] | None]:
+        """The sound for one sink, and what ends it."""
+        sounds = self.sounds
+        if sounds is None:
+            return None, None
+        branch = sounds.branch()
+        return branch, lambda: sounds.leave(branch)
 
 
 def open_output(uri: str, place: Place) -> Output:
@@ -39,14 +57,17 @@ def open_output(uri: str, place: Place) -> Output:
         from ..sinks.virtual import VirtualCameraSink
 
         return Output(VirtualCameraSink(uri.partition(":")[2] or None, rate=float(info.rate)))
-    if uri in ("null:", "-"):
-        return Output(open_sink(uri, like=place.source, encoding=place.encoding, audio=False))
+    if uri == "null:":
+        return Output(open_sink(uri, like=place.source, encoding=place.encoding), drop=place.drop)
+    if uri == "-":
+        pipe = open_sink(uri, like=place.source, encoding=place.encoding, audio=False)
+        return Output(SteadySink(pipe, info.rate), depth=STREAMING, drop=place.drop)
     from ..sinks.stream import StreamSink, is_stream
 
-    sound = place.sounds.branch() if place.sounds is not None else None
     if is_stream(uri):
+        sound, leave = place.listen()
         stream = StreamSink(uri, like=info, encoding=place.encoding, sound=sound, tell=place.tell)
-        return Output(stream, depth=STREAMING)
+        return Output(stream, depth=STREAMING, drop=place.drop, ended=leave)
     return record(Path(uri), info, place, overwrite=place.overwrite)
 
 
@@ -54,18 +75,53 @@ def record(path: Path, info: VideoInfo, place: Place, *, overwrite: bool = False
     """A recording, which takes every frame that it can. Raises SinkError."""
     from ..sinks.recording import RecordingSink
 
-    sound = place.sounds.branch() if place.sounds is not None else None
+    sound, leave = place.listen()
     sink = RecordingSink(path, like=info, encoding=place.encoding, overwrite=overwrite, sound=sound)
-    return Output(sink, depth=RECORDING)
+    # 240 frames of a large picture would be gigabytes.
+    size = sum(map(prod, info.format.plane_shapes(info.width, info.height)))
+    fits = MOST_WAITING // max(size * info.format.dtype.itemsize, 1)
+    depth = max(min(RECORDING, fits), 8)
+    return Output(sink, depth=depth, keeps=True, drop=place.drop, ended=leave)
 
 
-def close_all(sinks: Sequence[Sink], failed: Callable[[Sink, Exception], None]) -> None:
-    """Finish every sink that has frames; what cannot be finished does not keep the others from it."""
-    for sink in sinks:
-        try:
-            if sink.frames:
-                sink.close()
-            else:
-                sink.abort()
-        except Exception as error:
-            failed(sink, error)
+def close_all(
+    outputs: Sequence[Output],
+    failed: Callable[[Sink, Exception], None],
+    *,
+    tell: Callable[[str], None],
+) -> None:
+    """Finish every sink that has frames; what cannot be finished does not keep the others from it.
+
+    Files go first. Nothing interrupts it: a second Ctrl-C must not cost what was filmed.
+    """
+    with _undisturbed():
+        for output in sorted(outputs, key=lambda one: not one.keeps):
+            sink = output.sink
+            if output.busy:
+                failed(sink, SinkError(f"{sink.uri} is stuck and was left"))
+                continue
+            try:
+                if sink.frames and output.keeps:
+                    tell(f"finishing {sink.uri}")
+                if sink.frames:
+                    sink.close()
+                else:
+                    sink.abort()
+            except Exception as error:
+                failed(sink, error)
+
+
+@contextmanager
+def _undisturbed() -> Generator[None]:
+    """Without SIGINT and SIGTERM, where signals can be set."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

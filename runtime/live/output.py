@@ -8,7 +8,7 @@ from ..errors import SinkError, VelaturaError
 from ..frame import Frame
 from ..sinks import Sink
 from .latency import Histogram
-from .mailbox import Mailbox
+from .mailbox import Drop, Mailbox
 from .stats import OutputStats
 
 RECORDING = 240
@@ -18,11 +18,24 @@ RECORDING = 240
 class Output:
     """Hands frames to a sink; a slow one loses frames, a dead one is left, and no other notices."""
 
-    def __init__(self, sink: Sink, *, depth: int = 1) -> None:
-        """`depth` frames may wait: 1 for what is looked at, `RECORDING` for what is kept."""
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        depth: int = 1,
+        keeps: bool = False,
+        drop: Drop = "oldest",
+        ended: Callable[[], None] | None = None,
+    ) -> None:
+        """`depth` frames may wait: 1 for what is looked at, `RECORDING` for what is kept; `drop` says
+        what becomes of more. With `keeps` all that waits is still taken at the end. `ended` is called
+        when the sink gets no more frames.
+        """
         self.sink = sink
         self.failure: VelaturaError | None = None
-        self._mailbox = Mailbox[tuple[Frame, float]]("oldest", depth=depth)
+        self.keeps = keeps
+        self._ended = ended
+        self._mailbox = Mailbox[tuple[Frame, float]](drop, depth=depth)
         self._latency, self._intervals = Histogram(), Histogram()
         self._shown = 0
         self._last: float | None = None
@@ -55,10 +68,21 @@ class Output:
             self._mailbox.put((frame, time.monotonic()))
 
     def finish(self, patience: float) -> bool:
-        """Let what waits be taken, for so many seconds; False when the sink is stuck."""
-        self._mailbox.close()
-        self._thread.join(patience)
+        """Let what waits be taken; False when the sink takes nothing for so many seconds.
+
+        A file takes all that waits, however long it needs. What is only looked at is not waited for.
+        """
+        self._mailbox.close(drop=not self.keeps)
+        shown = -1
+        while self._thread.is_alive() and self._shown != shown:
+            shown = self._shown
+            self._thread.join(patience)
         return not self._thread.is_alive()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a frame is being written: nobody else may touch the sink then."""
+        return self._thread.is_alive()
 
     def stats(self) -> OutputStats:
         """So far."""
@@ -75,6 +99,13 @@ class Output:
         )
 
     def _run(self) -> None:
+        try:
+            self._take()
+        finally:
+            if self._ended is not None:
+                self._ended()
+
+    def _take(self) -> None:
         while not self._mailbox.closed:
             taken = self._mailbox.take()
             if taken is None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..frame import Frame
-from ..stages import Stage
+from ..stages import Conform, Stage
 
 Tell = Callable[[str], None]
 """Hears, in one line, of what a person may want to know; may be called from any thread."""
@@ -59,8 +59,9 @@ class StagesProcessor(Processor):
 
     def __init__(self, stages: Sequence[Stage] = ()) -> None:
         self._stages = tuple(stages)
+        self._passes = all(isinstance(stage, Conform) for stage in self._stages)
 
     def process(self, frame: Frame) -> Processed:
         for stage in self._stages:
             frame = stage(frame)
-        return Processed(frame, passed=not self._stages)
+        return Processed(frame, passed=self._passes)

@@ -214,7 +214,7 @@ class LivePump:
 
     def _shown(self, output: Output, latency: float, out: float) -> None:
         # Only the first sink is what latency is held for: a file may take its time.
-        if output in self.outputs[:1]:
+        if output is next((one for one in self.outputs if one.alive), None):
             self._out.add(out)
             self._late += latency > self.period
             try:

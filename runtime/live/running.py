@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 from ..errors import EngineError
 from ..frame import Frame
+from ..worker import Job, Worker
 from .ladder import Ladder, Rung
 from .processor import Processed
 from .reprojection import Carried, small_luma
-from .worker import Job, Worker
 
 GRACE = 0.25
 """Seconds, at least, that a frame waits for the models before it passes without them."""

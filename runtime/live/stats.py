@@ -74,9 +74,15 @@ class LiveStats:
     """The last ones."""
 
     @property
+    def leading(self) -> OutputStats:
+        """Of the output that latency is held for: the first that takes frames."""
+        alive = (output for output in self.outputs if not output.failure)
+        return next(alive, self.outputs[0] if self.outputs else OutputStats(name=""))
+
+    @property
     def latency(self) -> Percentiles:
-        """Of the first output."""
-        return self.outputs[0].latency if self.outputs else Percentiles()
+        """Of the output that latency is held for."""
+        return self.leading.latency
 
     def to_json(self) -> dict[str, Any]:
         """With durations in milliseconds, but for `seconds`."""

@@ -18,6 +18,8 @@ class Opening:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        # One at a time opens engines: those that became void meanwhile do not begin.
+        self._turn = threading.Lock()
         self._request: _Request | None = None
 
     @property
@@ -30,7 +32,7 @@ class Opening:
         self, make: Callable[[], Ladder], failed: Failed, *, delay: float = 0.0, retry: bool = False
     ) -> None:
         """Open one after `delay` seconds; with `retry` again and again. Any earlier request is void."""
-        request = _Request(make, failed, delay, retry)
+        request = _Request(make, failed, delay, retry, self._turn)
         with self._lock:
             earlier, self._request = self._request, request
         if earlier is not None:
@@ -55,7 +57,15 @@ class Opening:
 
 
 class _Request:
-    def __init__(self, make: Callable[[], Ladder], failed: Failed, delay: float, retry: bool) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Ladder],
+        failed: Failed,
+        delay: float,
+        retry: bool,
+        turn: threading.Lock,
+    ) -> None:
+        self._turn = turn
         self.ladder: Ladder | None = None
         self.failed = False
         self._make, self._tell = make, failed
@@ -66,7 +76,10 @@ class _Request:
     def run(self) -> None:
         while not self._void.wait(self._delay):
             try:
-                ladder = self._make()
+                with self._turn:
+                    if self._void.is_set():
+                        return
+                    ladder = self._make()
             except Exception as error:  # told, and tried again where that may help
                 self._delay = min(max(2 * self._delay, FIRST), MOST)
                 self.failed = not self._retry

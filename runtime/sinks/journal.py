@@ -287,7 +287,9 @@ def leftover(target: Path, *, remove: bool) -> bool:
     Raises SinkError when another process is at work on that output.
     """
     folder = journal_folder(target)
-    if not folder.is_dir():
+    try:
+        folder.lstat()
+    except OSError:  # such as of a name that is too long, which the sink will say
         return False
     lock = _locked(folder, target)
     lock.release()

@@ -23,6 +23,9 @@ from .passing import Passage, PassingStreams
 from .rehearsal import rehearsed
 from .voice import Hearing, PassingSound, sound_codec
 
+NO_FILE = 1
+"""FFmpeg's AVFMT_NOFILE: the muxer opens what it writes by itself."""
+
 
 class OutputFile:
     """The container with its video stream and all that passes beside it.
@@ -151,20 +154,39 @@ class OutputFile:
 
     def abort(self) -> None:
         """Give up, and leave no trace."""
+        self._leave()
+        self.partial.unlink(missing_ok=True)
+
+    def keep(self) -> Path | None:
+        """Give up, and leave what there is under a name that says so; where it lies, if it does."""
+        self._leave()
+        if not self.partial.exists():
+            return None
+        kept = self.path.with_name(f"{self.path.stem}.unfinished{self.path.suffix}")
+        self.partial.replace(kept)
+        return kept
+
+    def _leave(self) -> None:
         if self._passing is not None:
             self._passing.close()
         with suppress(FFmpegError, OSError, ValueError):
             self._container.close()  # what it has to say was reported already
-        self.partial.unlink(missing_ok=True)
 
     def _open(self) -> OutputContainer:
         fast = {"movflags": "+faststart"} if self.path.suffix in (".mp4", ".mov", ".m4v") else {}
         try:
-            return av.open(str(self.partial), "w", options=fast)
+            # A whole path: FFmpeg takes what stands before a colon for a protocol.
+            container = av.open(os.path.abspath(self.partial), "w", options=fast)  # noqa: PTH100
         except ValueError as error:
             raise SinkError(
                 f"{self.path}: unknown file type {self.path.suffix!r}; use .mp4 or .mkv"
             ) from error
+        if container.format.flags & NO_FILE:
+            container.close()
+            raise SinkError(
+                f"{self.path.suffix} is no single file: `velatura live` writes such streams"
+            )
+        return container
 
     def _kept(self, coding: Coding) -> Kept:
         """What players will hear of the picture's shape; what they will not is noted."""

@@ -102,6 +102,8 @@ class RawSink(Sink):
                 promise = self._tally.promise(duration=self.duration)
                 with reporting(self._path):
                     prove(promise, self._partial, self._path, frames=self.frames)
+                    if self.ready is not None:
+                        self.ready(self._partial)
                     publish(self._partial, self._path, overwrite=self.overwrite)
         except BaseException:
             self.abort()

@@ -40,6 +40,13 @@ class RecordingSink(FileSink):
         super().write(replace(frame, pts=frame.pts - self._origin))
 
     def close(self) -> None:
-        """The sound ends with the last frame."""
+        """The sound ends with the last frame. What cannot be finished is kept as it is."""
         self.stop_early()
         super().close()
+
+    def abort(self) -> None:
+        # What was filmed cannot be filmed again: it stays, under a name that says so.
+        if self.frames:
+            self._output.keep()
+        else:
+            super().abort()

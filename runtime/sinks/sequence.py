@@ -55,7 +55,7 @@ class SequenceSink(Sink):
         read = (Path(file).resolve() for file in like.files)
         if any(p.parent == folder.resolve() and re.fullmatch(name, p.name) for p in read):
             raise SinkError(f"{pattern} names pictures of the input itself: choose another folder")
-        taken = folder.glob(_NUMBER.sub("[0-9]*", self.path.name))
+        taken = (p for p in folder.iterdir() if re.fullmatch(name, p.name, re.IGNORECASE))
         if not overwrite and (first := next(taken, None)):
             raise SinkError(f"{first} exists: --overwrite replaces it")
         self.notes = tuple(self._losses(like, audio=audio))
@@ -63,7 +63,8 @@ class SequenceSink(Sink):
     def write(self, frame: Frame) -> None:
         if not self.numbered and self.frames:
             raise SinkError(f"{self.uri} takes one frame: put a number like %05d into its name")
-        path = Path(self.uri % frame.index) if self.numbered else self.path
+        named = _NUMBER.sub(lambda number: number[0] % frame.index, self.path.name)
+        path = self.path.with_name(named)
         pixels = np.rot90(self._pixels(frame), frame.rotation // 90)
         partial = path.with_name(f".{path.stem}.partial{path.suffix}")
         try:
@@ -103,6 +104,11 @@ class SequenceSink(Sink):
         notes: list[str] = []
         if audio and like.audio:
             notes.append("pictures hold no sound: it is left out")
+        if like.aspect != 1:
+            notes.append(
+                f"pictures cannot say that pixels are {like.aspect} wide: they become square; --bake "
+                "makes them as wide as they are shown"
+            )
         if like.alpha and self._suffix not in ALPHA:
             notes.append(f"the opacity is left out: {KEEP_ALPHA}")
         if like.format.bits > 8 and self._suffix not in DEEP:

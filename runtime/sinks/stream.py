@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,9 +14,11 @@ from av.container import OutputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
+from ..addresses import without_secrets
 from ..errors import SinkError
 from ..frame import Frame, VideoInfo
 from ..promise import Tally
+from ..worker import Worker
 from .base import Encoding, Sink
 from .clock import Clock
 from .encoder import Coding, VideoEncoder, encode
@@ -28,6 +32,8 @@ SUFFIXES = {"flv": ".flv", "mpegts": ".ts", "rtsp": ".ts", "hls": ".ts"}
 """The kind of file whose rules hold for what is sent."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
 """Seconds before a cut connection is tried again, and at most between two attempts."""
+STALL = 5.0
+"""Seconds after which a connection that takes nothing is left."""
 KEY_SECONDS = 2
 """Seconds between key frames: what platforms ask for, and what a new viewer waits at most."""
 
@@ -40,8 +46,9 @@ def is_stream(uri: str) -> bool:
 class StreamSink(Sink):
     """Sends frames as they come.
 
-    The first connection must be made, else it raises; one that is cut later is made again with growing
-    pauses, and frames of the time between are lost. `tell` hears of both.
+    The first connection must be made, else it raises; one that is cut, or takes nothing for `STALL`
+    seconds, is made again with growing pauses, and frames of the time between are lost. `tell` hears of
+    both.
     """
 
     def __init__(
@@ -54,54 +61,133 @@ class StreamSink(Sink):
         tell: Callable[[str], None] | None = None,
     ) -> None:
         """Check what can be checked before a frame is there. Raises SinkError."""
-        self.uri = uri
-        self._kind = "hls" if urlsplit(uri).path.endswith(".m3u8") else FORMATS[urlsplit(uri).scheme]
+        self.uri = without_secrets(uri)
         self._like = replace(like, path=None, frames=None, duration=None)
         self._encoding = _hasty(encoding, like)
-        self._encoder = VideoEncoder(self._encoding, suffix=SUFFIXES[self._kind], like=self._like)
-        self.notes = self._encoder.notes
-        self._sound = sound
+        self._new = partial(_Link, uri, self._like, self._encoding, sound)
+        self._link: _Link | None = self._new()
+        self.notes = self._link.encoder.notes
         self._tell = tell
-        self._container: OutputContainer | None = None
-        self._stream: VideoStream | None = None
-        self._passing: PassingSound | None = None
-        self._coding: Coding | None = None
-        self._clock = Clock(like.rate)
-        self._origin = 0
+        self._worker = Worker(f"velatura-send-{self.uri}")
         self._wait = FIRST_WAIT
         self._next = 0.0
+        self._cuts = 0
         self.lost = 0
         """Frames that came while there was no connection."""
 
     def write(self, frame: Frame) -> None:
+        if self._link is None:
+            if time.monotonic() < self._next:
+                self.lost += 1
+                return
+            self._link = self._new()
+        link = self._link
         try:
-            if self._container is None:
-                if time.monotonic() < self._next:
-                    self.lost += 1
-                    return
-                self._connect(frame)
-            self._send(frame)
+            self._do(lambda: link.send(frame))
         except (FFmpegError, OSError) as error:
             self._cut(error)
             return
+        if self._cuts:
+            self._say(f"{self.uri} is connected again; {self.lost} frames were lost")
+            self._cuts, self._wait = 0, FIRST_WAIT
         self.frames += 1
 
     def close(self) -> None:
         """Send what is left and end the stream."""
+        link, self._link = self._link, None
         try:
-            if self._container is not None and self._stream is not None:
-                for packet in self._clock.timed(encode(self._stream, None), end=True):
-                    self._container.mux(packet)
-                if self._passing is not None:
-                    self._passing.end = self._clock.end
-                    self._passing.mux_until(float("inf"))
+            if link is not None and self.frames:
+                self._do(link.end)
         except (FFmpegError, OSError) as error:
             self._say(f"{self.uri} was cut at its end: {_reason(error)}")
         finally:
-            self._disconnect()
+            self._leave(link)
 
     def abort(self) -> None:
-        self._disconnect()
+        link, self._link = self._link, None
+        self._leave(link)
+
+    def _do(self, work: Callable[[], None]) -> None:
+        """What may never return, as where a cable was pulled: FFmpeg's output cannot be interrupted."""
+        job = self._worker.start(work)
+        if not job.wait(STALL):
+            raise TimeoutError(f"nothing was taken for {STALL:g} s")
+        if job.error is not None:
+            raise job.error
+
+    def _cut(self, error: Exception) -> None:
+        link, self._link = self._link, None
+        self._leave(link)
+        self._worker = Worker(f"velatura-send-{self.uri}")
+        if not self.frames:
+            raise SinkError(
+                f"{self.uri} cannot be streamed to: {_reason(error)}. Is somebody listening there?"
+            ) from error
+        self._cuts += 1
+        self.lost += 1
+        self._say(f"{self.uri} was cut: {_reason(error)}; trying again in {self._wait:.1f} s")
+        self._next = time.monotonic() + self._wait
+        self._wait = min(2 * self._wait, LONGEST_WAIT)
+
+    def _leave(self, link: "_Link | None") -> None:
+        """Close a connection in its own thread, after what hangs there, if that ever returns."""
+        if link is not None:
+            self._worker.start(link.close).wait(1.0)
+        self._worker.leave()
+
+    def _say(self, text: str) -> None:
+        if self._tell is not None:
+            self._tell(text)
+
+
+class _Link:
+    """One connection, with its own encoder: one that hangs is left with all that it uses."""
+
+    def __init__(self, uri: str, like: VideoInfo, encoding: Encoding, sound: Hearing | None) -> None:
+        self._uri = uri
+        hls = urlsplit(uri).path.endswith(".m3u8")
+        self._kind = "hls" if hls else FORMATS[urlsplit(uri).scheme.lower()]
+        self.encoder = VideoEncoder(encoding, suffix=SUFFIXES[self._kind], like=like)
+        self._sound = sound
+        self._rate = like.rate
+        self._clock = Clock(like.rate)
+        self._container: OutputContainer | None = None
+        self._stream: VideoStream | None = None
+        self._passing: PassingSound | None = None
+        self._coding: Coding | None = None
+        self._origin = 0
+
+    def send(self, frame: Frame) -> None:
+        """Connect, if that is not done, and send. Raises what FFmpeg does, and SinkError."""
+        if self._stream is None:
+            self._connect(frame)
+        assert self._container is not None
+        assert self._stream is not None
+        assert self._coding is not None
+        frame = replace(frame, pts=frame.pts - self._origin)
+        picture = self.encoder.picture(frame, self._coding)
+        self._clock.stamp(picture, self._coding.ticks(frame), self._coding.time_base, frame.length)
+        for packet in self._clock.timed(encode(self._stream, picture), end=False):
+            self._container.mux(packet)
+        if self._passing is not None:
+            self._passing.mux_until(float(self._clock.last * self._coding.time_base))
+
+    def end(self) -> None:
+        """Send what is left."""
+        if self._container is None or self._stream is None:
+            return
+        for packet in self._clock.timed(encode(self._stream, None), end=True):
+            self._container.mux(packet)
+        if self._passing is not None:
+            self._passing.end = self._clock.end
+            self._passing.mux_until(float("inf"))
+
+    def close(self) -> None:
+        """End the connection; what it has to say was said."""
+        container, self._container = self._container, None
+        if container is not None:
+            with suppress(FFmpegError, OSError, ValueError):
+                container.close()
 
     def _connect(self, frame: Frame) -> None:
         options: dict[str, str] = {}
@@ -111,57 +197,17 @@ class StreamSink(Sink):
                 "hls_list_size": "6",
                 "hls_flags": "delete_segments+independent_segments",
             }
-        self._container = av.open(self.uri, "w", format=self._kind, options=options)
-        self._coding = self._encoder.coding(frame)
-        self._clock = Clock(self._like.rate)
+        self._container = av.open(self._uri, "w", format=self._kind, options=options)
+        self._coding = self.encoder.coding(frame)
         self._origin = frame.pts
-        self._stream = self._encoder.add_stream(self._container, self._coding)
+        stream = self.encoder.add_stream(self._container, self._coding)
         if self._sound is not None and (codec := sound_codec(self._container)) is not None:
             self._passing = PassingSound(
                 self._sound, self._container, origin=frame.seconds, codec=codec, tally=Tally()
             )
-            self._passing.begin(self._stream)
+            self._passing.begin(stream)
         self._container.start_encoding()
-        if self.frames:
-            self._say(f"{self.uri} is connected again; {self.lost} frames were lost")
-        self._wait = FIRST_WAIT
-
-    def _send(self, frame: Frame) -> None:
-        assert self._container is not None
-        assert self._stream is not None
-        assert self._coding is not None
-        frame = replace(frame, pts=frame.pts - self._origin)
-        picture = self._encoder.picture(frame, self._coding)
-        self._clock.stamp(picture, self._coding.ticks(frame), self._coding.time_base, frame.length)
-        for packet in self._clock.timed(encode(self._stream, picture), end=False):
-            self._container.mux(packet)
-        if self._passing is not None:
-            self._passing.mux_until(float(self._clock.last * self._coding.time_base))
-
-    def _cut(self, error: Exception) -> None:
-        self._disconnect(silent=True)
-        if not self.frames:
-            raise SinkError(
-                f"{self.uri} cannot be streamed to: {_reason(error)}. Is somebody listening there?"
-            ) from error
-        self._say(f"{self.uri} was cut: {_reason(error)}; trying again in {self._wait:.1f} s")
-        self._next = time.monotonic() + self._wait
-        self._wait = min(2 * self._wait, LONGEST_WAIT)
-        self.lost += 1
-
-    def _disconnect(self, *, silent: bool = False) -> None:
-        container, self._container = self._container, None
-        self._stream = self._passing = None
-        if container is not None:
-            try:
-                container.close()
-            except (FFmpegError, OSError) as error:
-                if not silent:
-                    self._say(f"{self.uri} was not ended: {_reason(error)}")
-
-    def _say(self, text: str) -> None:
-        if self._tell is not None:
-            self._tell(text)
+        self._stream = stream
 
 
 def _hasty(encoding: Encoding, like: VideoInfo) -> Encoding:

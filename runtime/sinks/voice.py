@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any, Protocol, cast
 
+import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
@@ -84,6 +85,13 @@ class Evened:
                 return
 
 
+def _silence() -> AudioFrame:
+    """A second of it."""
+    made = AudioFrame.from_ndarray(np.zeros((2, RATE), np.float32), format=FORMAT, layout=LAYOUT)
+    made.sample_rate = RATE
+    return made
+
+
 class Voice:
     """Takes the sound as the pictures go by, encodes it, and gives its packets, never ahead of them.
 
@@ -98,6 +106,7 @@ class Voice:
         self._even = Evened()
         self._waiting: Heard | None = None
         self._origin: float | None = None
+        self._reached = 0.0
         self.end = float("inf")
         """Seconds at which the sound has to end."""
         source.listen()
@@ -116,8 +125,17 @@ class Voice:
             self._waiting = None
             if heard.seconds < origin - heard.frame.samples / RATE:
                 continue  # of before the first picture
-            for frame in self._even(heard.frame, max(heard.seconds - origin, 0.0)):
-                yield from self._encode(frame)
+            at = max(heard.seconds - origin, 0.0)
+            # A long silence in one piece would take as much memory, and all at once.
+            while at - self._reached > 1.0:
+                yield from self._pass(_silence(), self._reached)
+                self._reached += 1.0
+            yield from self._pass(heard.frame, at)
+            self._reached = at + heard.frame.samples / RATE
+
+    def _pass(self, frame: AudioFrame, seconds: float) -> "Iterator[Packet[Any]]":
+        for even in self._even(frame, seconds):
+            yield from self._encode(even)
 
     def rest(self) -> "Iterator[Packet[Any]]":
         """What is left in the encoder."""

@@ -12,10 +12,11 @@ from ..frame import Array, Frame
 from .base import Sink
 
 PATIENCE = 2.0
-"""Seconds that a frame waits for the window to show it."""
+"""Seconds that a frame waits for a window which is busy."""
 LINE = 18
 """Pixels between two lines of text."""
-ESCAPE = 27
+ESCAPES = (0x1B, 0xFF1B)
+"""As OpenCV's windows give Escape, by what draws them."""
 
 
 class WindowSink(Sink):
@@ -34,6 +35,8 @@ class WindowSink(Sink):
         self._picture: Array | None = None
         self._changed = threading.Condition()
         self._closed = False
+        self.failed = False
+        """Whether `serve` ended because the window could not be shown."""
         self._failure = ""
         if not _has_windows():
             raise SinkError(
@@ -57,9 +60,10 @@ class WindowSink(Sink):
             self._picture = picture
             self._changed.notify_all()
             shown = self._changed.wait_for(lambda: self._picture is None or self._closed, PATIENCE)
-        if not shown:
-            raise SinkError(f"the window has not answered for {PATIENCE:.0f} s")
-        self.frames += 1
+            if self._closed and not shown:
+                raise SinkError(self._failure or "the window was closed")
+        # One that is busy, as while it is dragged, shows the next frame in this one's place.
+        self.frames += shown
 
     def serve(self, alive: Callable[[], bool]) -> None:
         """In the first thread: show frames and hear keys until it is closed or `alive` is false."""
@@ -82,10 +86,11 @@ class WindowSink(Sink):
                         self._picture = None
                     self._changed.notify_all()
                 if opened and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1:
-                    self._end("the window was closed")
+                    return  # as by its key
         except cv2.error as error:
             self._end(f"the window failed: {error.err or error}. Is there a desktop (DISPLAY)?")
         finally:
+            self.failed = bool(self._failure)
             self._end("")
             if opened:
                 cv2.destroyAllWindows()
@@ -103,9 +108,13 @@ class WindowSink(Sink):
             self._changed.notify_all()
 
     def _hear(self, code: int) -> None:
-        if code < 0:
-            return
-        name = "esc" if code & 0xFF == ESCAPE else chr(code & 0xFF).lower()
+        code &= 0xFFFF  # modifiers stand above
+        if code in ESCAPES:
+            name = "esc"
+        elif 0x20 <= code < 0x7F:
+            name = chr(code).lower()
+        else:
+            return  # none, or an arrow, whose lower half is a letter's
         action = self._keys.get(name)
         if action is not None:
             action()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from ..addresses import without_secrets
 from ..errors import SourceError, VelaturaError
 from ..frame import Array, Damage, Frame
 from .address import Address
@@ -98,7 +99,8 @@ class LiveSource(Source):
     """The sound that comes with the pictures, on their clock; None where there is none."""
 
     def __init__(self, uri: str, *, keep: bool = False) -> None:
-        self.uri = uri
+        self.uri = without_secrets(uri)
+        """As it may be shown."""
         self._slot = Slot[Frame](keep=keep)
         self._closing = threading.Event()
         self._begun = threading.Event()

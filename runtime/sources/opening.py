@@ -58,7 +58,8 @@ def open_container(uri: str) -> tuple[InputContainer, Pipe | None]:
     if path.stat().st_size == 0:
         raise SourceError(f"{path} is empty")
     try:
-        return av.open(uri, metadata_errors="replace"), None
+        # A whole path: FFmpeg takes what stands before a colon for a protocol.
+        return av.open(os.path.abspath(path), metadata_errors="replace"), None  # noqa: PTH100
     except FFmpegError as error:
         raise SourceError(
             f"{path} cannot be opened as a video: {error.strerror}. "

@@ -60,7 +60,8 @@ class PartSource(Source):
 
     @property
     def damage(self) -> Damage:
-        return self._source.damage if self._limit is None else Damage()
+        reached = self._limit is not None and self.seen >= self._limit
+        return Damage() if reached else self._source.damage
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -19,7 +19,8 @@ class PatternSource(Source):
     def __init__(self, uri: str) -> None:
         """`pattern:WIDTHxHEIGHT[@RATE][?frames=N]`; 30 fps and 90 frames unless given."""
         match = _URI.fullmatch(uri)
-        if match is None or min(int(match[1]), int(match[2])) < 1:
+        halves = (match[3] or "30").split("/") if match is not None else ["0"]
+        if match is None or min(int(match[1]), int(match[2]), *map(int, halves)) < 1:
             raise SourceError(f"{uri!r} is not a pattern; write pattern:640x360@30?frames=90")
         self.uri = uri
         self._first = 0

@@ -1,5 +1,6 @@
 """What is known of a video stream before work starts."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -99,7 +100,7 @@ def start_of(container: InputContainer) -> float:
 
 def rotation_of(path: str, index: int) -> int:
     """Degrees, counter-clockwise, by which players turn a stream: for decoders that are not told."""
-    with av.open(path) as container:
+    with av.open(os.path.abspath(path)) as container:  # noqa: PTH100
         for image in container.decode(container.streams[index]):
             return cast("VideoFrame", image).rotation % 360
     return 0
@@ -154,7 +155,8 @@ def describe(
         codec=context.codec.name,
         audio=audio,
         # What came through a pipe cannot be read a second time for its sound.
-        path=uri if again else None,
+        # A whole path: FFmpeg takes what stands before a colon for a protocol.
+        path=os.path.abspath(uri) if again else None,  # noqa: PTH100
         stream=stream.index,
         files=(uri,) if again else (),
         start=start_of(container),

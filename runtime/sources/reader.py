@@ -1,5 +1,6 @@
 """Reader: packets of a container become decoded pictures with their times."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -27,6 +28,8 @@ class Reader:
         self.count = self.discarded = self.failed = self.interlaced = 0
         self.reason = ""
         self._sent = self._incomplete = 0
+        self._before: int | None = None
+        self._gaps: Counter[int] = Counter()
         self.reached = 0.0
         """Seconds on the file's clock at which the last packet ends, of whatever stream."""
         self.ticks = 0
@@ -70,7 +73,7 @@ class Reader:
             self._clock.sent(packet.dts)
             self._sent += 1
             self._incomplete += packet.is_corrupt
-            self.ticks = max(self.ticks, (packet.dts if packet.dts is not None else -1) + 1)
+            self._tick(packet.dts)
         try:
             images = self._decoder.decode(packet)
         except FFmpegError as error:
@@ -86,6 +89,14 @@ class Reader:
             self.interlaced += image.interlaced_frame
             yield Picture(image, pts, duration)
 
+    def _tick(self, dts: int | None) -> None:
+        if dts is None:
+            return
+        if self._before is not None and dts > self._before:
+            self._gaps[dts - self._before] += 1
+        self._before = dts
+        self.ticks = max(self.ticks, dts + 1)
+
     def damage(
         self, promised: int | None, end: float | None, rate: float, *, ticking: bool = False
     ) -> Damage:
@@ -96,7 +107,9 @@ class Reader:
         if promised is not None and ticking:
             # A cut packet may give nothing and no error; so does a whole one that repeats a frame.
             mute = min(max(self._sent - self.count - self.failed, 0), self._incomplete)
-            lost = max(promised - self.ticks, 0) + mute
+            # The last frame may stand for some ticks: a whole frame must be missing.
+            step = self._gaps.most_common(1)[0][0] if self._gaps else 1
+            lost = max(promised - self.ticks, 0) // step + mute
             cut = f"the file ends {lost} frames before its stated end"
             return Damage(lost + self.failed, self.reason or (cut if lost else ""))
         if promised is not None:

@@ -12,6 +12,7 @@ from ..errors import SourceError
 from ..frame import Array, Colour, Frame, PixelFormat, VideoInfo
 from .base import Source
 
+_OPACITY = frozenset({".png", ".tif", ".tiff", ".webp"})
 _NUMBER = re.compile(r"%(0\d+)?d")
 
 
@@ -25,7 +26,7 @@ class SequenceSource(Source):
         self._first = 0
         if not self.paths:
             raise SourceError(f"no pictures match {pattern}")
-        pixels, format = _read(self.paths[0])
+        pixels, alpha, format = _read(self.paths[0])
         self.info = VideoInfo(
             width=pixels.shape[1],
             height=pixels.shape[0],
@@ -36,6 +37,7 @@ class SequenceSource(Source):
             files=tuple(map(str, self.paths)),
             duration=float(len(self.paths) / rate),
             codec=self.paths[0].suffix.lstrip("."),
+            alpha=alpha is not None,
             colour=Colour(matrix="bt709", range="limited", primaries=1, transfer=13),
         )
 
@@ -45,7 +47,7 @@ class SequenceSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self.paths[self._first :], self._first):
-            pixels, format = _read(path)
+            pixels, alpha, format = _read(path)
             yield Frame(
                 planes=(pixels,),
                 format=format,
@@ -53,6 +55,7 @@ class SequenceSource(Source):
                 time_base=self.info.time_base,
                 colour=self.info.colour,
                 index=index,
+                alpha=alpha,
             )
 
     def close(self) -> None:
@@ -66,7 +69,8 @@ def _find(pattern: str) -> list[Path]:
         raise SourceError(f"no folder {folder}")
     match = _NUMBER.search(path.name)
     if match is None:
-        return sorted(p for p in folder.glob(path.name) if p.is_file())
+        hidden = path.name.startswith(".")
+        return sorted(p for p in folder.glob(path.name) if p.is_file() and (hidden or p.name[0] != "."))
     digits = f"(\\d{{{int(match[1])},}})" if match[1] else "(\\d+)"
     name = re.compile(
         re.escape(path.name[: match.start()]) + digits + re.escape(path.name[match.end() :])
@@ -75,9 +79,20 @@ def _find(pattern: str) -> list[Path]:
     return [p for _, p in sorted(numbered)]
 
 
-def _read(path: Path) -> tuple[Array, PixelFormat]:
+def _read(path: Path) -> tuple[Array, Array | None, PixelFormat]:
+    """(H, W, 3) RGB, (H, W) opacity where there is one, and their format."""
     pixels = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if pixels is None:
         raise SourceError(f"{path} is not a picture that can be decoded")
+    if pixels.dtype.name not in ("uint8", "uint16"):
+        raise SourceError(f"{path} holds {pixels.dtype} samples: only 8 and 16 bits are read")
+    alpha: Array | None = None
+    if path.suffix.lower() in _OPACITY:
+        # As it is stored, which the other way of reading drops.
+        whole = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if whole is not None and whole.ndim == 3 and whole.shape[2] == 4:
+            alpha = np.ascontiguousarray(whole[:, :, 3])
+            if alpha.shape != pixels.shape[:2] or alpha.dtype != pixels.dtype:
+                alpha = None  # turned by its own description
     bits = 8 if pixels.dtype == np.uint8 else 16
-    return np.ascontiguousarray(pixels[:, :, ::-1]), PixelFormat("rgb", bits)
+    return np.ascontiguousarray(pixels[:, :, ::-1]), alpha, PixelFormat("rgb", bits)

@@ -151,7 +151,7 @@ def test_all_is_shown_when_there_is_time() -> None:
 
 def test_a_slow_sink_delays_no_other() -> None:
     quick, slow, file = Screen("quick"), Screen("slow", seconds=0.1), Screen("file", seconds=0.015)
-    _, stats = run(Camera(60), Slow(), quick, slow, Output(file, depth=RECORDING))
+    _, stats = run(Camera(60), Slow(), quick, slow, Output(file, depth=RECORDING, keeps=True))
     assert len(quick.shown) > 45
     assert len(slow.shown) < 12
     assert stats.outputs[1].dropped > 30

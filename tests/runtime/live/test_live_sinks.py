@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -298,7 +299,45 @@ def test_nobody_there_is_said_at_once() -> None:
         sink.write(frame(0))
 
 
+def test_a_connection_that_takes_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cable that was pulled: nobody says so, and FFmpeg would wait for a quarter of an hour."""
+    import socket
+
+    from velatura.runtime.sinks import stream
+
+    monkeypatch.setattr(stream, "STALL", 1.0)
+    told: list[str] = []
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        sink = StreamSink(
+            f"tcp://127.0.0.1:{server.getsockname()[1]}",
+            like=INFO,
+            encoding=Encoding(crf=1),
+            tell=told.append,
+        )
+        sink.write(frame(0))
+        taken, _ = server.accept()
+        rng, begin = np.random.default_rng(0), time.monotonic()
+        index = 1
+        while not told and time.monotonic() - begin < 30:
+            noise = rng.integers(16, 235, (SIZE[1], SIZE[0]), np.uint8)
+            noisy = frame(index % 256, at=index / 30)
+            sink.write(replace(noisy, planes=(noise, *noisy.planes[1:])))
+            index += 1
+        begin = time.monotonic()
+        sink.abort()
+        assert time.monotonic() - begin < 3
+        taken.close()
+    assert "nothing was taken for 1 s" in told[0]
+
+
 def test_addresses() -> None:
+    assert (
+        StreamSink("rtmp://me:word@host/live/secret?token=1", like=INFO, encoding=Encoding()).uri
+        == "rtmp://host/live/...?..."
+    )
     assert is_stream("rtmp://host/live/key")
     assert is_stream("/srv/www/live.m3u8")
     assert not is_stream("film.mkv")
