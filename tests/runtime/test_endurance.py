@@ -89,14 +89,14 @@ def long_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def watched(command: list[str]) -> tuple[list[Sample], dict[str, float]]:
-    """Run a command, and look at its process twice a second until it ends."""
+    """Run a command, and look at its process ten times a second until it ends."""
     samples: list[Sample] = []
     begin = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         while run.poll() is None:
             with suppress(OSError):
                 samples.append(look(run.pid))
-            time.sleep(0.5)
+            time.sleep(0.1)
         out, err = run.communicate()
     assert run.returncode == 0, err
     report = json.loads(out)
