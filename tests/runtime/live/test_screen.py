@@ -71,13 +71,22 @@ def painting(title: str, width: int = 200, height: int = 100) -> Iterator[str]:
         [sys.executable, "-c", _PAINTER, title, str(width), str(height)], stderr=subprocess.DEVNULL
     )
     try:
-        find = ["xdotool", "search", "--sync", "--onlyvisible", "--name", f"^{title}$"]
-        yield subprocess.run(
-            find, capture_output=True, text=True, check=True, timeout=20
-        ).stdout.split()[0]
+        yield _found(title)
     finally:
         process.kill()
         process.wait()
+
+
+def _found(title: str) -> str:
+    """The window's id, as soon as it is shown: xdotool gives up where another one closes meanwhile."""
+    find = ["xdotool", "search", "--onlyvisible", "--name", f"^{title}$"]
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        done = subprocess.run(find, capture_output=True, text=True, check=False, timeout=20)
+        if done.returncode == 0 and done.stdout.split():
+            return done.stdout.split()[0]
+        time.sleep(0.05)
+    raise AssertionError(f"no window {title!r} has come")
 
 
 def xdotool(*words: object) -> None:
