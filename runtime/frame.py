@@ -119,6 +119,10 @@ class Frame:
     """(H, W) float32, the engine's depth buffer, when there is one."""
     motion: Array | None = None
     """(H, W, 2) float32, pixels to where this pixel was in the previous frame."""
+    reactive: Array | None = None
+    """(H, W) float32, 0..1: how little of earlier frames may stand in for a pixel (particles, glass)."""
+    cut: bool = False
+    """Whether the frame before shows nothing of this one: a camera cut."""
     captured: float | None = None
     """When a live source got it, in seconds of `time.monotonic`; None where nobody waits for it."""
     alpha: Array | None = None
@@ -165,8 +169,8 @@ class Frame:
     ) -> Self:
         """The same moment with other pixels.
 
-        Depth, motion and opacity stay only while the size does, and the opacity only while the depth
-        of the samples does.
+        Depth, motion, reactivity and opacity stay only while the size does, and the opacity only while
+        the depth of the samples does.
         """
         same = planes[0].shape[:2] == self.planes[0].shape[:2]
         return replace(
@@ -176,6 +180,7 @@ class Frame:
             colour=colour or self.colour,
             depth=self.depth if same else None,
             motion=self.motion if same else None,
+            reactive=self.reactive if same else None,
             alpha=self.alpha if same and format.bits == self.format.bits else None,
         )
 

@@ -1,0 +1,1 @@
+"""Games: the last pass of a frame, in process and across processes."""
