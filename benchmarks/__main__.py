@@ -9,7 +9,7 @@ from .machine import facts
 
 NAMES = (
     "pipeline", "identity", "engines", "quality", "training", "optimisation", "stability", "peers",
-    "gpu", "live",
+    "gpu", "live", "games", "game_stability", "shm",
 )  # fmt: skip
 RESULTS = Path(__file__).with_name("results")
 

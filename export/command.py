@@ -12,13 +12,16 @@ from ..runtime.backends import open_engine
 from ..runtime.backends.model import Model, find_model, load_model
 from ..runtime.backends.opening import trial_runner
 from ..runtime.card import CardFlags, ModelCard
+from ..runtime.command.options import usage
 from ..runtime.errors import VelaturaError
 from ..training.checkpoint import Checkpoint
 from ..training.data import Image, PhotoCrops, data_root, limited_luma, read_image
 from ..training.loop import averaged_net
+from .game_command import Wish, check_model, export_model, target_of
 from .precision import Batch, half_precision, quantise
+from .targets import DEFAULT_OPSET
 from .to_onnx import save, to_onnx, with_frame_io
-from .verify import grid_excess, parity_db, upscaler_psnr
+from .verify import grid_excess, open_measured, parity_db, refuse_overflow, upscaler_psnr
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -40,11 +43,15 @@ MIN_PARITY_DB = {"fp32": 60.0, "fp16": 45.0}
 
 PARITY_PICTURES = 6
 
+FOR_GAMES = frozenset({"size", "opset", "as_json"})
+"""Options that say nothing without `--for`."""
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command()
 def export(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -72,8 +79,44 @@ def export(
         Path | None, typer.Option(help="Data folder with photos and eval. [$VELATURA_DATA]")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write it though it fails parity.")] = False,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            metavar="unity|unreal",
+            help="For a game engine's runtime: float32 NCHW RGB in 0..1 at both ends, plain operators.",
+        ),
+    ] = None,
+    size: Annotated[
+        str, typer.Option(help="With --for: WIDTHxHEIGHT, or free for any that the model takes.")
+    ] = "free",
+    opset: Annotated[
+        int | None, typer.Option(help=f"With --for: ONNX's operator set. [{DEFAULT_OPSET}]")
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="With --for: write nothing, list what stands in the way."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --for: print one JSON object.")] = False,
 ) -> None:
     """Export a checkpoint or a model to ONNX with its card, and measure what the conversion costs."""
+    given = _given(context)
+    if engine is not None or check:
+        if given & {"out", "io", "bits", "data"}:
+            usage("--for decides itself what --io, --bits, --out and --data would: leave them out")
+        target = target_of(engine)
+        if check:
+            if model is not None or given - {"source", "engine", "check", "as_json"}:
+                usage("--check takes a model, --for and --json, nothing else")
+            return check_model(source, target, as_json=as_json)
+        if precision not in ("fp32", "fp16", "int8"):
+            usage(f"--precision {precision!r} is not fp32, fp16 or int8")
+        if model is not None and model.suffix != ".onnx":
+            usage(f"{model} does not end in .onnx")
+        wish = Wish(engine=target.name, size=size, opset=opset, precision=precision, force=force)
+        return export_model(source, model, wish, read=_read, minimum=MIN_PARITY_DB, as_json=as_json)
+    if given & FOR_GAMES:
+        usage("--size, --opset and --json go with --for unity or --for unreal")
     try:
         if precision not in ("fp32", "fp16", "int8"):
             raise ValueError(f"--precision {precision!r} is not fp32, fp16 or int8")
@@ -94,6 +137,12 @@ def export(
     except (OSError, ValueError, VelaturaError) as error:
         typer.echo(f"velatura: {error}", err=True)
         raise typer.Exit(3) from error
+
+
+def _given(context: typer.Context) -> set[str]:
+    """The parameters that stand on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
 
 
 def _read(source: str) -> "Checkpoint | Model":
@@ -141,7 +190,7 @@ def _export_one(
     try:
         save(graph, card, trial)
         if isinstance(trained, Model):
-            parity = _onnx_parity(plain, reference, trial, root)
+            parity = _onnx_parity(plain, reference, trial, root, precision=precision)
         else:
             parity = torch_parity(trained, trial, root, precision=precision)
         found = {"parity_db": parity, **measure(trial, root)}
@@ -159,19 +208,21 @@ def _export_one(
     typer.echo(f"{target}: {target.stat().st_size / 1e3:.0f} kB, {_figures(card)}")
 
 
-def _onnx_parity(plain: "ModelProto", card: ModelCard, path: Path, root: Path) -> float:
+def _onnx_parity(
+    plain: "ModelProto", card: ModelCard, path: Path, root: Path, *, precision: str
+) -> float:
     """PSNR in dB of the file's 8-bit output against the float32 graph's, on Kodak's pictures."""
     full = path.with_name(f".full{path.name}")
     try:
         save(plain, card, full)
-        precision = "int8" if ".int8" in path.name else "fp32"
-        # ONNX Runtime rounds to half after every operator, as a GPU does; OpenVINO would not.
         with (
             open_engine(full, "ort", precision="fp32") as reference,
-            open_engine(path, "ort", precision=precision) as other,
+            open_measured(path, precision, "ort") as other,
         ):
             photos = [p[:256, :384].copy() for p in pictures(card, root)[:PARITY_PICTURES]]
-            return round(min(99.0, parity_db(reference, other, photos)), 2)
+            parity = round(min(99.0, parity_db(reference, other, photos)), 2)
+            refuse_overflow(other)
+            return parity
     finally:
         full.unlink(missing_ok=True)
 
@@ -195,9 +246,7 @@ def _export_zoo(trained: Checkpoint, out: Path, root: Path) -> None:
 def torch_parity(trained: Checkpoint, path: Path, root: Path, *, precision: str = "fp32") -> float:
     """PSNR in dB of the engine's 8-bit output against PyTorch's, on Kodak's pictures; 99 if equal."""
     net = averaged_net(trained)
-    # ONNX Runtime rounds to half after every operator, as a GPU does; OpenVINO would not.
-    backend = "ort" if precision == "fp16" else "auto"
-    with open_engine(path, backend, precision="int8" if precision == "int8" else "fp32") as engine:
+    with open_measured(path, precision) as engine:
         images = [image[:256, :384].copy() for image in pictures(engine.card, root)[:PARITY_PICTURES]]
         error = 0.0
         for image in images:
@@ -206,6 +255,7 @@ def torch_parity(trained: Checkpoint, path: Path, root: Path, *, precision: str 
                 output = net(planes).clamp(0, 1).mul(255).round()[0].permute(1, 2, 0).numpy()
             found = np.atleast_3d(engine.run(image)).astype(np.float64)
             error += float(np.square(found - output).mean()) / len(images)
+        refuse_overflow(engine)
     return 99.0 if error == 0 else round(min(99.0, 10.0 * float(np.log10(255.0**2 / error))), 2)
 
 

@@ -5,9 +5,32 @@ from pathlib import Path
 
 import numpy as np
 
-from ..runtime.backends import Engine
+from ..runtime.backends import Engine, open_engine
+from ..runtime.backends.model import load_model
+from ..runtime.backends.opening import trial_runner
+from ..runtime.backends.rounding import RoundedEngine
+from ..runtime.card import CardFlags
 from ..training.data import Image
 from ..training.metrics import benchmark_psnr, grid_energy
+
+
+def open_measured(path: Path, precision: str, backend: str = "auto") -> Engine:
+    """A converted file as its parity is measured: with FP16, each tensor rounded to half.
+
+    No backend on a CPU does that, see `RoundedGraph`; other precisions run on `backend`.
+    """
+    if precision == "fp16":
+        return RoundedEngine(load_model(path, flags=CardFlags(), trial=trial_runner()))
+    return open_engine(path, backend, precision="int8" if precision == "int8" else "fp32")
+
+
+def refuse_overflow(engine: Engine) -> None:
+    """Raise ValueError where a tensor left half's range on a picture that `engine` has run.
+
+    A dot of infinity costs a picture few dB, and is seen all the same.
+    """
+    if isinstance(engine, RoundedEngine) and engine.overflow is not None:
+        raise ValueError(f"FP16 overflows: {engine.overflow} becomes infinite on a photograph")
 
 
 def parity_db(reference: Engine, other: Engine, images: Iterable[Image]) -> float:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .command import engines, streams
+from .command import engines, serve, streams
 from .command.options import (
     PRECISIONS,
     Channels,
@@ -20,6 +20,7 @@ from .command.options import (
     choice,
     fail,
     pair,
+    part_of_one,
     reporting,
     usage,
     width_height,
@@ -88,6 +89,10 @@ def run(
     deinterlace: Annotated[
         str, typer.Option(help="auto, no, force (frames that do not say so), fields (double rate).")
     ] = "auto",
+    stabilize: Annotated[
+        float | None,
+        typer.Option(metavar="STRENGTH", help="Keep results on what they show, 0 (off) to 1. [off]"),
+    ] = None,
     bake: Annotated[
         bool, typer.Option("--bake", help="Turn pictures upright and make their pixels square.")
     ] = False,
@@ -174,6 +179,7 @@ def run(
             enc=tuple(pair("--enc", text) for text in enc or ()),
             fps=fps,
             deinterlace=choice("--deinterlace", deinterlace, ("auto", "no", "force", "fields")),
+            stabilize=part_of_one("--stabilize", stabilize) or None,
             bake=bake,
             frames=frames,
             audio=audio,
@@ -267,7 +273,15 @@ def doctor(as_json: Json = False) -> None:
     raise SystemExit(examine(as_json=as_json))
 
 
-for command in (engines.build, engines.cache, engines.bench, streams.live, streams.devices):
+@app.command("include-dir")
+def include_dir() -> None:
+    """Print the folder of velatura.h and velatura.hpp, for the compiler's -I."""
+    typer.echo(Path(__file__).parent / "game" / "include")
+
+
+for command in (
+    engines.build, engines.cache, engines.bench, streams.live, streams.devices, serve.serve
+):  # fmt: skip
     app.command()(command)
 
 

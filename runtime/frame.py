@@ -120,7 +120,7 @@ class Frame:
     motion: Array | None = None
     """(H, W, 2) float32, pixels to where this pixel was in the previous frame."""
     reactive: Array | None = None
-    """(H, W) float32, 0..1: how little of earlier frames may stand in for a pixel (particles, glass)."""
+    """(H, W) float32, 0..1: how little earlier frames may stand in for a pixel (particles, glass)."""
     cut: bool = False
     """Whether the frame before shows nothing of this one: a camera cut."""
     captured: float | None = None
@@ -169,7 +169,7 @@ class Frame:
     ) -> Self:
         """The same moment with other pixels.
 
-        Depth, motion, reactivity and opacity stay only while the size does, and the opacity only while
+        Depth, motion, reactivity and opacity stay only while the size does, the opacity only while
         the depth of the samples does.
         """
         same = planes[0].shape[:2] == self.planes[0].shape[:2]

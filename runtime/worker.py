@@ -1,5 +1,6 @@
 """Worker: a thread that does one thing at a time, and may be left behind when it is stuck."""
 
+import atexit
 import queue
 import threading
 import time
@@ -7,6 +8,12 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+LEAVING = 10.0
+"""Seconds that a process which ends waits for what an inference library is at.
+
+One that is cut off in the middle of it brings down the process with an abort.
+"""
 
 
 class Job(Generic[T]):
@@ -19,7 +26,9 @@ class Job(Generic[T]):
         self.error: Exception | None = None
         self._work = work
         self._value: T | None = None
-        self._done = threading.Event()
+        self._over = threading.Event()
+        """It is done, or never will be."""
+        self._done = False
 
     def run(self) -> None:
         """Do it; what it raises is kept in `error`."""
@@ -29,16 +38,22 @@ class Job(Generic[T]):
         except Exception as error:  # for whoever waits for it
             self.error = error
         self.seconds = time.monotonic() - begin
-        self._done.set()
+        self._done = True
+        self._over.set()
+
+    def drop(self) -> None:
+        """It is never done: nobody need wait."""
+        self._over.set()
 
     def wait(self, seconds: float) -> bool:
         """Whether it is done, at once or within that time."""
-        return self._done.wait(seconds)
+        self._over.wait(seconds)
+        return self._done
 
     @property
     def done(self) -> bool:
         """Whether it has ended, well or not."""
-        return self._done.is_set()
+        return self._done
 
     @property
     def value(self) -> T:
@@ -53,15 +68,26 @@ class Job(Generic[T]):
 class Worker:
     """Runs jobs in a daemon thread: a call that never returns then holds up nobody's end."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, leaving: float = 0.0) -> None:
+        """Where the process ends while a job is at work, it waits until that is done or `leaving`
+        seconds old; others are not begun then.
+        """
         self._jobs: queue.SimpleQueue[Job[object] | None] = queue.SimpleQueue()
+        self._leaving = leaving
+        self._at: Job[object] | None = None
+        self._ending = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        if leaving:
+            atexit.register(self._end)
         self._thread.start()
 
     def start(self, work: Callable[[], T]) -> Job[T]:
         """Begin; jobs are done in the order in which they were begun."""
         job = Job(work)
-        self._jobs.put(job)  # pyright: ignore[reportArgumentType]
+        if self._ending:
+            job.drop()
+        else:
+            self._jobs.put(job)  # pyright: ignore[reportArgumentType]
         return job
 
     def leave(self) -> None:
@@ -69,5 +95,21 @@ class Worker:
         self._jobs.put(None)
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job.run()
+        try:
+            while (job := self._jobs.get()) is not None:
+                if self._ending:
+                    job.drop()
+                    continue
+                self._at = job
+                job.run()
+                self._at = None
+        finally:
+            atexit.unregister(self._end)
+
+    def _end(self) -> None:
+        """The process ends."""
+        self._ending = True
+        self._jobs.put(None)
+        job = self._at
+        age = 0.0 if job is None else time.monotonic() - job.begun
+        self._thread.join(max(self._leaving - age, 0.0))

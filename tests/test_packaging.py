@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("export", "runtime", "training")
-SHIPPED = ("*.py", "*.onnx", "*.toml", "py.typed", "page/*")
+SHIPPED = ("*.py", "*.onnx", "*.toml", "py.typed", "page/*", "include/*.*")
 
 
 def tree() -> set[str]:
@@ -19,7 +19,7 @@ def tree() -> set[str]:
         for folder in FOLDERS
         for pattern in SHIPPED
         for path in (ROOT / folder).rglob(pattern)
-        if not path.name.startswith(".")
+        if not path.name.startswith(".") and path.suffix != ".pyc"
     }
 
 
@@ -57,7 +57,7 @@ def test_the_base_is_what_it_should_be() -> None:
         "av", "filelock", "numpy", "onnx", "opencv-python", "openvino", "platformdirs", "rich", "typer",
     }  # fmt: skip
     extras = set(project["optional-dependencies"])
-    assert extras == {"ort", "gpu", "rtx", "live", "export", "train", "dev"}
+    assert extras == {"ort", "gpu", "rtx", "live", "game", "export", "train", "dev"}
 
 
 def test_every_package_is_listed() -> None:

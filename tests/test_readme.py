@@ -66,9 +66,10 @@ def test_there_are_commands_to_test() -> None:
     assert len(commands("make ")) == 2
 
 
-def test_the_python_example_runs(folder: Path) -> None:
-    (code,) = blocks("python")
-    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True)
+def test_the_python_examples_run(folder: Path) -> None:
+    film, game = blocks("python")
+    for code in (film, game):
+        subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True)
     assert (folder / "out.mp4").stat().st_size > 0
 
 

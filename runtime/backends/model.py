@@ -60,6 +60,8 @@ def find_model(name: str | Path, *, precision: str = "fp32") -> Path:
         raise ModelError(f"{path} is a folder, not an ONNX model")
     if path.suffix == ".onnx" or len(path.parts) > 1:
         raise ModelError(f"no model file at {path}")
+    if str(name) == IDENTITY:
+        raise ModelError(f"{IDENTITY} is no network but gives back what it gets: name a model")
     near = get_close_matches(str(name), [*zoo, IDENTITY], n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(zoo)}"
     raise ModelError(f"unknown model {str(name)!r}; {hint} (`velatura models` lists them)")

@@ -18,7 +18,6 @@ from ..backends.model import find_model, load_model
 from ..backends.opening import backend_precisions, trial_runner
 from ..backends.peak import Peak, measure_peak
 from ..backends.tuning import agreement_db, sample_picture
-from ..cache import write_whole
 from ..card import CardFlags
 from ..errors import BackendUnavailableError, EngineError, VelaturaError
 from ..frame import Array, Frame
@@ -26,6 +25,7 @@ from ..machine import facts
 from ..meter import memory_now
 from ..sources import open_source
 from ..stages import Neural
+from .reports import make_room, write_report
 from .view import BuildView
 
 WARM_UP = 3
@@ -71,12 +71,12 @@ class Times:
 
 def run_bench(job: BenchJob, *, as_json: bool) -> None:
     """Measure, print a table or JSON, and write JSON where asked for. Raises VelaturaError."""
+    make_room(job.out)
     with BuildView("", silent=as_json) as view:
         report = measure_model(job, view)
     text = json.dumps(report, indent=None if as_json else 2)
     if job.out is not None:
-        job.out.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(job.out, json.dumps(report, indent=2).encode() + b"\n")
+        write_report(job.out, json.dumps(report, indent=2).encode() + b"\n")
     if as_json:
         typer.echo(text)
     else:

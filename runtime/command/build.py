@@ -4,12 +4,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import typer
 
-from ..backends import nvinfer
+from ..backends import nvinfer, rounding
 from ..backends.base import Engine, Options
 from ..backends.builder import BuildOptions, Built, Profile, build
 from ..backends.built import SUFFIX, EngineFacts, save
@@ -46,6 +46,17 @@ class BuildJob:
     flags: CardFlags = field(default_factory=CardFlags)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HalfParity:
+    """How well a model in FP16 agrees with itself in FP32."""
+
+    db: float
+    """PSNR of the 8-bit output, on the worst of several pictures, extreme ones included."""
+    of: Literal["tensors", "weights"]
+    """`tensors`: each was rounded to half. `weights`: only they were, for want of ONNX Runtime, so that
+    neither roundings between operations nor their overflow are seen."""
+
+
 def run_build(job: BuildJob, *, as_json: bool) -> None:
     """Build and write one engine for each capability. Raises VelaturaError for whatever stops it."""
     library = nvinfer.load(job.target)
@@ -64,35 +75,43 @@ def run_build(job: BuildJob, *, as_json: bool) -> None:
         typer.echo(json.dumps(written))
 
 
-def halve(model: Model, *, force: bool) -> tuple[Model, float]:
-    """(model in FP16, PSNR in dB against FP32 on the worst of several pictures, extreme ones included).
+def halve(model: Model, *, force: bool) -> tuple[Model, HalfParity | None]:
+    """The model in FP16 and how well it agrees with FP32; None for one that is in FP16 already.
 
-    Raises EngineError below 45 dB, which half's rounding never causes and its overflow does.
+    Raises EngineError below 45 dB, and where a tensor leaves half's range, on however few pixels.
     """
     card = model.card
     if card.precision == "int8":
         raise ModelError(f"{card.name} is quantised: give its FP32 model, it becomes FP16")
     if card.dtype == "float16":
-        return model, 99.0
+        return model, None
     half = replace(
         model, proto=to_half(model.proto), card=replace(card, dtype="float16", precision="fp16")
     )
-    # ONNX Runtime rounds to half after every operator, as a GPU does; OpenVINO widens the weights once,
-    # which shows what they lose, but no overflow.
+    # OpenVINO is always here, but widens the weights once and computes in float32.
+    rounds = rounding.unavailable() is None
     name = next(n for n in reversed(CPU_BACKENDS) if find_backend(n).unavailable() is None)
     options = Options(hint="latency", cache=EngineCache.of_nothing())
     backend = find_backend(name)
     with (
         backend.open(model, precision="fp32", options=options) as full,
-        backend.open(half, precision="fp32", options=options) as low,
+        (
+            rounding.RoundedEngine(half)
+            if rounds
+            else backend.open(half, precision="fp32", options=options)
+        ) as low,
     ):
         parity = min(_agreement(full, low, picture) for picture in pictures(card))
+        overflow = low.overflow if isinstance(low, rounding.RoundedEngine) else None
+    advice = "build it with --precision fp32, or --force it"
+    if overflow is not None and not force:
+        raise EngineError(f"{card.name} overflows in FP16: {overflow} becomes infinite: {advice}")
     if parity < MIN_PARITY_DB and not force:
         raise EngineError(
             f"{card.name} in FP16 agrees with FP32 to {parity:.1f} dB only, where {MIN_PARITY_DB:g} "
-            "are asked: build it with --precision fp32, or --force it"
+            f"are asked: {advice}"
         )
-    return half, round(parity, 1)
+    return half, HalfParity(db=round(parity, 1), of="tensors" if rounds else "weights")
 
 
 def pictures(card: ModelCard) -> list[Array]:
@@ -116,7 +135,7 @@ def _build_one(
     library: nvinfer.Library,
     model: Model,
     capability: int | None,
-    parity: float | None,
+    parity: HalfParity | None,
     *,
     quiet: bool,
 ) -> dict[str, Any]:
@@ -161,20 +180,29 @@ def _build_one(
     return {"engine": str(path), "capability": number, **facts.report}
 
 
-def _report(built: Built, parity: float | None) -> dict[str, Any]:
+def _report(built: Built, parity: HalfParity | None) -> dict[str, Any]:
     fields = {k: v for k, v in asdict(built).items() if k != "engine"}
-    fields |= {"seconds": round(built.seconds, 3), "bytes": len(built.engine), "parity_db": parity}
+    fields |= {"seconds": round(built.seconds, 3), "bytes": len(built.engine)}
+    fields |= {"parity_db": parity and parity.db, "parity_of": parity and parity.of}
     return fields
 
 
-def _words(built: Built, parity: float | None) -> str:
+def _words(built: Built, parity: HalfParity | None) -> str:
     words = (
         f"{len(built.engine) / 1e6:.2f} MB in {built.seconds:.1f} s, "
         f"weights {built.weights / 1e3:.0f} kB, {built.layers} fused layers, "
         f"{len(built.tactics)} tactics ({', '.join(built.tactics[:3])}), "
         f"{built.activations / 2**20:.0f} MiB at most beside the frames"
     )
-    return words if parity is None else f"{words}, {parity:.1f} dB against FP32"
+    return words if parity is None else f"{words}, {half_words(parity)}"
+
+
+def half_words(parity: HalfParity) -> str:
+    """What parity was found, and by what."""
+    words = f"{parity.db:.1f} dB against FP32"
+    if parity.of == "tensors":
+        return words
+    return f"{words} by the weights alone (without onnxruntime neither rounding nor overflow is seen)"
 
 
 def _here() -> int:

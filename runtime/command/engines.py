@@ -109,26 +109,89 @@ def cache(
 
 
 def bench(
-    model: Annotated[str, typer.Argument(help="Zoo name or .onnx file.")],
-    size: Annotated[str, typer.Option(help="Frame size, HEIGHTxWIDTH.")] = "720x1280",
-    backend: Annotated[str, typer.Option(help="all, or one of `velatura doctor`'s.")] = "all",
-    seconds: Annotated[float, typer.Option(min=0.1, help="For each measurement.")] = 2.0,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL...",
+            help="Zoo name or .onnx file; with --game one or several in a chain [starry-night].",
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="Frame size, HEIGHTxWIDTH. [720x1280; with --game 360x640]"),
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="all, or one of `velatura doctor`'s. [all; with --game auto]")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="For each measurement. [2; with --game 10]")
+    ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Write the JSON there, too.")] = None,
+    game: Annotated[
+        bool,
+        typer.Option(
+            "--game", help="Play a game with the models as its last pass: how its frames are paced."
+        ),
+    ] = False,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="Of --game: inline (this frame's result) or pipelined (an earlier one's). [inline]"
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=1, max=1000, help="Of --game: the display's, in Hz. [60]")
+    ] = None,
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(min=0.1, max=9999, help="Of --game: milliseconds that a frame may take."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Of --game: draw the report there, a .png file.")
+    ] = None,
     value_range: ValueRange = None,
     channels: Channels = None,
     fit: Fitting = "tile",
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure a model on every backend and precision, against this machine's own peak."""
-    from .bench import BenchJob, run_bench
-
+    """Measure a model on every backend and precision, or with --game what it does to a game."""
     with reporting(debug, as_json):
+        if game:
+            from .game import GameJob, run_game
+            from .scene import SMALLEST
+
+            if value_range or channels or fit != "tile":
+                usage("--range, --channels and --fit are not for --game")
+            height, width = height_width("--size", size or "360x640")
+            if width < SMALLEST[0] or height < SMALLEST[1]:
+                usage(f"--size {size!r} is too small for a game: {SMALLEST[1]}x{SMALLEST[0]} at least")
+            run_game(
+                GameJob(
+                    models=tuple(models or ("starry-night",)),
+                    size=(height, width),
+                    mode=choice("--mode", mode or "inline", ("inline", "pipelined")),
+                    rate=rate or 60.0,
+                    seconds=seconds or 10.0,
+                    budget_ms=budget_ms,
+                    backend="auto" if backend in (None, "all") else backend,
+                    out=out,
+                    plot=plot,
+                ),
+                as_json=as_json,
+            )
+            return
+        if not models or len(models) > 1:
+            usage("name one model; several, in a chain, are for --game")
+        if mode or rate or budget_ms or plot:
+            usage("--mode, --rate, --budget-ms and --plot are for --game")
+        from .bench import BenchJob, run_bench
+
         job = BenchJob(
-            model=model,
-            size=height_width("--size", size),
-            backend=backend,
-            seconds=seconds,
+            model=models[0],
+            size=height_width("--size", size or "720x1280"),
+            backend=backend or "all",
+            seconds=seconds or 2.0,
             out=out,
             flags=flags_of(value_range, channels),
             fit=choice("--fit", fit, ("tile", "resize")),

@@ -1,6 +1,7 @@
 """Job: the options of one run, and what they open."""
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -10,8 +11,9 @@ from ..backends.identity import NAME as IDENTITY
 from ..card import CardFlags
 from ..sinks import Encoding
 from ..sinks.base import Quality
+from ..sinks.journalled import SEGMENT
 from ..sources import Deinterlace, Source, open_source
-from ..stages import Conform, Neural, Resize, Stage, Upright
+from ..stages import Conform, Neural, Resize, Stabilize, Stage, Upright
 from .options import rate_of
 
 
@@ -35,6 +37,8 @@ class Job:
     fps: str | None = None
     """Of an image sequence; a video file is converted to it."""
     deinterlace: Deinterlace = "auto"
+    stabilize: float | None = None
+    """How much earlier results count, 0..1; None is not at all."""
     bake: bool = False
     """Turn pictures upright and make pixels square, rather than telling players to."""
     frames: int | None = None
@@ -80,18 +84,26 @@ def open_engines(
     ]
 
 
-def stages_of(job: Job, engines: list[Engine]) -> list[Stage]:
+def stages_of(job: Job, engines: list[Engine], *, segment: int = SEGMENT) -> list[Stage]:
     """What happens to a frame, in order.
 
     Models see the picture as it is coded, which is how they were trained; --size means the picture that
-    --bake has turned upright.
+    --bake has turned upright. With --stabilize, frames of a `segment` are the same whoever makes them:
+    those before it, `lead_of` many, come first.
     """
     stages: list[Stage] = [Neural(engine) for engine in engines]
+    if job.stabilize:
+        stages = [Stabilize(stages, job.stabilize, spell=segment)]
     if job.bake:
         stages.append(Upright())
     if job.size is not None:
         stages.append(Resize(*job.size))
     return [*stages, Conform()]
+
+
+def lead_of(stages: Sequence[Stage]) -> int:
+    """How many frames before a segment must be made, too, for its own to be what they are."""
+    return max((stage.overlap for stage in stages if isinstance(stage, Stabilize)), default=0)
 
 
 def settings_of(job: Job) -> dict[str, Any]:
@@ -119,6 +131,7 @@ def settings_of(job: Job) -> dict[str, Any]:
         "--quality": job.quality,
         "--enc": [f"{key}={value}" for key, value in job.enc],
         "--deinterlace": job.deinterlace,
+        "--stabilize": job.stabilize,
         "--bake": job.bake,
         "--fps": job.fps,
         "--frames": job.frames,

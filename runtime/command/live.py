@@ -26,7 +26,7 @@ from ..live.stats import Event, LiveStats
 from ..sinks import Encoding, Sink
 from ..sinks.window import WindowSink
 from ..sources.live import LiveSource, open_live_source
-from ..stages import Conform
+from ..stages import Conform, Stabilize
 from .run import terminable
 from .view import Reporter
 
@@ -54,6 +54,8 @@ class Session:
     """Seconds from capture to output; None is the time between two frames."""
     governed: bool = True
     rung: str | None = None
+    stabilize: float | None = None
+    """How much earlier results count, 0..1; None is not at all."""
     seconds: float | None = None
     audio: bool = True
     retries: int | None = None
@@ -110,7 +112,7 @@ def run_live(session: Session, *, quiet: bool = False) -> int:
         for output in outputs:
             for line in output.sink.notes:
                 say.note(line)
-        pump = LivePump(source, processor or StagesProcessor([Conform()]), outputs, drop=session.drop)
+        pump = LivePump(source, processor or _without(session), outputs, drop=session.drop)
         pump.on_event(lambda event: _told(event, say))
         source.tell = pump.tell
         current: list[Output] = []
@@ -191,7 +193,7 @@ def _run(
 def _processor(session: Session, source: LiveSource) -> LadderProcessor | None:
     if not session.models:
         return None
-    return open_processor(
+    processor = open_processor(
         session.models,
         info=source.info,
         backend=session.backend,
@@ -200,6 +202,14 @@ def _processor(session: Session, source: LiveSource) -> LadderProcessor | None:
         governed=session.governed,
         rung=session.rung,
     )
+    processor.steady.strength = session.stabilize or 0.0
+    return processor
+
+
+def _without(session: Session) -> StagesProcessor:
+    """What is done where there is no model."""
+    steady = [Stabilize([], session.stabilize)] if session.stabilize else []
+    return StagesProcessor([*steady, Conform()])
 
 
 def _view(session: Session, processor: LadderProcessor | None, source: LiveSource) -> Any:

@@ -47,12 +47,12 @@ def fail(text: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-def width_height(text: str | None) -> tuple[int, int] | None:
+def width_height(text: str | None, option: str = "--size") -> tuple[int, int] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
-        usage(f"--size {text!r} is not WIDTHxHEIGHT")
+        usage(f"{option} {text!r} is not WIDTHxHEIGHT")
     return int(parts[0]), int(parts[1])
 
 
@@ -80,6 +80,12 @@ def flags_of(value_range: str | None, channels: str | None) -> CardFlags:
 def choice(option: str, value: str, choices: tuple[str, ...]) -> Any:
     if value not in choices:
         usage(f"{option} is {value!r}, not {' or '.join(choices)}")
+    return value
+
+
+def part_of_one(option: str, value: float | None) -> float | None:
+    if value is not None and not 0 <= value <= 1:
+        usage(f"{option} {value:g} is not within 0..1: 0 is off, 0.9 a good beginning, 1 the most")
     return value
 
 

@@ -198,6 +198,7 @@ def _report(job: Job, info: VideoInfo, trial: Trial, *, journal: bool) -> dict[s
         },
         "output": _output(trial),
         "deinterlace": job.deinterlace,
+        "stabilize": job.stabilize,
         "models": [
             {"name": e.card.name, "backend": e.backend, "precision": e.precision} for e in trial.engines
         ],

@@ -13,6 +13,7 @@ def lines_of(report: dict[str, Any]) -> list[str]:
         + ", ".join([given["colour"], *flags]),
         f"  out      {made['size']} {made['format']}" + (f", {made['codec']}" if made["codec"] else ""),
         *(f"  model    {m['name']}: {m['backend']}, {m['precision']}" for m in report["models"]),
+        *([f"  steady   --stabilize {report['stabilize']:g}"] if report["stabilize"] else []),
         f"  length   {_length(report)}",
         f"  time     {_time(report)}",
     ]

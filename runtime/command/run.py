@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from ..errors import SinkError, SourceError, TruncatedSourceError
 from ..frame import VideoInfo
 from ..meter import peak_memory
 from ..pump import Pump, Snapshot, Stats
-from ..sinks import Sink, open_sink
+from ..sinks import Sink, journalled, open_sink
 from ..sinks.journal import leftover
 from ..sinks.journalled import JournalSink, is_short, why_no_journal
+from ..sinks.share import OnlySink
 from ..sources import Source
 from ..sources.part import PartSource
 from .compare import check_comparison, compare
-from .job import Job, open_engines, open_input, settings_of, stages_of
+from .job import Job, lead_of, open_engines, open_input, settings_of, stages_of
 from .view import BuildView, Reporter
 from .workers import prime, run_shares
 
@@ -174,7 +175,7 @@ def _process(
     progress: Callable[[Snapshot], None],
 ) -> Stats:
     """All frames that no earlier run made, here or in workers."""
-    stages = stages_of(job, engines)
+    stages = stages_of(job, engines, segment=journalled.SEGMENT)
     shared = job.workers > 1 and isinstance(sink, JournalSink) and not sink.published
     if job.workers > 1 and not shared and not sink.kept:
         say.note("one process makes it: it is too short for segments")
@@ -186,15 +187,23 @@ def _process(
             f"going on after {sink.kept} frames{again} that an earlier run made; they are read again"
         )
 
+    lead = min(lead_of(stages), sink.kept)
+
     def wanted(number: int) -> bool:
         if number < sink.kept and number % EVERY == EVERY - 1:
             say.note(f"{number + 1} of {sink.kept} frames read again")
-        return number >= sink.kept
+        return number >= sink.kept - lead
 
     rest = PartSource(source, wanted, limit=job.frames, least=sink.kept)
     first = prime(stages, rest)
     if not shared or not isinstance(sink, JournalSink):
-        return Pump(rest, stages, sink).run(progress=progress)
+        begin = rest.first.index + sink.kept
+        only = OnlySink(sink, lambda frame: frame.index >= begin)
+        stats = Pump(rest, stages, only).run(
+            progress=lambda snapshot: progress(replace(snapshot, frames=only.frames))
+        )
+        ahead = stats.frames_out - only.frames
+        return replace(stats, frames_in=stats.frames_in - ahead, frames_out=only.frames)
     sink.prepare(first)
     # The workers open their own.
     source.close()

@@ -12,6 +12,7 @@ from .options import (
     Overwrite,
     choice,
     pair,
+    part_of_one,
     rate_of,
     reporting,
     width_height,
@@ -47,6 +48,10 @@ def live(
         bool, typer.Option(help="Do less to a frame while the deadline cannot be held.")
     ] = True,
     rung: Annotated[str | None, typer.Option(help="Stay at this rung of the ladder.")] = None,
+    stabilize: Annotated[
+        float | None,
+        typer.Option(metavar="STRENGTH", help="Keep results on what they show, 0 (off) to 1. [off]"),
+    ] = None,
     seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
     retries: Annotated[
         int | None, typer.Option(help="Attempts to reconnect in a row. [no end]")
@@ -103,6 +108,7 @@ def live(
             deadline=deadline / 1e3 if deadline is not None else None,
             governed=governor,
             rung=rung,
+            stabilize=part_of_one("--stabilize", stabilize),
             seconds=seconds,
             audio=audio,
             retries=retries,

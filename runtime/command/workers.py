@@ -14,10 +14,10 @@ from ..errors import SinkError, StageError, VelaturaError
 from ..meter import peak_memory
 from ..pump import Pump, Snapshot, Stats
 from ..sinks.journalled import JournalSink
-from ..sinks.share import Share, ShareSink
+from ..sinks.share import OnlySink, Share, ShareSink
 from ..sources.part import PartSource
 from ..stages import Stage
-from .job import Job, open_engines, open_input, stages_of
+from .job import Job, lead_of, open_engines, open_input, stages_of
 
 
 def run_shares(job: Job, sink: JournalSink, progress: Callable[[Snapshot], None]) -> Stats:
@@ -109,16 +109,21 @@ def _work(job: Job, share: Share, talk: Connection) -> None:
         with ExitStack() as stack:
             source = stack.enter_context(open_input(job))
             engines = open_engines(job, stack, _unheard, share.choices)
-            part = PartSource(source, share.takes, limit=job.frames)
-            stages = stages_of(job, engines)
-            prime(stages, part)
-            with ShareSink(share) as sink:
-                stats = Pump(part, stages, sink).run(
-                    progress=lambda snapshot: talk.send(snapshot.frames), every=0.5
-                )
-            talk.send(
-                (part.seen, replace(stats, damage=part.damage, memory_elsewhere=peak_memory() or 0))
+            stages = stages_of(job, engines, segment=share.state.length)
+            lead = lead_of(stages)
+            part = PartSource(
+                source, lambda n: share.takes(n) or share.leads(n, lead), limit=job.frames
             )
+            prime(stages, part)
+            first = part.first.index
+            with ShareSink(share) as sink:
+                only = OnlySink(sink, lambda frame: share.takes(frame.index - first))
+                stats = Pump(part, stages, only).run(
+                    progress=lambda _: talk.send(only.frames), every=0.5
+                )
+            memory = peak_memory() or 0
+            stats = replace(stats, frames_out=only.frames, damage=part.damage, memory_elsewhere=memory)
+            talk.send((part.seen, stats))
     except VelaturaError as error:
         talk.send(error)
     except Exception as error:

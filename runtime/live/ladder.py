@@ -92,8 +92,11 @@ class Ladder:
         *,
         given: Frame,
         shape: Shape | None = None,
+        format: PixelFormat | None = None,
     ) -> None:
-        """`given` is a frame as all will be; `shape` of what comes out is the first rung's if None."""
+        """`given` is a frame as all will be; `shape` of what comes out is the first rung's if None,
+        then in `format`, or in the one that costs least.
+        """
         self.models = tuple(models)
         self.rungs: tuple[Rung, ...] = ()
         self.given = key_of(given)
@@ -102,7 +105,7 @@ class Ladder:
         scale = math.prod(engines[name].card.scale for name in self.models)
         self._size = (given.width * scale, given.height * scale)
         if shape is None:
-            format = output_format([engines[name].card for name in self.models], given.format)
+            format = format or output_format([engines[name].card for name in self.models], given.format)
             shape = replace(
                 Shape.of(given), width=self._size[0], height=self._size[1], format=format, alpha=False
             )
@@ -200,6 +203,7 @@ def open_ladder(
     opener: Opener,
     *,
     shape: Shape | None = None,
+    format: PixelFormat | None = None,
     smaller: Smaller | None = None,
 ) -> Ladder:
     """Open the engines of all rungs, compile them for the frame's size, and measure on it.
@@ -218,7 +222,7 @@ def open_ladder(
         chains = list(_chains(models, card, smaller))
         for name in {name for chain in chains for name in chain}:
             card(name)
-        ladder = Ladder(models, engines, given=given, shape=shape)
+        ladder = Ladder(models, engines, given=given, shape=shape, format=format)
         ladder.measure(list(_rungs(chains, card, given)), given)
         stack.pop_all()
     return ladder

@@ -1,15 +1,19 @@
 """Latencies and frame times of a stream that may last for days, in memory that does not grow."""
 
+import math
 import threading
 from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 RESOLUTION = 1e-4
 """Seconds by which a percentile may be off: the width of a histogram's bin."""
 TOP = 10.0
 """Seconds above which all values count as this many."""
+GROUP = 512
+"""Bins whose values are counted together, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +37,14 @@ class Percentiles:
 
 
 class Histogram:
-    """Durations in bins of a tenth of a millisecond; any thread may add and read."""
+    """Durations in bins, of a tenth of a millisecond by default; any thread may add and read."""
 
-    def __init__(self) -> None:
-        self._bins = np.zeros(round(TOP / RESOLUTION) + 1, np.int64)
+    def __init__(self, resolution: float = RESOLUTION, top: float = TOP) -> None:
+        """All durations above `top` count as that; both in seconds."""
+        self._resolution = resolution
+        self._bins = np.zeros(round(top / resolution) + 1, np.int64)
+        # A game asks in its frame, and adds under the same lock: no sum goes over all bins.
+        self._groups = np.zeros(len(self._bins) // GROUP + 1, np.int64)
         self._total = 0.0
         self._worst = 0.0
         self._lock = threading.Lock()
@@ -45,20 +53,21 @@ class Histogram:
         """Note one duration; a negative one, which no clock should give, counts as none."""
         seconds = max(seconds, 0.0)
         with self._lock:
-            self._bins[min(round(seconds / RESOLUTION), len(self._bins) - 1)] += 1
+            place = min(round(seconds / self._resolution), len(self._bins) - 1)
+            self._bins[place] += 1
+            self._groups[place // GROUP] += 1
             self._total += seconds
             self._worst = max(self._worst, seconds)
 
     def percentiles(self) -> Percentiles:
         """Over all durations so far: the smallest that so many of a hundred do not exceed."""
         with self._lock:
-            sums, total, worst = np.cumsum(self._bins), self._total, self._worst
-        count = int(sums[-1])
-        if not count:
-            return Percentiles()
-        ranks = np.ceil(np.array([0.5, 0.95, 0.99, 0.999]) * count)
-        at = np.minimum(np.searchsorted(sums, ranks) * RESOLUTION, worst)
-        p50, p95, p99, p999 = map(float, at)
+            sums, total, worst = np.cumsum(self._groups), self._total, self._worst
+            count = int(sums[-1])
+            if not count:
+                return Percentiles()
+            ranks = (math.ceil(part * count) for part in (0.5, 0.95, 0.99, 0.999))
+            p50, p95, p99, p999 = (min(self._ranked(rank, sums), worst) for rank in ranks)
         return Percentiles(count, total / count, p50, p95, p99, p999, worst)
 
     def low(self, part: float) -> float:
@@ -67,13 +76,19 @@ class Histogram:
         As MangoHud counts it: with the times sorted from the longest, the one at index `part` * n.
         """
         with self._lock:
-            longest_first = np.cumsum(self._bins[::-1])
-        count = int(longest_first[-1])
-        if not count:
-            return 0.0
-        place = int(np.searchsorted(longest_first, int(part * count), side="right"))
-        seconds = (len(self._bins) - 1 - place) * RESOLUTION
-        return 1.0 / max(seconds, RESOLUTION)
+            sums = np.cumsum(self._groups)
+            count = int(sums[-1])
+            if not count:
+                return 0.0
+            seconds = self._ranked(count - int(part * count), sums)
+        return 1.0 / max(seconds, self._resolution)
+
+    def _ranked(self, rank: int, sums: npt.NDArray[np.int64]) -> float:
+        """The duration of that rank, from 1 for the shortest, by its bin; `sums` are the groups'."""
+        group = int(np.searchsorted(sums, rank))
+        before = int(sums[group - 1]) if group else 0
+        inner = np.cumsum(self._bins[group * GROUP : (group + 1) * GROUP])
+        return (group * GROUP + int(np.searchsorted(inner, rank - before))) * self._resolution
 
 
 class Recent:

@@ -13,11 +13,12 @@ from ..card import CardFlags
 from ..errors import EngineError, VelaturaError
 from ..frame import Frame, VideoInfo
 from ..stages.conform import Shape
-from .governor import Governor, Step
+from .governor import FITS, Governor, Step
 from .ladder import Fit, Key, Ladder, Opener, Rung, key_of, open_ladder, sample_of
 from .mix import blended, split
 from .processor import Processed, Processor, Tell
-from .running import STUCK, Running
+from .running import STUCK, Patience, Running
+from .stability import Steady
 from .swap import FIRST, MOST, Opening
 
 HEALTHY = 10.0
@@ -45,6 +46,7 @@ class LadderProcessor(Processor):
         deadline: float | None = None,
         governed: bool = True,
         pinned: str | None = None,
+        patience: Patience | None = None,
     ) -> None:
         """`given` is a frame as all will be. `deadline` None is `period`, both in seconds.
 
@@ -56,14 +58,15 @@ class LadderProcessor(Processor):
         self._governed, self._pinned = governed and pinned is None, pinned
         self._tell: Tell = _nobody
         self._lock = threading.Lock()
-        self._opening = Opening()
+        self._opening = Opening[Ladder]()
         ladder = open(models, given, None)
         names = [rung.name for rung in ladder.rungs]
         if pinned is not None and pinned not in names:
             ladder.close()
             raise EngineError(f"there is no rung {pinned!r}; there are: {', '.join(names)}")
         self._models = ladder.models
-        self._running: Running | None = Running(ladder, self._tried)
+        self._patience = patience or Patience()
+        self._running: Running | None = Running(ladder, self._tried, self._patience)
         self._governor = self._govern(ladder, pinned)
         self._fit = Fit(ladder.shape)
         self._seen = given
@@ -76,6 +79,8 @@ class LadderProcessor(Processor):
         self._work = 0.0
         self._strength = 1.0
         self._split: float | None = None
+        self.steady = Steady()
+        """How much earlier results count: not at all, unless told to."""
         self.off = False
         """Whether frames pass without the models; any thread may set it."""
 
@@ -151,17 +156,28 @@ class LadderProcessor(Processor):
             if self._last is None:
                 self._adopt(frame)
             made = self._process(frame) or Processed(self._fit(frame, fast=True), passed=True)
+            if not (made := self.steady(frame, made)).passed:
+                made = replace(made, frame=self._mixed(made.frame, frame))
         except Exception as error:  # a frame must come out, whatever is wrong
             made = self._rescued(frame, error)
         self._seen, self._last = frame, made.frame
         self._work = time.monotonic() - begin
+        running = self._running
+        if made.late and self._patience.once and running is not None:
+            # It did not wait, but the models are as late as for the frame that did.
+            self._work = max(self._work, running.busy_for)
         return made
+
+    def take_opened(self) -> None:
+        """Go on with models that have been opened meanwhile, as `process` does before a frame."""
+        self._exchange()
 
     def observe(self, latency: float, *, period: float) -> None:
         with self._lock:
             self._period = period
             if not self._governed or self.off or self._running is None or self._following is not None:
                 return
+            latency = max(latency, self._work)
             step = self._governor.observe(latency, self._work, time.monotonic(), period)
         self._announce(step)
 
@@ -184,11 +200,12 @@ class LadderProcessor(Processor):
     def revive(self, reason: str) -> None:
         self._reviving = reason
 
-    def close(self) -> None:
+    def close(self, patience: float = STUCK) -> None:
+        """Let engines go, waiting for at most `patience` seconds."""
         self._opening.close()
         running, self._running = self._running, None
         if running is not None:
-            running.close(STUCK)
+            running.close(patience)
 
     def _process(self, frame: Frame) -> Processed | None:
         """The frame as its rung has it; None where it must pass."""
@@ -217,9 +234,7 @@ class LadderProcessor(Processor):
                 trial = self._governor.wanted(time.monotonic())
             if trial is not None:
                 running.try_rung(trial, frame)
-        if made is None or made.passed:
-            return made
-        return replace(made, frame=self._mixed(made.frame, frame))
+        return made or Processed(self._fit(frame, fast=True), passed=True, late=True)
 
     def _adopt(self, frame: Frame) -> None:
         """Take from the first frame what a source may not know before it."""
@@ -261,7 +276,7 @@ class LadderProcessor(Processor):
         ladder = self._opening.take()
         if ladder is None:
             return
-        earlier, self._running = self._running, Running(ladder, self._tried)
+        earlier, self._running = self._running, Running(ladder, self._tried, self._patience)
         if earlier is not None:
             earlier.close()
         names = [rung.name for rung in ladder.rungs]
@@ -282,8 +297,16 @@ class LadderProcessor(Processor):
 
     def _govern(self, ladder: Ladder, rung: str | None) -> Governor:
         names = [one.name for one in ladder.rungs]
-        start = names.index(rung) if rung in names else 0
+        start = names.index(rung) if rung in names else self._fitting(ladder)
         return Governor(ladder.rungs, period=self._period, deadline=self._deadline, rung=start)
+
+    def _fitting(self, ladder: Ladder) -> int:
+        """The rung to begin with: where no frame may wait for long, one that fits as measured."""
+        if self._deadline is None or not (self._governed and self._patience.once):
+            return 0
+        room = FITS * self._deadline
+        last = len(ladder.rungs) - 1
+        return next((i for i, rung in enumerate(ladder.rungs) if rung.cost <= room), last)
 
     def _follow(self, frame: Frame) -> None:
         """Open the models for frames of another size or depth, unless that is under way."""

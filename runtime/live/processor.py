@@ -4,6 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from ..frame import Frame
 from ..stages import Conform, Stage
 
@@ -20,6 +23,11 @@ class Processed:
     """Whether it went through without the models, since they are off or have failed."""
     repeated: bool = False
     """Whether an earlier frame's pixels stand in for it."""
+    late: bool = False
+    """Whether it passed since the models were not done in time."""
+    uncovered: npt.NDArray[np.bool_] | None = None
+    """(H, W) of the given frame: where a result that was made from an earlier one, and moved, shows
+    something else: what has come into view since, or has not said where it was. None is nowhere."""
 
 
 class Processor(ABC):

@@ -1,12 +1,13 @@
 """Carried: a result for an earlier frame, moved to where its picture is by now."""
 
-from typing import Self
+from functools import lru_cache
+from typing import Any, Self, cast
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from ..frame import Array, Frame
+from .uncovered import Floats, Mask
 
 WIDE = 192
 """Columns of the small pictures in which motion is looked for: a fifth of a millisecond a frame."""
@@ -14,7 +15,22 @@ LEAST = 48
 """Rows and columns below which optical flow finds no place for its patches."""
 
 
-Floats = npt.NDArray[np.float32]
+class Way:
+    """Motion from the newest frame back to an earlier one, put together while frames come."""
+
+    def __init__(self) -> None:
+        self.motion: Floats | None = None
+        """(H, W, 2) as `Frame.motion`; None at the frame itself, and where it is not known."""
+        self.known = True
+        """Whether every frame since has said where its pixels were in the one before."""
+
+    def step(self, frame: Frame) -> None:
+        """The next frame has come; its motion is kept."""
+        if frame.motion is None or frame.cut:
+            self.motion, self.known = None, False
+        elif self.known:
+            newer = cast("Floats", frame.motion)
+            self.motion = newer if self.motion is None else composed(newer, self.motion)
 
 
 class Carried:
@@ -28,7 +44,6 @@ class Carried:
         """`small` is `small_luma` of the frame that `result` was made from."""
         self.result = result
         self._small = small
-        self._places: dict[tuple[int, int], Floats] = {}
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
 
     def succeed(self, result: Frame, small: Array) -> Self:
@@ -42,29 +57,68 @@ class Carried:
             return self.result.planes
         nothing = np.zeros((*small.shape, 2), np.float32)
         flow = np.asarray(self._flow.calc(small, self._small, nothing), np.float32)
-        return tuple(self._moved(plane, flow) for plane in self.result.planes)
+        return tuple(self._moved(plane, flow, cv2.INTER_LINEAR) for plane in self.result.planes)
 
-    def _moved(self, plane: Array, flow: Floats) -> Array:
+    def along(self, motion: Floats) -> tuple[tuple[Array, ...], Mask | None]:
+        """The same by known motion, (H, W, 2) from where pixels are by now, and which have none.
+
+        (H, W); None is no pixel. What stands there is no result for the newer frame: it has not moved.
+        """
+        lost: Mask = ~np.isfinite(motion[..., 0] + motion[..., 1])
+        if not lost.any():
+            unknown = None
+        else:
+            unknown, motion = lost, motion.copy()
+            motion[lost] = 0
+        # The nearest: between two surfaces there is no motion.
+        how = cv2.INTER_NEAREST_EXACT
+        return tuple(self._moved(plane, motion, how) for plane in self.result.planes), unknown
+
+    def _moved(self, plane: Array, flow: Floats, how: int) -> Array:
         height, width = plane.shape[:2]
-        places = self._places.get((width, height))
-        if places is None:
-            places = np.empty((height, width, 2), np.float32)
-            places[..., 0] = np.arange(width)
-            places[..., 1] = np.arange(height)[:, None]
-            self._places[width, height] = places
-        scale = np.array([width / flow.shape[1], height / flow.shape[0]], np.float32)
-        maps = cv2.add(cv2.resize(flow * scale, (width, height)), places)
-        whole = np.ascontiguousarray(plane)
-        # One map holds both coordinates. OpenCV's types do not know that the second may be None, and an
-        # empty array in its place makes noise of the picture.
-        moved = cv2.remap(  # pyright: ignore[reportCallIssue, reportUnknownVariableType]
-            whole,
-            maps,
-            None,  # pyright: ignore[reportArgumentType]
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        return np.asarray(moved)  # pyright: ignore[reportUnknownArgumentType]
+        rows, columns = flow.shape[:2]
+        if (rows, columns) != (height, width):
+            flow = cast("Floats", cv2.resize(flow, (width, height), interpolation=how))
+            flow = flow * np.array([width / columns, height / rows], np.float32)
+        maps = cv2.add(flow, _places(width, height))
+        return _fetched(np.ascontiguousarray(plane), maps, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
+
+
+def composed(newer: Floats, older: Floats) -> Floats:
+    """Motion over two frames: `newer` back to the one between them, `older` from there.
+
+    (H, W, 2) as `Frame.motion`. Where the older vector begins outside of the picture, or one of the two
+    is none, so is the result. The older one is the nearest: between two surfaces there is no motion.
+    """
+    height, width = newer.shape[:2]
+    places = cv2.add(newer, _places(width, height))
+    before = _fetched(older, places, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT, float("nan"))
+    return cast("Floats", cv2.add(newer, before))
+
+
+def _fetched(array: Array, places: Any, how: int, border: int, value: float = 0.0) -> Array:
+    """What lies at `places`, (H, W, 2): x and y."""
+    # One map holds both coordinates. OpenCV's types do not know that the second may be None, and an
+    # empty array in its place makes noise of the picture.
+    moved = cv2.remap(  # pyright: ignore[reportCallIssue, reportUnknownVariableType]
+        array,
+        places,
+        None,  # pyright: ignore[reportArgumentType]
+        how,
+        borderMode=border,
+        borderValue=(value,) * 4,
+    )
+    return np.asarray(moved)  # pyright: ignore[reportUnknownArgumentType]
+
+
+@lru_cache(maxsize=8)
+def _places(width: int, height: int) -> Floats:
+    """(H, W, 2): where every pixel is."""
+    places = np.empty((height, width, 2), np.float32)
+    places[..., 0] = np.arange(width)
+    places[..., 1] = np.arange(height)[:, None]
+    places.flags.writeable = False
+    return places
 
 
 def small_luma(frame: Frame) -> Array:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 from ..errors import EngineError
 from ..frame import Frame
-from ..worker import Job, Worker
+from ..worker import LEAVING, Job, Worker
 from .ladder import Ladder, Rung
 from .processor import Processed
-from .reprojection import Carried, small_luma
+from .reprojection import Carried, Way, small_luma
 
 GRACE = 0.25
 """Seconds, at least, that a frame waits for the models before it passes without them."""
@@ -17,6 +17,20 @@ STUCK = 2.0
 """Seconds, at least, after which a call that has not returned is given up."""
 STALE = 1.0
 """Seconds after which an earlier frame's result no longer stands in for a new one's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long a frame waits for the models before it passes without them."""
+
+    seconds: float | None = None
+    """None: `GRACE`, three periods or four times what the models took at the start, if more."""
+    least: float = 0.0
+    """Where `seconds` is None, no less than this."""
+    once: bool = False
+    """Whether that counts from the beginning of the models' call and for all of the frame: those that
+    come while a call is late do not wait for it in turn."""
+
 
 Trial = Callable[[int, float], None]
 """Hears of which rung a job beside the frames was, a trial or its own, and how many seconds it took."""
@@ -29,6 +43,8 @@ class _Task:
     job: Job[Frame]
     rung: int
     frame: Frame
+    way: Way
+    """Back to that frame, while it is at work."""
     trial: bool = False
 
 
@@ -40,36 +56,42 @@ class Running:
     left alone: nothing can end them.
     """
 
-    def __init__(self, ladder: Ladder, tried: Trial) -> None:
+    def __init__(self, ladder: Ladder, tried: Trial, patience: Patience | None = None) -> None:
         self.ladder = ladder
         self.stuck = False
+        self._patience = patience or Patience()
         self._tried = tried
-        self._worker = Worker("velatura-models")
+        self._worker = Worker("velatura-models", leaving=LEAVING)
         self._task: _Task | None = None
         self._carried: Carried | None = None
+        self._way = Way()
+        """From the newest frame back to that of the carried result."""
         self._carried_at = -1e9
         self._fresh = False
-        self._recent: tuple[Frame, Frame] | None = None
+        self._recent: tuple[Frame, Frame, Way] | None = None
+        """The last result made while a frame waited, what it was made from, and the way there."""
         self._count = 0
 
     def make(self, rung: int, frame: Frame, period: float) -> Processed | None:
         """The frame on that rung; None when it must pass. Raises what the models do, EngineError."""
         one = self.ladder.rungs[rung]
+        self._step(frame)
         if not one.models:
             self._settled(0.0, one, period)
             self.forget()
             return Processed(self.ladder.make(one, frame), passed=True)
         if one.every > 1:
             return self._moved(rung, one, frame, period)
-        grace = _grace(one, period)
+        begin, grace = time.monotonic(), self._grace(one, period)
         if not self._settled(grace, one, period):
             return None
         task = self._begin(rung, frame)
-        if not task.job.wait(grace):
+        spent = time.monotonic() - begin if self._patience.once else 0.0
+        if not task.job.wait(max(grace - spent, 0.0)):
             return None
         self._task = None
         made = task.job.value
-        self._carried, self._recent = None, (made, frame)
+        self._carried, self._recent = None, (made, frame, Way())
         return Processed(made)
 
     def try_rung(self, rung: int, frame: Frame) -> None:
@@ -81,6 +103,11 @@ class Running:
     def idle(self) -> bool:
         """Whether the models have nothing to do."""
         return self._task is None
+
+    @property
+    def busy_for(self) -> float:
+        """Seconds since the models' present call began; 0 where there is none."""
+        return 0.0 if self._task is None else time.monotonic() - self._task.job.begun
 
     def forget(self) -> None:
         """No earlier result stands in for what comes."""
@@ -97,32 +124,47 @@ class Running:
 
     def _moved(self, rung: int, one: Rung, frame: Frame, period: float) -> Processed | None:
         """The last result, moved to where things are by now, while the models make the next one."""
-        small = small_luma(frame)
         if self._carried is None and self._recent is not None:
             self._carry(*self._recent)
-            self._recent = None
+        self._recent = None
         free = self._settled(0.0, one, period)
         if free and self._count % one.every == 0:
             self._begin(rung, frame)
         self._count += 1
         if self._old:
-            self._settled(_grace(one, period), one, period)
+            self._settled(self._grace(one, period), one, period)
         carried = self._carried
         if carried is None or self._old:
             return None
         fresh, self._fresh = self._fresh, False
-        result = carried.result
+        result, motion = carried.result, self._way.motion
+        uncovered = None
+        if motion is None:
+            planes = carried.at(small_luma(frame))
+        else:
+            planes, uncovered = carried.along(motion)
         made = replace(frame, alpha=None, aspect=result.aspect)
-        made = made.with_planes(carried.at(small), result.format, result.colour)
-        return Processed(made, repeated=not fresh)
+        made = made.with_planes(planes, result.format, result.colour)
+        return Processed(made, repeated=not fresh, uncovered=uncovered)
 
     @property
     def _old(self) -> bool:
         return self._carried is None or time.monotonic() - self._carried_at > STALE
 
+    def _step(self, frame: Frame) -> None:
+        """Whatever is carried is one frame further away."""
+        if frame.cut:
+            self.forget()
+        self._way.step(frame)
+        if self._recent is not None:
+            self._recent[2].step(frame)
+        if self._task is not None:
+            self._task.way.step(frame)
+
     def _begin(self, rung: int, frame: Frame, *, trial: bool = False) -> _Task:
         ladder, one = self.ladder, self.ladder.rungs[rung]
-        self._task = _Task(self._worker.start(lambda: ladder.make(one, frame)), rung, frame, trial)
+        job = self._worker.start(lambda: ladder.make(one, frame))
+        self._task = _Task(job, rung, frame, Way(), trial)
         return self._task
 
     def _settled(self, grace: float, one: Rung, period: float) -> bool:
@@ -130,8 +172,10 @@ class Running:
         task = self._task
         if task is None:
             return True
+        if self._patience.once:
+            grace = max(grace - self.busy_for, 0.0)
         if not task.job.wait(grace):
-            seconds = time.monotonic() - task.job.begun
+            seconds = self.busy_for
             if seconds > max(STUCK, 10 * period, 4 * (one.cost + one.beside)):
                 self.stuck = True
                 raise EngineError(f"the models have not answered for {seconds:.1f} s and are left")
@@ -141,12 +185,13 @@ class Running:
         if task.trial:
             self._tried(task.rung, task.job.seconds)
         elif one.every > 1:
-            self._carry(made, task.frame)
+            self._carry(made, task.frame, task.way)
             if self.ladder.rungs[task.rung] is one:
                 self._tried(task.rung, task.job.seconds)
         return True
 
-    def _carry(self, result: Frame, frame: Frame) -> None:
+    def _carry(self, result: Frame, frame: Frame, way: Way) -> None:
+        self._way = way
         small = small_luma(frame)
         if self._carried is None:
             self._carried = Carried(result, small)
@@ -154,6 +199,7 @@ class Running:
             self._carried.succeed(result, small)
         self._carried_at, self._fresh = time.monotonic(), True
 
-
-def _grace(rung: Rung, period: float) -> float:
-    return max(GRACE, 3 * period, 4 * (rung.cost + rung.beside))
+    def _grace(self, rung: Rung, period: float) -> float:
+        if self._patience.seconds is not None:
+            return self._patience.seconds
+        return max(GRACE, self._patience.least, 3 * period, 4 * (rung.cost + rung.beside))

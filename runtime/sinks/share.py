@@ -1,6 +1,6 @@
 """Share: what several processes that make segments of one output must know of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -47,6 +47,11 @@ class Share:
         """Whether that frame of the film, from 0, is to be made here."""
         segment = frame // self.state.length
         return segment % self.of == self.number and segment not in self.made
+
+    def leads(self, frame: int, lead: int) -> bool:
+        """Whether a segment to be made here begins within `lead` frames after that one."""
+        begin = (frame // self.state.length + 1) * self.state.length
+        return begin - frame <= lead and self.takes(begin)
 
     def segments(self) -> Iterator[int]:
         """The numbers of the segments to be made here, without end."""
@@ -98,3 +103,23 @@ class ShareSink(Sink):
             writer.abort()
             raise SinkError(f"{self.uri}: this encoder writes other headers in another process")
         writer.close(journal=self._share.state.id, frames=frames, headers=headers, final=final)
+
+
+class OnlySink(Sink):
+    """Gives only some frames to a sink, which stays its owner's: the others led up to them."""
+
+    def __init__(self, sink: Sink, wanted: Callable[[Frame], bool]) -> None:
+        self.uri = sink.uri
+        self._sink = sink
+        self._wanted = wanted
+
+    def write(self, frame: Frame) -> None:
+        if self._wanted(frame):
+            self._sink.write(frame)
+            self.frames += 1
+
+    def close(self) -> None:
+        return None
+
+    def abort(self) -> None:
+        return None

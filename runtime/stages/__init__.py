@@ -9,14 +9,26 @@ if TYPE_CHECKING:
     from .conform import Conform
     from .neural import Neural
     from .resize import Resize
+    from .temporal import Stabiliser, Stabilize
     from .upright import Upright
 
-__all__ = ["Conform", "Neural", "PipelinedStage", "Resize", "Stage", "Upright"]
+__all__ = [
+    "Conform",
+    "Neural",
+    "PipelinedStage",
+    "Resize",
+    "Stabiliser",
+    "Stabilize",
+    "Stage",
+    "Upright",
+]
 
 _LAZY = {
     "Conform": ".conform",
     "Neural": ".neural",
     "Resize": ".resize",
+    "Stabiliser": ".temporal",
+    "Stabilize": ".temporal",
     "Upright": ".upright",
 }
 

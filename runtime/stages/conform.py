@@ -159,7 +159,7 @@ def _framed(frame: Frame, first: Shape, left: int, top: int) -> Frame:
     alpha = frame.alpha
     if alpha is not None:
         alpha = _padded(alpha, shapes[0][:2], left, top, format.peak)
-    return replace(frame, planes=tuple(planes), alpha=alpha, depth=None, motion=None)
+    return replace(frame, planes=tuple(planes), alpha=alpha, depth=None, motion=None, reactive=None)
 
 
 def _padded(plane: Array, shape: tuple[int, ...], left: int, top: int, level: int) -> Array:

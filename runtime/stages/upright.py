@@ -49,6 +49,7 @@ def turned(frame: Frame, quarters: int) -> Frame:
         alpha=None if frame.alpha is None else turn(frame.alpha),
         depth=None,
         motion=None,
+        reactive=None,
         aspect=1 / frame.aspect if quarters % 2 else frame.aspect,
         rotation=(frame.rotation - 90 * quarters) % 360,
     )
@@ -68,7 +69,8 @@ def squared(frame: Frame) -> Frame:
             f"pixels of the shape {frame.aspect} would make the picture {width}x{height}: "
             "leave --bake out"
         )
-    return replace(Resize(width, height)(frame), aspect=Fraction(1), depth=None, motion=None)
+    shown = Resize(width, height)(frame)
+    return replace(shown, aspect=Fraction(1), depth=None, motion=None, reactive=None)
 
 
 def _even(length: Fraction) -> int:

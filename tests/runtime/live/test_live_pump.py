@@ -338,10 +338,13 @@ def test_taking_from_an_empty_mailbox_has_its_time() -> None:
 # Latencies
 
 
-@given(st.lists(st.floats(0, TOP), min_size=1, max_size=400))
+@given(
+    st.lists(st.floats(0, TOP) | st.floats(0, 0.1), min_size=1, max_size=400),
+    st.sampled_from([RESOLUTION, RESOLUTION / 20]),
+)
 @settings(deadline=None)
-def test_percentiles_are_those_of_the_sorted_values(values: list[float]) -> None:
-    histogram = Histogram()
+def test_percentiles_are_those_of_the_sorted_values(values: list[float], resolution: float) -> None:
+    histogram = Histogram(resolution)
     for value in values:
         histogram.add(value)
     found = histogram.percentiles()
@@ -350,7 +353,7 @@ def test_percentiles_are_those_of_the_sorted_values(values: list[float]) -> None
     assert found.mean == pytest.approx(np.mean(values))
     for part, value in ((0.5, found.p50), (0.95, found.p95), (0.99, found.p99), (0.999, found.p999)):
         wanted = sorted(values)[int(np.ceil(part * len(values))) - 1]
-        assert abs(value - wanted) <= RESOLUTION
+        assert abs(value - wanted) <= resolution
     assert found.p50 <= found.p95 <= found.p99 <= found.p999 <= found.worst
 
 

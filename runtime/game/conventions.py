@@ -1,0 +1,194 @@
+"""Conventions: what an engine's motion vectors and depth mean, and how they become a frame's."""
+
+from dataclasses import dataclass
+from math import isinf, isnan
+from typing import Any, Literal, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from .arrays import as_array
+
+Floats = npt.NDArray[np.float32]
+Jitter = tuple[float, float]
+
+FARTHEST = 1e9
+"""Linear depth that stands for infinity, where the far plane or the sky is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MotionConvention:
+    """What an engine's motion vectors mean; the words are those of AMD's FSR2."""
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    """What a vector is multiplied by to be in pixels of the colour picture, x right, y down as the
+    picture is shown: `(width, height)` for vectors in parts of the picture, `(width / 2, -height / 2)`
+    for normalised device coordinates whose y points up."""
+    direction: Literal["to_previous", "from_previous"] = "to_previous"
+    """`to_previous`: from where a pixel is to where it was. `from_previous`: the way that it has come,
+    which is what velocity buffers hold. Either way the vector stands at the pixel's present place."""
+    jittered: bool = False
+    """Whether the vectors contain what the projection's jitter has changed, which is then taken out."""
+
+    def __post_init__(self) -> None:
+        if not all(np.isfinite(self.scale)) or 0 in self.scale:
+            raise ValueError(f"a motion scale of {self.scale} says nothing: give two finite numbers")
+        if self.direction not in ("to_previous", "from_previous"):
+            raise ValueError(
+                f"a motion direction {self.direction!r} is unknown: 'to_previous' or 'from_previous'"
+            )
+
+    def read(
+        self,
+        vectors: Floats,
+        size: tuple[int, int],
+        *,
+        jitter: Jitter = (0.0, 0.0),
+        before: Jitter = (0.0, 0.0),
+    ) -> Floats:
+        """Vectors (h, w, 2) as `Frame.motion` of a picture of `size` (width, height).
+
+        `jitter` is this frame's, `before` the previous one's, both in pixels, x right, y down. What is
+        not finite stays so: such a pixel has no history. Nothing is raised for any number. The result
+        may be `vectors` itself.
+        """
+        found = resampled(vectors, size)
+        sign = 1.0 if self.direction == "to_previous" else -1.0
+        scale = (sign * self.scale[0], sign * self.scale[1])
+        if scale != (1.0, 1.0):
+            found = _floats(cv2.multiply(found, _numbers(*scale)))
+        if self.jittered and jitter != before:
+            # FSR2 takes (previous - present) jitter out of vectors to the previous frame.
+            found = _floats(cv2.add(found, _numbers(jitter[0] - before[0], jitter[1] - before[1])))
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepthConvention:
+    """What the numbers of an engine's depth buffer mean."""
+
+    kind: Literal["linear", "device"] = "linear"
+    """`linear`: the distance along the view axis, in any unit. `device`: the buffer of a perspective
+    projection, 0..1, as Direct3D, Vulkan and (after its viewport transform) OpenGL write it."""
+    near: float = 0.1
+    """Distance of the near plane; of `device` depth only."""
+    far: float = 1000.0
+    """Distance of the far plane; `math.inf` for an infinite one."""
+    reversed: bool = False
+    """Whether 1 is near, as most engines have it today."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("linear", "device"):
+            raise ValueError(f"a depth of kind {self.kind!r} is unknown: 'linear' or 'device'")
+        if self.kind == "device" and (
+            isnan(self.near) or isnan(self.far) or isinf(self.near) or not 0 < self.near < self.far
+        ):
+            raise ValueError(
+                f"near {self.near} and far {self.far} are no planes of a projection: 0 < near < far"
+            )
+
+    def read(self, depth: Floats, size: tuple[int, int]) -> Floats:
+        """Depth (h, w) as `Frame.depth`, linear, of a picture of `size` (width, height).
+
+        At most `FARTHEST`, which stands for infinity and for what is no number.
+        """
+        found = resampled(depth, size)
+        if self.kind == "device":
+            near, far = (self.far, self.near) if self.reversed else (self.near, self.far)
+            # z = n f / (f - d (f - n)), with near and far exchanged where 1 is near. Divided by the
+            # far plane's distance it also holds for an infinite one.
+            if isinf(far):
+                slope, base, top = -1.0, 1.0, near
+            elif isinf(near):
+                slope, base, top = 1.0, 0.0, far
+            else:
+                slope, base, top = (near - far) / far, 1.0, near
+            with np.errstate(over="ignore"):  # as far or as near as can be, then
+                under = found * np.float32(slope) + np.float32(base)
+            under = np.fmax(under, np.float32(top / FARTHEST))
+            return cast("Floats", np.float32(top) / under)
+        return cast("Floats", np.fmin(found, np.float32(FARTHEST)))
+
+
+def jitter_of(jitter: Any) -> Jitter:
+    """Two numbers, x and y, of a tuple, a list or an array. Raises ValueError for anything else."""
+    try:
+        x, y = (float(number) for number in jitter)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"jitter is two numbers, x and y in pixels, not {jitter!r}") from error
+    return x, y
+
+
+def motion_array(motion: Any) -> Floats:
+    """An engine's vectors as (h, w, 2) float32, without a copy where they are that.
+
+    Takes (h, w, 2..4), of which the first two numbers count, in any type of float. Raises ValueError.
+    """
+    found = as_array(motion, "motion")
+    if found.ndim != 3 or not 2 <= found.shape[2] <= 4 or 0 in found.shape:
+        raise ValueError(f"motion is (height, width, 2), x and y, not {found.shape}")
+    _floating(found, "motion")
+    return _compact(found[..., :2])
+
+
+def depth_array(depth: Any) -> Floats:
+    """An engine's depth as (h, w) float32, from (h, w) or (h, w, 1). Raises ValueError."""
+    found = _plane(as_array(depth, "depth"), "depth")
+    if found.dtype.kind == "u":
+        # Unsigned integers are parts of their largest number, as the texture formats have them.
+        return cast("Floats", found.astype(np.float32) / np.float32(np.iinfo(found.dtype).max))
+    _floating(found, "depth")
+    return _compact(found)
+
+
+def reactive_array(reactive: Any) -> Floats:
+    """A mask as (h, w) float32 within 0..1, from floats, booleans, or unsigned integers (255 is 1).
+
+    What is no number counts as 1: nothing may be trusted there. Raises ValueError.
+    """
+    found = _plane(as_array(reactive, "reactive"), "reactive")
+    if found.dtype.kind == "b":
+        return found.astype(np.float32)
+    if found.dtype.kind == "u":
+        return cast("Floats", found.astype(np.float32) / np.float32(np.iinfo(found.dtype).max))
+    _floating(found, "reactive")
+    # fmin and fmax take the number where the other is none.
+    return cast("Floats", np.fmax(np.fmin(found.astype(np.float32), np.float32(1)), np.float32(0)))
+
+
+def resampled(found: Floats, size: tuple[int, int]) -> Floats:
+    """At `size` (width, height): the nearest sample: what lies between two surfaces is on neither."""
+    if found.shape[1::-1] == size:
+        return found
+    # The nearest by their centres: INTER_NEAREST is off by up to half a sample.
+    return _floats(cv2.resize(found, size, interpolation=cv2.INTER_NEAREST_EXACT))
+
+
+def _plane(found: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
+    if found.ndim == 3 and found.shape[2] == 1:
+        found = found[..., 0]
+    if found.ndim != 2 or 0 in found.shape:
+        raise ValueError(f"{what} is (height, width), not {found.shape}")
+    return found
+
+
+def _floating(found: npt.NDArray[Any], what: str) -> None:
+    if found.dtype.kind != "f":
+        raise ValueError(f"{what} is float32, or another float, not {found.dtype}")
+
+
+def _compact(found: npt.NDArray[Any]) -> Floats:
+    if found.dtype == np.float32:
+        return np.ascontiguousarray(found)
+    with np.errstate(over="ignore", invalid="ignore"):  # such a number is infinite, and stays so
+        return np.ascontiguousarray(found.astype(np.float32))
+
+
+def _numbers(x: float, y: float) -> Any:
+    """A number for each channel, as OpenCV takes them; its types forget it."""
+    return (x, y, 0.0, 0.0)
+
+
+def _floats(found: Any) -> Floats:
+    return cast("Floats", np.asarray(found))

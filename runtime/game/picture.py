@@ -1,0 +1,300 @@
+"""Pictures of engines, as frames for the models and back: orders, strides, rows upside down, floats."""
+
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any, Literal, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..buffers import BufferPool
+from ..frame import RGB, Array, Colour, Frame, PixelFormat
+from .arrays import as_array
+
+Order = Literal["rgba", "bgra", "rgb", "bgr"]
+ColourEncoding = Literal["srgb", "linear"]
+Picture = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.uint16]
+
+ORDERS = ("rgba", "bgra", "rgb", "bgr")
+TYPES = (np.dtype(np.uint8), np.dtype(np.float16), np.dtype(np.float32))
+DEEP = PixelFormat("rgb", 16)
+FULL = Colour(range="full")
+"""What RGB becomes where a model wants luma: nothing of it is lost to the limited range's head room."""
+BRIGHTEST = 65504.0
+"""The largest float16; brighter pixels, infinite ones too, count as this bright."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A picture on its way through the models."""
+
+    frame: Frame
+    """RGB, its rows from the top: 8 bits of uint8 pictures, 16 of floats."""
+    light: Floats | None = None
+    """(H, W), 1 or more: what each pixel was divided by to be within 0..1; None where all were."""
+
+
+class Pictures:
+    """Turns an engine's pictures into frames, and results into such pictures. One thread's.
+
+    uint8 pictures are sRGB, as they are shown. Floats are 0..1 in the engine's encoding: linear light
+    is encoded by sRGB's curve for the models, and decoded after them. Where the brightest channel of
+    a float pixel is above 1, the pixel is divided by it for the models and its result multiplied by it:
+    high lights stay as bright as they were, and keep their hue. Negative numbers and what is none count
+    as 0. Alpha goes round the models untouched.
+
+    Memory is used again once nobody holds what lies in it.
+    """
+
+    def __init__(self, order: Order, *, flipped: bool, encoding: ColourEncoding) -> None:
+        """Raises ValueError for an unknown order or encoding."""
+        if order not in ORDERS:
+            raise ValueError(f"an order of {order!r} is unknown; there are: {', '.join(ORDERS)}")
+        if encoding not in ("srgb", "linear"):
+            raise ValueError(f"an encoding of {encoding!r} is unknown: 'srgb' or 'linear'")
+        self._swapped = order.startswith("b")
+        self._flipped = flipped
+        self._linear = encoding == "linear"
+        self._pool = BufferPool()
+
+    def copy(self, picture: Picture) -> Picture:
+        """The picture's pixels, its rows in their own order: the engine may go on drawing."""
+        copy = self._pool.take(picture.shape, picture.dtype)
+        np.copyto(copy, picture)
+        return copy
+
+    def frame(self, picture: Picture, index: int, rate: Fraction) -> Taken:
+        """The picture as the models see it. It is not held."""
+        upright = picture[::-1] if self._flipped else picture
+        light: Floats | None = None
+        if picture.dtype == np.uint8:
+            codes = self._rgb(upright)
+        else:
+            codes, light = self._codes(upright)
+        frame = Frame(
+            planes=(codes,),
+            format=RGB if picture.dtype == np.uint8 else DEEP,
+            pts=index,
+            time_base=1 / rate,
+            index=index,
+            colour=FULL,
+            captured=time.monotonic(),
+        )
+        return Taken(frame, light)
+
+    def picture(self, made: Frame, taken: Taken, given: Picture, out: Picture | None = None) -> Picture:
+        """A result, RGB of the depth of `taken`, laid out as the picture that it was made from.
+
+        It is written to `out`, or to memory that nobody uses.
+        """
+        codes = np.ascontiguousarray(made.planes[0])
+        if self._flipped:
+            codes = _written(cv2.flip(codes, 0, self._pool.take(codes.shape, codes.dtype)))
+        shape = (made.height, made.width, given.shape[2])
+        alpha = given[..., 3] if given.shape[2] == 4 else None
+        if out is not None and alpha is not None and np.may_share_memory(out, given):
+            alpha = alpha.copy()
+        target = self._pool.take(shape, given.dtype) if out is None else out
+        if given.dtype == np.uint8:
+            self._lay(codes, target)
+        else:
+            self._lay(self._values(codes, taken.light, given.dtype), target)
+        if alpha is not None:
+            if alpha.shape != shape[:2]:
+                alpha = scaled(np.ascontiguousarray(alpha), (made.width, made.height))
+            np.copyto(target[..., 3], alpha)
+        return target
+
+    def enlarged(self, picture: Picture, size: tuple[int, int], out: Picture | None = None) -> Picture:
+        """The picture as it is, at `size` (width, height), fast: what passes where results are larger.
+
+        One of that size is returned itself, or copied to `out`.
+        """
+        if picture.shape[1::-1] != size:
+            picture = scaled(self._plain(picture), size)
+        if out is None:
+            return picture
+        np.copyto(out, picture)
+        return out
+
+    def _rgb(self, picture: Picture) -> Array:
+        """(H, W, 3) in memory of its own: R, G, B, whatever the order was."""
+        codes = self._pool.take((*picture.shape[:2], 3), picture.dtype)
+        code = _conversion(picture.shape[2], 3, self._swapped)
+        if code is None:
+            np.copyto(codes, picture)
+        else:
+            cv2.cvtColor(self._plain(picture), code, codes)
+        return codes
+
+    def _lay(self, codes: Picture, target: Picture) -> None:
+        """Put R, G, B into the engine's order; alpha is set afterwards."""
+        code = _conversion(3, target.shape[2], self._swapped)
+        if code is None:
+            np.copyto(target, codes)
+        elif _is_plain(target) and target.dtype == codes.dtype and target.dtype != np.float16:
+            cv2.cvtColor(codes, code, target)
+        else:
+            made = self._pool.take((*codes.shape[:2], target.shape[2]), codes.dtype)
+            if codes.dtype == np.float16:
+                # OpenCV 4 takes no half floats, but their bits.
+                cv2.cvtColor(codes.view(np.uint16), code, made.view(np.uint16))
+            else:
+                cv2.cvtColor(codes, code, made)
+            np.copyto(target[..., :3], made[..., :3])
+
+    def _plain(self, picture: Picture) -> Picture:
+        """The picture as OpenCV takes it: in a copy where rows go backwards or pixels have gaps."""
+        return picture if _is_plain(picture) else self.copy(picture)
+
+    def _codes(self, picture: Picture) -> tuple[Array, Floats | None]:
+        """(H, W, 3) uint16, sRGB, of floats."""
+        if picture.dtype == np.float16:
+            bits = cast("Codes", self._rgb(picture.view(np.uint16)))
+            # Of the signed numbers with the same bits, those of floats above 1 are above 1's.
+            if int(bits.view(np.int16).max()) <= ONE:
+                table = _codes_of_halves(self._linear)
+                return np.take(table, bits), None
+            values = bits.view(np.float16).astype(np.float32)
+        else:
+            values = cast("Floats", self._rgb(picture))
+        return self._codes_of(values)
+
+    def _codes_of(self, values: Floats) -> tuple[Array, Floats | None]:
+        light: Floats | None = None
+        if not float(values.max()) <= 1:  # no number is, where one of them is none
+            values = np.fmin(np.fmax(values, np.float32(0)), np.float32(BRIGHTEST))
+            light = cast("Floats", np.maximum(values.max(axis=2), np.float32(1)))
+            values = cast("Floats", values / light[..., None])
+        if self._linear:
+            values = cast("Floats", cv2.sqrt(np.maximum(values, np.float32(0))))
+        peak = cast("Any", (65535.0,) * 4)  # a number for each channel, which OpenCV's types forget
+        codes = cast("Codes", cv2.multiply(values, peak, dtype=cv2.CV_16U))
+        if self._linear:
+            codes = np.take(_codes_of_roots(), codes)
+        return codes, light
+
+    def _values(self, codes: Array, light: Floats | None, dtype: np.dtype[Any]) -> Picture:
+        """Floats of 16-bit codes, in the engine's encoding."""
+        kind = np.dtype(np.float32) if light is not None else dtype
+        values: Picture = np.take(_values_of_codes(self._linear, kind.char), cast("Codes", codes))
+        if light is None:
+            return values
+        if self._flipped:
+            light = light[::-1]
+        large = scaled(np.ascontiguousarray(light), (codes.shape[1], codes.shape[0]))
+        values *= large[..., None]
+        return values if dtype == np.float32 else values.astype(dtype)
+
+
+ONE = 0x3C00
+"""The bits of float16's 1."""
+
+
+def picture_array(color: Any, what: str = "color") -> Picture:
+    """The engine's picture as NumPy sees it, without a copy. Raises ValueError for what is none."""
+    found = as_array(color, what)
+    if found.ndim != 3 or found.shape[2] not in (3, 4) or 0 in found.shape:
+        raise ValueError(f"{what} is (height, width, 3 or 4), not {found.shape}")
+    picture_type(found.dtype, what)
+    return found
+
+
+def picture_type(dtype: npt.DTypeLike, what: str = "color") -> np.dtype[Any]:
+    """The type as NumPy's. Raises ValueError for one that pictures do not have."""
+    found = np.dtype(dtype)
+    if found not in TYPES:
+        raise ValueError(f"{what} is uint8, float16 or float32, not {found}")
+    return found
+
+
+def out_array(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Picture:
+    """The array that a result is to be written to. Raises ValueError where it does not fit."""
+    found = as_array(out, "out")
+    if found.shape != shape or found.dtype != dtype:
+        raise ValueError(f"out is {found.shape} of {found.dtype}, and the result {shape} of {dtype}")
+    if not found.flags.writeable:
+        raise ValueError("out is read-only: give an array that can be written to")
+    return found
+
+
+def scaled(picture: Picture, size: tuple[int, int]) -> Picture:
+    """At `size` (width, height), bilinear; averaged where it shrinks by much."""
+    height, width = picture.shape[:2]
+    if (width, height) == size:
+        return picture
+    shrinks = width > 1.5 * size[0] or height > 1.5 * size[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    if picture.dtype == np.float16:
+        large = np.asarray(cv2.resize(picture.astype(np.float32), size, interpolation=how))
+        return large.astype(np.float16)
+    return np.asarray(cv2.resize(picture, size, interpolation=how))
+
+
+def _is_plain(picture: Picture) -> bool:
+    """Whether OpenCV reads and writes it in place: pixels side by side, rows from first to last."""
+    height, width, channels = picture.shape
+    row, pixel, sample = picture.strides
+    size = picture.itemsize
+    return (
+        (sample == size or channels == 1)
+        and pixel == channels * size  # of one pixel, too: OpenCV looks
+        and (row >= width * channels * size or height == 1)
+        and row % size == 0
+    )
+
+
+def _conversion(before: int, after: int, swapped: bool) -> int | None:
+    """OpenCV's code for a change of order; None where nothing changes."""
+    codes = {
+        (3, 3, True): cv2.COLOR_BGR2RGB,
+        (4, 3, False): cv2.COLOR_RGBA2RGB,
+        (4, 3, True): cv2.COLOR_BGRA2RGB,
+        (3, 4, False): cv2.COLOR_RGB2RGBA,
+        (3, 4, True): cv2.COLOR_RGB2BGRA,
+    }
+    return codes.get((before, after, swapped))
+
+
+def _encoded(light: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Linear light as sRGB has it (IEC 61966-2-1)."""
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+def _decoded(code: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """sRGB as linear light."""
+    return np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
+
+
+def _codes(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
+    return np.rint(values * 65535).astype(np.uint16)
+
+
+@lru_cache(maxsize=2)
+def _codes_of_halves(linear: bool) -> npt.NDArray[np.uint16]:
+    """16-bit sRGB of every float16, by its bits; of what is none or negative 0, above 1 the peak."""
+    halves = np.arange(65536, dtype=np.uint16).view(np.float16).astype(np.float64)
+    values = np.fmin(np.fmax(halves, 0.0), 1.0)
+    return _codes(_encoded(values) if linear else values)
+
+
+@lru_cache(maxsize=1)
+def _codes_of_roots() -> npt.NDArray[np.uint16]:
+    """16-bit sRGB of the square roots of linear light, in 16 bits: fine enough where it is dark."""
+    return _codes(_encoded((np.arange(65536) / 65535) ** 2))
+
+
+@lru_cache(maxsize=4)
+def _values_of_codes(linear: bool, kind: str) -> Picture:
+    """Floats, of the type with that letter, of all 16-bit codes."""
+    values = np.arange(65536) / 65535
+    return (_decoded(values) if linear else values).astype(np.dtype(kind))
+
+
+def _written(array: Any) -> Array:
+    return cast("Array", np.asarray(array))
