@@ -1,4 +1,4 @@
-"""Stability inside a game: starry-night on the Panda3D sample, whose motion vectors are true.
+"""Stability inside a game: the styles on the Panda3D sample, whose motion vectors are true.
 
 E_warp is that of `training.metrics`, between successive frames along the engine's own motion there
 and back: the flow to the next frame is drawn by the same shader with the next frame's matrices.
@@ -29,6 +29,7 @@ SIZE = (640, 360)
 FRAMES = 60
 AFTER = 10
 """Frames that are drawn beyond those, for the cut."""
+OTHERS = ("wave", "composition-vii", "udnie", "the-scream")
 STRENGTHS = (0.5, 0.8, 0.9, 0.95)
 ASKED = {
     "ewarp_over_net": "at most 0.333",
@@ -170,6 +171,20 @@ def perfect(drawn: Sequence[Drawn], frames: Sequence[Frame], *, kept: float = 0.
     }
 
 
+def of_style(drawn: Sequence[Drawn], model: str) -> dict[str, Any]:
+    """The net, and the stage at its default strength after it."""
+    with open_engine(model, precision="fp32") as engine:
+        stage = Neural(engine)
+        made = [stage(one.frame) for one in drawn]
+    judge = Judge(drawn, made)
+    shown, _ = stabilised(drawn, made, 0.9, lambda _: True)
+    return {
+        "net": judge(made),
+        "stabilised_0.9": judge(shown),
+        "net_moved_perfectly": perfect(drawn, made),
+    }
+
+
 def cut(drawn: Sequence[Drawn], net: Sequence[Frame], at: int) -> dict[str, Any]:
     """What is left of the frame before the cut in the frame after it, and how it settles then."""
     shown, _ = stabilised(drawn, net, 0.9, lambda _: True)
@@ -223,6 +238,7 @@ def measure(count: int = FRAMES) -> dict[str, Any]:
             "source": perfect(drawn, [one.frame for one in drawn]),
             "net": perfect(drawn, made),
         },
+        "others": {name: of_style(drawn, name) for name in OTHERS},
         "stage_median_ms": cost,
     }
     if len(everything) > at:
