@@ -65,6 +65,7 @@ class Mailbox(Generic[T]):
         with self._changed:
             self._closed = True
             if drop:
+                self.dropped += len(self._items)
                 self._items.clear()
             self._changed.notify_all()
 

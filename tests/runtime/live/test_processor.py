@@ -380,7 +380,8 @@ def test_without_a_governor_it_stays_at_the_best() -> None:
 
 
 def test_late_frames_lead_down_and_quick_ones_up_again() -> None:
-    bench = Bench(["negative"], frame(0, (256, 192)))
+    # Models that cost nothing make a ladder of the machine's noise.
+    bench = Bench(["negative"], frame(0, (256, 192)), seconds=0.002)
     engine = bench.shelf.opened[0]
     processor = bench.processor
     assert len(processor.rungs) > 1
