@@ -17,7 +17,7 @@ ensure_opencv = $(BIN)/python -c 'import cv2' 2>/dev/null || { \
 
 help:
 	@echo "make demo    restyle and upscale the sample clip (installs the runtime only)"
-	@echo "make test    install what the tests need and run them (eight to ten minutes on two cores)"
+	@echo "make test    install what the tests need and run them (about fifteen minutes on two cores)"
 	@echo "make quick   the same without the slow ones"
 	@echo "make soak    the long tests, which make test leaves out: CI runs them, too"
 	@echo "make lint    ruff and pyright"

@@ -1,6 +1,7 @@
 """Rehearsal: a few small frames by which an output's encoder and container show what they keep."""
 
 import io
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,6 +30,8 @@ HARDWARE_SIDE = 256
 FRAMES = 3
 TOLD = 4
 """Lines of a library's complaint that are passed on: some list all that they would have liked."""
+SETTLE = 0.002
+"""Seconds in which other threads may end what they are saying."""
 _TICK = Fraction(1, 1000)
 
 _DISLIKE = ("error parsing option", "unknown option", "error setting option")
@@ -87,6 +90,9 @@ def _write(encoder: VideoEncoder, coding: Coding, file: io.BytesIO, kind: str, t
     step = max(round(1 / coding.rate / coding.time_base), 1)
     with av.open(file, "w", format=kind) as container:
         stream = encoder.add_stream(container, coding)
+        # Threads of the codec's own, which say something while PyAV ends them, wait for it for ever:
+        # what they say is heard in Python, where it holds the interpreter.
+        stream.codec_context.thread_count = 1
         stretched = coding.aspect != 1 and kind in KINDS
         if stretched:
             reserve(stream)
@@ -155,6 +161,8 @@ def _heard() -> Generator[list[tuple[int, str, str]]]:
             yield logs
     finally:
         av.logging.set_level(level)
+        # Whoever is about to say something, in whatever thread, gets the interpreter and is done.
+        time.sleep(SETTLE)
 
 
 def _lines(logs: list[tuple[int, str, str]]) -> list[str]:

@@ -412,7 +412,7 @@ def desktop() -> Iterator[str]:
     """A virtual screen."""
     read, write = os.pipe()
     with subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", "640x480x24", "-nolisten", "tcp"],
+        f"Xvfb -noreset -displayfd {write} -screen 0 640x480x24 -nolisten tcp".split(),
         pass_fds=(write,), stderr=subprocess.DEVNULL,
     ) as server:  # fmt: skip
         os.close(write)
