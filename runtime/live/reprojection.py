@@ -1,13 +1,12 @@
 """Carried: a result for an earlier frame, moved to where its picture is by now."""
 
-from functools import lru_cache
-from typing import Any, Self, cast
+from typing import Self, cast
 
 import cv2
 import numpy as np
 
 from ..frame import Array, Frame
-from .uncovered import Floats, Mask
+from ..stages.planes import Floats, Mask, cv, grid
 
 WIDE = 192
 """Columns of the small pictures in which motion is looked for: a fifth of a millisecond a frame."""
@@ -80,8 +79,10 @@ class Carried:
         if (rows, columns) != (height, width):
             flow = cast("Floats", cv2.resize(flow, (width, height), interpolation=how))
             flow = flow * np.array([width / columns, height / rows], np.float32)
-        maps = cv2.add(flow, _places(width, height))
-        return _fetched(np.ascontiguousarray(plane), maps, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
+        maps = cv2.add(flow, grid(width, height))
+        whole = np.ascontiguousarray(plane)
+        moved: Array = cv.remap(whole, maps, None, cv.INTER_LINEAR, borderMode=cv.BORDER_REPLICATE)
+        return moved
 
 
 def composed(newer: Floats, older: Floats) -> Floats:
@@ -91,34 +92,12 @@ def composed(newer: Floats, older: Floats) -> Floats:
     is none, so is the result. The older one is the nearest: between two surfaces there is no motion.
     """
     height, width = newer.shape[:2]
-    places = cv2.add(newer, _places(width, height))
-    before = _fetched(older, places, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT, float("nan"))
-    return cast("Floats", cv2.add(newer, before))
-
-
-def _fetched(array: Array, places: Any, how: int, border: int, value: float = 0.0) -> Array:
-    """What lies at `places`, (H, W, 2): x and y."""
-    # One map holds both coordinates. OpenCV's types do not know that the second may be None, and an
-    # empty array in its place makes noise of the picture.
-    moved = cv2.remap(  # pyright: ignore[reportCallIssue, reportUnknownVariableType]
-        array,
-        places,
-        None,  # pyright: ignore[reportArgumentType]
-        how,
-        borderMode=border,
-        borderValue=(value,) * 4,
+    places = cv2.add(newer, grid(width, height))
+    nowhere = (float("nan"),) * 4
+    before = cv.remap(
+        older, places, None, cv.INTER_NEAREST, borderMode=cv.BORDER_CONSTANT, borderValue=nowhere
     )
-    return np.asarray(moved)  # pyright: ignore[reportUnknownArgumentType]
-
-
-@lru_cache(maxsize=8)
-def _places(width: int, height: int) -> Floats:
-    """(H, W, 2): where every pixel is."""
-    places = np.empty((height, width, 2), np.float32)
-    places[..., 0] = np.arange(width)
-    places[..., 1] = np.arange(height)[:, None]
-    places.flags.writeable = False
-    return places
+    return cast("Floats", cv2.add(newer, before))
 
 
 def small_luma(frame: Frame) -> Array:

@@ -8,10 +8,7 @@ import numpy.typing as npt
 
 from ..frame import Array, Frame
 from ..stages.flow import NEARER, Track
-from ..stages.planes import grid
-
-Floats = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
+from ..stages.planes import Floats, Mask, cv, grid
 
 HALO = 4
 """Pixels beside what was in front that models have painted with that in view."""
@@ -119,9 +116,8 @@ def _changes(source: Floats, result: Floats, known: Floats, tiles: tuple[int, in
 
 def _between(tiles: Floats, places: Floats) -> Floats:
     """(n, 4): values of tiles at (n, 1, 2) places, x and y, linearly between their middles."""
-    none: Any = None
     found: list[Any] = []
     for begin in range(0, len(places), ROWS):
-        some, how = places[begin : begin + ROWS], cv2.INTER_LINEAR
-        found.append(cv2.remap(tiles, some, none, how, borderMode=cv2.BORDER_REPLICATE))
+        some, how = places[begin : begin + ROWS], cv.INTER_LINEAR
+        found.append(cv.remap(tiles, some, None, how, borderMode=cv.BORDER_REPLICATE))
     return np.concatenate(found).reshape(-1, 4)
