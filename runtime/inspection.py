@@ -17,6 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from .errors import SourceError
+from .pyav import open_input, ratio
 from .tracks import Span, Track, Values, earliest
 
 HELD = 64 << 20
@@ -89,7 +90,7 @@ def inspect(path: str | Path, *, deep: bool = False) -> Found:
 def inspect_file(file: BinaryIO, name: str) -> Found:
     """The same of an open file, all of whose pictures are decoded. Raises SourceError."""
     try:
-        container = av.open(file, "r", metadata_errors="replace")
+        container = open_input(file)
     except FFmpegError as error:
         raise SourceError(f"{name} cannot be opened as a video: {error.strerror}") from error
     with container:
@@ -165,7 +166,7 @@ class _Reader:
             width=last.width if last is not None else self._width,
             height=last.height if last is not None else self._height,
             pixels=last.format.name if last is not None else context.pix_fmt or "",
-            aspect=stream.sample_aspect_ratio or Fraction(1),
+            aspect=ratio(stream.sample_aspect_ratio) or Fraction(1),
             rotation=last.rotation % 360 if last is not None else None,
             matrix=int(tick.colorspace),
             range=int(tick.color_range),
@@ -307,8 +308,7 @@ def _open(path: Path) -> InputContainer:
     if not path.is_file():
         raise SourceError(f"no file at {path}")
     try:
-        # Names in another encoding than UTF-8 are no reason not to read the film.
-        return av.open(os.path.abspath(path), metadata_errors="replace")  # noqa: PTH100
+        return open_input(os.path.abspath(path))  # noqa: PTH100
     except FFmpegError as error:
         raise SourceError(f"{path} cannot be opened as a video: {error.strerror}") from error
 
@@ -318,7 +318,7 @@ def _main_video(container: InputContainer, path: str) -> VideoStream:
         if stream.disposition & Disposition.attached_pic:
             continue
         context: Any = stream.codec_context  # None for what FFmpeg has no decoder for
-        if context is None or stream.time_base is None:
+        if context is None or not stream.time_base:
             raise SourceError(f"{path}: its video is in a codec that cannot be decoded")
         return stream
     raise SourceError(f"{path} has no video stream")

@@ -10,6 +10,7 @@ from typing import Any
 import av
 from av.error import FFmpegError
 
+from ..pyav import open_input
 from ..sinks.passing import Passage
 from .sample import Excerpt, Sample
 
@@ -137,7 +138,7 @@ def passing_bytes(source: str, plan: Sequence[Passage], seconds: float | None) -
         return 0.0
     start = time.perf_counter()
     found, reached, ended = 0.0, 0.0, True
-    with av.open(source, metadata_errors="replace") as container:
+    with open_input(source) as container:
         begin = (container.start_time or 0) / av.time_base
         fixed = sum(_attached_bytes(container.streams[index]) for index in attached)
         try:

@@ -11,6 +11,7 @@ from av.error import FFmpegError
 
 from ..errors import SourceError
 from ..frame import Damage, Frame
+from ..pyav import ratio
 from .base import Deinterlace, Source
 from .clock import Clock
 from .deinterlace import PROGRESSIVE, Picture, Plan, deinterlaced, plan
@@ -119,7 +120,7 @@ class FileSource(Source):
     def _read(self) -> None:
         """Begin to decode where the container is."""
         stream, container = self._stream, self._container
-        base = stream.time_base or Fraction(1, av.time_base)
+        base = ratio(stream.time_base) or Fraction(1, av.time_base)
         self._clock = Clock(
             start=None if is_untimed(container) else round(self._begin / base),
             step=max(round(1 / (self._rate * base)), 1),
@@ -143,7 +144,7 @@ class FileSource(Source):
     def _probe(self, deinterlace: Deinterlace) -> None:
         """Look at the first frames, which still come first, and describe what will come."""
         stream, container, context = self._stream, self._container, self._stream.codec_context
-        base = stream.time_base or Fraction(1, av.time_base)
+        base = ratio(stream.time_base) or Fraction(1, av.time_base)
         self._rate = usual_rate(container, stream)
         # Decoding may overwrite it.
         order = int(context.field_order)

@@ -8,7 +8,6 @@ from io import FileIO, RawIOBase
 from pathlib import Path
 from typing import Any, TextIO
 
-import av
 import av.logging
 from av.container import InputContainer
 from av.error import FFmpegError
@@ -16,6 +15,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from ..errors import SourceError
+from ..pyav import open_input
 
 STDIN = "-"
 _BUFFER = 1 << 20
@@ -59,7 +59,7 @@ def open_container(uri: str) -> tuple[InputContainer, Pipe | None]:
         raise SourceError(f"{path} is empty")
     try:
         # A whole path: FFmpeg takes what stands before a colon for a protocol.
-        return av.open(os.path.abspath(path), metadata_errors="replace"), None  # noqa: PTH100
+        return open_input(os.path.abspath(path)), None  # noqa: PTH100
     except FFmpegError as error:
         raise SourceError(
             f"{path} cannot be opened as a video: {error.strerror}. "
@@ -80,7 +80,7 @@ def choose_stream(container: InputContainer, name: str) -> VideoStream:
                 f"{name}: there is no decoder for its video{codec}; convert it to H.264 or FFV1 first, "
                 "with a program that reads it"
             )
-        if stream.time_base is None:
+        if not stream.time_base:
             raise SourceError(f"{name}: the video stream has no time base; it cannot be timed")
         return stream
     kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing that is known"
@@ -130,9 +130,7 @@ def _open_pipe(file: RawIOBase, name: str) -> tuple[InputContainer, Pipe]:
     # A file that the shell opened can be sought in, which some containers need.
     seekable = stat.S_ISREG(facts.st_mode)
     try:
-        container = av.open(
-            file if seekable else pipe, "r", metadata_errors="replace", buffer_size=_BUFFER
-        )
+        container = open_input(file if seekable else pipe, buffer_size=_BUFFER)
     except FFmpegError as error:
         pipe.close()
         if not (facts.st_size if seekable else pipe.received):

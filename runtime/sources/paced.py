@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 
 from ..errors import SourceError, VelaturaError
 from ..frame import Damage, Frame
+from ..pyav import open_input, ratio
 from .address import Address
 from .base import Source
 from .file import FileSource
@@ -197,9 +197,7 @@ class _FileSound:
 
     def __init__(self, path: str | None, start: float) -> None:
         self._start = start
-        self._container: InputContainer | None = (
-            av.open(path, metadata_errors="replace") if path else None
-        )
+        self._container: InputContainer | None = open_input(path) if path else None
         self._packets = iter(self._container.demux(audio=0)) if self._container is not None else None
         self._next: Packet[Any] | None = None
 
@@ -221,7 +219,7 @@ class _FileSound:
                 audio.dropped += 1
                 continue
             for frame in frames:
-                base_of = frame.time_base or Fraction(1, frame.sample_rate)
+                base_of = ratio(frame.time_base) or Fraction(1, frame.sample_rate)
                 seconds = float((frame.pts or 0) * base_of) - self._start
                 audio.put(base + seconds, frame)
 

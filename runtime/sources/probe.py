@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 
 from ..colour import guess_matrix
 from ..frame import Colour, Matrix, Range, VideoInfo
+from ..pyav import ratio
 from .hdr import dynamic_hdr, read_hdr
 from .pixels import Layout
 
@@ -63,9 +64,9 @@ def has_opacity(stream: VideoStream) -> bool:
 
 def usual_rate(container: InputContainer, stream: VideoStream) -> Fraction:
     """Frames per second, on the average."""
-    rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    rates = [ratio(rate) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate)]
     # Where packets have no times FFmpeg's average is its default.
-    first = stream.guessed_rate if is_untimed(container) else None
+    first = ratio(stream.guessed_rate) if is_untimed(container) else None
     return next(filter(None, (first, *rates)), Fraction(25))
 
 
@@ -148,7 +149,7 @@ def describe(
             primaries=int(image.color_primaries),
             transfer=int(image.color_trc),
         ),
-        aspect=stream.sample_aspect_ratio or Fraction(1),
+        aspect=ratio(stream.sample_aspect_ratio) or Fraction(1),
         rotation=image.rotation % 360,
         alpha=layout.alpha,
         hdr=next(filter(None, map(read_hdr, first)), None),

@@ -8,7 +8,6 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-import av
 from av.codec.context import Flags
 from av.container import InputContainer
 from av.error import (
@@ -28,6 +27,7 @@ from av.video.stream import VideoStream
 from ..colour import guess_matrix
 from ..errors import SourceError, VelaturaError
 from ..frame import Colour, Frame, VideoInfo
+from ..pyav import open_input, ratio
 from .address import Address
 from .backlog import Backlog
 from .base import FASTEST
@@ -168,11 +168,10 @@ class StreamSource(LiveSource):
         """Follow one connection to its end; True where the stream itself is at an end."""
         patience = self._stall if self._begun.is_set() else self._patience
         # What a container holds is freed in the thread that reads it: no other may close it.
-        with av.open(
+        with open_input(
             target.url,
             format=target.format,
             options=dict(target.options),
-            metadata_errors="replace",
             timeout=(patience, self._stall),
         ) as container:
             if self._closing.is_set():
@@ -181,10 +180,10 @@ class StreamSource(LiveSource):
             sound = next((s for s in container.streams.audio if s.codec_context), None)
             if sound is not None and self.audio is None and not self._begun.is_set():
                 self.audio = LiveAudio(sound.codec_context.name)
-            rate = stream.average_rate
+            rate = ratio(stream.average_rate)
             # Some state the ticks of their clock for it.
             self._rate = rate if rate is not None and 1 <= rate <= FASTEST else None
-            self._aspect = stream.sample_aspect_ratio or Fraction(1)
+            self._aspect = ratio(stream.sample_aspect_ratio) or Fraction(1)
             self._codec = stream.codec_context.name
             backlog = Backlog(paced=self._paced)
             decoder = threading.Thread(
@@ -295,7 +294,7 @@ class StreamSource(LiveSource):
             self._say(f"{self.uri}: {reason} ({self._errors} times so far)")
 
     def _give(self, image: VideoFrame, arrived: float) -> None:
-        base = image.time_base
+        base = ratio(image.time_base)
         own = None if image.pts is None or base is None else float(image.pts * base)
         moment = self._timeline.place(own, arrived)
         if self._paced:
