@@ -87,13 +87,13 @@ def open_engine(
         return opener.first(names)
     from .rising import RisingEngine
 
-    stand_in = opener.first(CPU_BACKENDS) if building == "fallback" else None
-    if stand_in is not None and (backend in CPU_BACKENDS or not any(map(_usable, names[:-2]))):
-        # Nothing better can be built: the stand-in would only stand in for itself.
-        stand_in.close()
+    if building == "pass":
+        return RisingEngine(opener.card(), lambda: opener.first(names))
+    if not any(_usable(name) for name in names if name not in CPU_BACKENDS):
+        # Nothing better can be built: a stand-in would only stand in for itself.
         return opener.first(names)
-    card = stand_in.card if stand_in is not None else opener.card()
-    return RisingEngine(card, lambda: opener.first(names), stand_in)
+    stand_in = opener.stand_in()
+    return RisingEngine(stand_in.card, lambda: opener.first(names), stand_in)
 
 
 def refusals() -> dict[str, str | None]:
@@ -162,6 +162,13 @@ class _Opener:
             refused.append(f"{name}: {reason}")
         kind = EngineError if failures else BackendUnavailableError
         raise kind(f"no backend runs {self.model}: " + "; ".join(refused))
+
+    def stand_in(self) -> Engine:
+        """An engine on a CPU, in FP32 where none of those has the precision that was asked for."""
+        known = {p for name in CPU_BACKENDS if _usable(name) for p in backend_precisions(name)}
+        if self.precision in ("auto", *known):
+            return self.first(CPU_BACKENDS)
+        return _Opener(self.model, "fp32", self.options, self.flags).first(CPU_BACKENDS)
 
     def card(self) -> ModelCard:
         """The model's card, without an engine."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from velatura.runtime import EngineError, open_engine
-from velatura.runtime.backends import Engine, Pending, opening
+from velatura.runtime.backends import Engine, Pending, Precision, opening
 from velatura.runtime.backends.base import Options
 from velatura.runtime.backends.model import Model
 from velatura.runtime.backends.rising import RisingEngine
@@ -136,6 +136,9 @@ class SlowBackend:
     def __init__(self, seconds: float, may_wait: bool) -> None:
         self.seconds = seconds
         self.may_wait = may_wait
+        self.gate: threading.Event | None = None
+        """What the builder waits for instead, if a test wants to say when it is done."""
+        self.offered: tuple[str, ...] = ("fp32",)
 
     def unavailable(self) -> None:
         return None
@@ -144,12 +147,12 @@ class SlowBackend:
         return "1"
 
     def precisions(self) -> tuple[str, ...]:
-        return ("fp32", "fp16")
+        return self.offered
 
     def open(self, model: Model, *, precision: str, options: Options) -> Engine:
-        gate = threading.Event()
-        threading.Timer(self.seconds, gate.set).start()
-        assert precision == "fp16"
+        gate = self.gate or threading.Event()
+        if gate is not self.gate:
+            threading.Timer(self.seconds, gate.set).start()
         inner = opening.find_backend("openvino").open(model, precision="fp32", options=options)
         engine = Slow(gate, inner)
         engine.may_wait = self.may_wait
@@ -157,14 +160,15 @@ class SlowBackend:
 
 
 @pytest.fixture
-def slow_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def slow_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SlowBackend]:
     real = opening.find_backend
 
-    def install(seconds: float, may_wait: bool = False) -> None:
+    def install(seconds: float, may_wait: bool = False, *, name: str = "tensorrt") -> SlowBackend:
         backend = SlowBackend(seconds, may_wait)
         monkeypatch.setattr(
-            opening, "find_backend", lambda name: backend if name == "tensorrt" else real(name)
+            opening, "find_backend", lambda asked: backend if asked == name else real(asked)
         )
+        return backend
 
     return install
 
@@ -181,8 +185,27 @@ def test_the_first_frame_never_waits(slow_gpu: Callable[..., None]) -> None:
         assert engine.backend == "slow"
 
 
-def test_where_nothing_is_to_be_built_nothing_stands_in() -> None:
-    with open_engine("upscale-2x", building="fallback") as engine:
+@pytest.mark.parametrize("name", ["tensorrt", "rtx"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_backend_asked_for_by_name_has_a_stand_in_too(
+    name: str, precision: Precision, slow_gpu: Callable[..., SlowBackend]
+) -> None:
+    """It is on a CPU, in FP32 where no CPU backend has the precision that was asked for."""
+    backend = slow_gpu(0.0, name=name)
+    backend.gate, backend.offered = threading.Event(), ("fp32", "fp16")
+    with open_engine("upscale-2x", name, precision=precision, building="fallback") as engine:
+        assert engine.run(IMAGE).shape == (96, 128)
+        assert engine.backend == "openvino"
+        assert engine.precision == "fp32"
+        backend.gate.set()
+        engine.wait()  # type: ignore[attr-defined]
+        engine.run(IMAGE)
+        assert engine.backend == "slow"
+
+
+@pytest.mark.parametrize("backend", ["auto", "openvino", "ort"])
+def test_where_nothing_is_to_be_built_nothing_stands_in(backend: str) -> None:
+    with open_engine("upscale-2x", backend, building="fallback") as engine:
         assert not isinstance(engine, RisingEngine)
 
 
