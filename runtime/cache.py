@@ -80,14 +80,20 @@ class EngineCache:
         except OSError as error:
             self.problem = f"an engine was not kept: {self.folder}: {error.strerror or error}"
 
-    def get_or_build(self, key: Key, build: Callable[[], bytes]) -> tuple[bytes, bool]:
-        """(engine, whether it was built now). Of several processes one builds and the others wait."""
+    def get_or_build(
+        self, key: Key, build: Callable[[], bytes], *, refused: bytes | None = None
+    ) -> tuple[bytes, bool]:
+        """(engine, whether it was built now). Of several processes one builds and the others wait.
+
+        `refused` is a kept engine that the library does not load: it is built anew, unless a neighbour
+        has done so already.
+        """
         found = self.get(key)
-        if found is not None:
+        if found is not None and found != refused:
             return found, False
         with self._locked(key):
             found = self.get(key)  # a neighbour may have built it while this one waited
-            if found is not None:
+            if found is not None and found != refused:
                 return found, False
             data = build()
             self.put(key, data)

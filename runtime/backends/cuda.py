@@ -97,6 +97,11 @@ class Cuda:
         kind = self.api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self.call("cudaMemcpyAsync", target, source, size, kind, stream)
 
+    def copy_within(self, target: int, source: int, size: int, stream: Any) -> None:
+        """From one place on the device to another, in the stream's turn."""
+        kind = self.api.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self.call("cudaMemcpyAsync", target, source, size, kind, stream)
+
     def record(self, stream: Any, steps: Callable[[], None]) -> Any:
         """What `steps` gives to the stream, recorded rather than run, ready to be launched.
 

@@ -41,7 +41,7 @@ class BuildJob:
     out: Path = Path()
     level: int | None = None
     version_compatible: bool = False
-    hardware: str | None = None
+    hardware: nvinfer.Hardware | None = None
     force: bool = False
     flags: CardFlags = field(default_factory=CardFlags)
 
@@ -169,10 +169,11 @@ def _build_one(
         precision=job.precision,
         bits=job.bits,
         profile=None if card.fixed_size else job.profile,
-        compatible=job.version_compatible or job.hardware is not None,
         sha256=digest_of(built.engine),
         card=card,
         report=_report(built, parity),
+        version_compatible=job.version_compatible,
+        hardware=job.hardware,
     )
     save(path, built.engine, facts)
     if not quiet:

@@ -25,7 +25,7 @@ from velatura.runtime.cache import EngineCache
 from velatura.runtime.zoo import zoo_models
 
 from .simulated import Gpu
-from .simulated_builder import FLAVOURS, Flavour
+from .simulated_builder import FLAVOURS, VERSIONS, Flavour
 from .simulated_cuda import Runtime
 from .simulated_tensorrt import tensorrt
 
@@ -67,9 +67,8 @@ class Rig:
 def make_rig(flavour: Flavour, folder: Path, **machine: Any) -> Rig:
     gpu = Gpu(**machine)
     name: nvinfer.Name = "rtx" if flavour == "rtx" else "tensorrt"
-    return Rig(
-        gpu, nvinfer.Library(name, tensorrt(gpu, flavour)), Cuda(Runtime(gpu)), EngineCache(folder)
-    )
+    library = nvinfer.Library(name, tensorrt(gpu, flavour), VERSIONS[flavour])
+    return Rig(gpu, library, Cuda(Runtime(gpu)), EngineCache(folder))
 
 
 @pytest.fixture

@@ -150,6 +150,7 @@ class SlowBackend:
         return self.offered
 
     def open(self, model: Model, *, precision: str, options: Options) -> Engine:
+        assert precision in self.offered
         gate = self.gate or threading.Event()
         if gate is not self.gate:
             threading.Timer(self.seconds, gate.set).start()
