@@ -37,6 +37,11 @@ class Device:
     driver: int
     """The newest CUDA version that the driver knows, as 13000 for 13.0."""
 
+    @property
+    def title(self) -> str:
+        """What results depend on."""
+        return f"{self.name}, sm {self.capability}, driver {self.driver}"
+
 
 class Cuda:
     """The calls that engines need, on the current device."""

@@ -174,12 +174,14 @@ def _version(name: Name, bindings: str) -> str:
     another package or from the system; and no other loads its engines.
     """
     major, minor = bindings.split(".")[:2]
-    linux, windows = {
-        "tensorrt": (f"libnvinfer.so.{major}", f"nvinfer_{major}.dll"),
-        "rtx": (f"libtensorrt_rtx.so.{major}", f"tensorrt_rtx_{major}_{minor}.dll"),
-    }[name]
+    file = {
+        ("tensorrt", False): f"libnvinfer.so.{major}",
+        ("tensorrt", True): f"nvinfer_{major}.dll",
+        ("rtx", False): f"libtensorrt_rtx.so.{major}",
+        ("rtx", True): f"tensorrt_rtx_{major}_{minor}.dll",
+    }[name, sys.platform == "win32"]
     try:
-        library = ctypes.CDLL(windows if sys.platform == "win32" else linux)
+        library = ctypes.CDLL(file)
         parts = [
             getattr(library, f"getInferLib{part}Version")()
             for part in ("Major", "Minor", "Patch", "Build")

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from ..errors import BackendUnavailableError, EngineError, OutOfMemoryError
 from ..frame import Array
-from ..machine import nvidia_problem
+from ..machine import cpu_and_cores, nvidia_gpu, nvidia_problem
 from . import nvinfer
 from .base import Engine, Options, Pending
 from .diagnosis import explain
@@ -73,6 +73,10 @@ class OrtBackend:
         import onnxruntime as ort
 
         return str(ort.__version__)
+
+    def device(self) -> str:
+        """The GPU and its driver; the CPU for providers whose driver cannot be asked."""
+        return nvidia_gpu() if self.problem is nvidia_problem else cpu_and_cores()
 
     def precisions(self) -> tuple[str, ...]:
         """FP32 everywhere, INT8 for quantised graphs on CPUs, FP16 on GPUs."""

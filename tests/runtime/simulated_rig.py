@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from velatura.runtime import CardFlags
+from velatura.runtime.backends import cuda as cuda_module
 from velatura.runtime.backends import nvinfer
 from velatura.runtime.backends.base import Options
 from velatura.runtime.backends.builder import Plan
@@ -89,6 +90,22 @@ def rigs(tmp_path: Path) -> Iterator[Callable[..., Rig]]:
 @pytest.fixture(params=FLAVOURS)
 def rig(request: pytest.FixtureRequest, rigs: Callable[..., Rig]) -> Rig:
     return rigs(request.param)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rig], None]:
+    """Makes a simulated machine the one that everything runs on, its library the only one for GPUs."""
+
+    def use(rig: Rig) -> None:
+        reason = "another library is on this machine"
+        monkeypatch.setattr(
+            nvinfer, "problem", lambda name: None if name == rig.library.name else reason
+        )
+        monkeypatch.setattr(nvinfer, "load", lambda _name: rig.library)
+        monkeypatch.setattr(cuda_module, "missing_package", lambda: None)
+        monkeypatch.setattr(cuda_module, "load", lambda: rig.cuda)
+
+    return use
 
 
 @cache

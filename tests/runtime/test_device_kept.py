@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from velatura.runtime import BackendUnavailableError, EngineError
-from velatura.runtime.backends import cuda as cuda_module
 from velatura.runtime.backends import nvinfer
 from velatura.runtime.backends.base import Options, sample_dtype
 from velatura.runtime.backends.builder import BuildOptions, Plan, Profile, build
@@ -27,7 +26,7 @@ from . import simulated_rig
 from .simulated_builder import Flavour
 from .simulated_rig import SIZES, UPSCALE, Rig, assert_close, counted, expected, frames, zoo
 
-rig, rigs = simulated_rig.rig, simulated_rig.rigs
+rig, rigs, machine = simulated_rig.rig, simulated_rig.rigs, simulated_rig.machine
 
 
 # What is kept from one start to the next.
@@ -206,19 +205,6 @@ def test_an_engine_of_many_sizes_takes_smaller_and_larger_frames_too(rig: Rig, b
         with pytest.raises(EngineError, match=f"{bits}-bit frames .* not for {other}-bit"):
             engine.run(np.zeros((48, 64), sample_dtype(other)), other)
     assert rig.gpu.counts["builds"] == 1
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rig], None]:
-    """Makes a simulated machine the one that everything runs on."""
-
-    def use(rig: Rig) -> None:
-        monkeypatch.setattr(nvinfer, "problem", lambda _name: None)
-        monkeypatch.setattr(nvinfer, "load", lambda _name: rig.library)
-        monkeypatch.setattr(cuda_module, "missing_package", lambda: None)
-        monkeypatch.setattr(cuda_module, "load", lambda: rig.cuda)
-
-    return use
 
 
 def test_an_engine_file_is_opened_and_run(

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnxruntime
 import pytest
-from velatura.runtime import EngineError, open_engine
+from velatura.runtime import EngineError, machine, open_engine
 from velatura.runtime.backends import ort, refusals
 from velatura.runtime.backends.ort import CPU, CUDA, RTX, TENSORRT, OrtBackend
 from velatura.runtime.zoo import zoo_models
@@ -83,6 +83,30 @@ def test_a_provider_that_cannot_be_loaded_is_refused_before_a_frame_needs_it() -
     assert "fell back to the CPU" in reason
     with open_engine("upscale-2x", precision="fp32") as engine:
         assert engine.backend != "ort-cuda"
+
+
+class Driver:
+    """As much of NVIDIA's as tells which GPU there is."""
+
+    def cuDeviceGet(self, device: Any, ordinal: int) -> int:  # noqa: N802 - the driver's own name
+        device._obj.value = 64 + ordinal
+        return 0
+
+    def cuDeviceGetName(self, name: Any, size: int, device: Any) -> int:  # noqa: N802
+        assert device.value == 64
+        name.value = b"NVIDIA Something"[:size]
+        return 0
+
+    def cuDriverGetVersion(self, version: Any) -> int:  # noqa: N802
+        version._obj.value = 13010
+        return 0
+
+
+def test_what_is_measured_is_measured_on_a_gpu_with_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda _name: Driver())
+    for backend in (CUDA, TENSORRT, RTX):
+        assert backend.device() == "NVIDIA Something, driver 13010"
+    assert machine.cpu_name() in CPU.device()
 
 
 class NoDevices(onnxruntime.SessionOptions):
