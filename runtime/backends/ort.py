@@ -43,6 +43,8 @@ class OrtBackend:
     plugin: str | None = None
     """The package whose library brings the provider, where it is not part of onnxruntime itself."""
     options: tuple[tuple[str, str], ...] = ()
+    concurrent: bool = True
+    """Whether a session may be run from two threads at a time."""
     libraries: Callable[[], str] = lambda: ""
     """Opens the libraries that the provider needs where pip has put them; what was said meanwhile."""
 
@@ -182,6 +184,7 @@ DIRECTML = OrtBackend(
     NAME="ort-directml",
     provider="DmlExecutionProvider",
     advice="pip install onnxruntime-directml, on Windows",
+    concurrent=False,
 )
 COREML = OrtBackend(
     NAME="ort-coreml",
@@ -211,7 +214,8 @@ class OrtEngine(StaticEngine["ort.InferenceSession"]):
         )
         self._provider = backend
         self._threads = 1 if throughput or not backend.on_cpu else cores
-        self._pool = ThreadPoolExecutor(side_by_side, thread_name_prefix="velatura-ort")
+        workers = side_by_side if backend.concurrent else 1
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="velatura-ort")
         self._proto, self._graph_card = model.proto, model.card
         if precision == "fp16":
             self._proto, self._graph_card = halved(model)

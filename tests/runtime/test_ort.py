@@ -1,17 +1,23 @@
 """ONNX Runtime's providers: their libraries are opened, and none is silently the CPU's."""
 
+import contextlib
 import sys
+import threading
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
-from velatura.runtime import EngineError, machine, open_engine
+from velatura.runtime import CardFlags, EngineError, machine, open_engine
 from velatura.runtime.backends import ort, refusals
-from velatura.runtime.backends.ort import CPU, CUDA, RTX, TENSORRT, OrtBackend
+from velatura.runtime.backends.base import Options
+from velatura.runtime.backends.model import load_model
+from velatura.runtime.backends.opening import trial_runner
+from velatura.runtime.backends.ort import CPU, CUDA, PROVIDERS, RTX, TENSORRT, OrtBackend
 from velatura.runtime.zoo import zoo_models
 
 MISSING = "Failed to load libcublasLt.so.13: cannot open shared object file"
@@ -107,6 +113,41 @@ def test_what_is_measured_is_measured_on_a_gpu_with_its_driver(monkeypatch: pyte
     for backend in (CUDA, TENSORRT, RTX):
         assert backend.device() == "NVIDIA Something, driver 13010"
     assert machine.cpu_name() in CPU.device()
+
+
+class Session:
+    """Knows how many threads run it at a time, as far as they meet."""
+
+    def __init__(self) -> None:
+        self.meeting = threading.Barrier(2)
+        self.met = False
+
+    def io_binding(self) -> "Session":
+        return self
+
+    def bind_cpu_input(self, *_: Any) -> None: ...
+
+    def bind_output(self, *_: Any) -> None: ...
+
+    def run_with_iobinding(self, _binding: Any) -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self.meeting.wait(0.5)
+            self.met = True
+
+
+@pytest.mark.parametrize(("backend", "meet"), [(PROVIDERS["ort-directml"], False), (CUDA, True)])
+def test_directml_is_run_by_one_thread_at_a_time(
+    backend: OrtBackend, meet: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session()
+    monkeypatch.setattr(OrtBackend, "session", lambda *_words, **_options: session)
+    model = load_model(zoo_models()["upscale-2x"]["fp32"], flags=CardFlags(), trial=trial_runner())
+    with backend.open(model, precision="fp32", options=Options()) as engine:
+        assert engine.in_flight == 2
+        running = [engine.submit(np.zeros((16, 16), np.uint8)) for _ in range(2)]
+        for pending in running:
+            pending()
+    assert session.met is meet
 
 
 class NoDevices(onnxruntime.SessionOptions):
