@@ -12,7 +12,7 @@ from ..cache import write_whole
 from ..errors import EngineError, ModelError
 from .base import Progress
 from .graph import INPUT
-from .nvinfer import Heard, Library, logger, make
+from .nvinfer import Hardware, Heard, Library, logger, make
 
 Size = tuple[int, int]
 
@@ -50,8 +50,8 @@ class BuildOptions:
     level: int | None = None
     """Builder optimisation level, 0 to 5; None takes the library's own."""
     version_compatible: bool = False
-    hardware: str | None = None
-    """`ampere` or `same`; see `Library.set_compatible`."""
+    hardware: Hardware | None = None
+    """See `Library.set_compatible`."""
     workspace: int | None = None
     """Bytes of device memory that tactics may use; None takes all."""
     recordable: bool = False
@@ -86,6 +86,8 @@ class Plan:
     bits: int
     kernels_key: dict[str, Any]
     """Where the kernels that it compiles when it first runs are kept."""
+    host_code: bool = False
+    """Whether it brings code that runs on the CPU, as version-compatible engines do."""
 
 
 def build(

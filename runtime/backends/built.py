@@ -1,9 +1,10 @@
 """Engine files: a TensorRT or TensorRT-RTX engine built ahead, with its card and facts beside it."""
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from onnx import ModelProto
 
@@ -18,6 +19,9 @@ from .model import Model
 
 SUFFIX = ".engine"
 
+AMPERE = 80
+"""The compute capability of the first Ampere GPU."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:
@@ -25,19 +29,22 @@ class EngineFacts:
 
     library: nvinfer.Name
     version: str
-    """Of the library that built it: no other loads it, unless it was built version-compatible."""
+    """Of the library that built it."""
     capability: int
     """Compute capability of its GPU, as 86."""
     precision: str
     bits: int
     """Of the frames' samples."""
     profile: Profile | None
-    compatible: bool
-    """Built to be loaded by later versions, or on other GPUs."""
     sha256: str
     card: ModelCard
     report: dict[str, Any]
     """What the builder said: seconds, weights, activations, layers, tactics."""
+    version_compatible: bool = False
+    """Whether later versions load it, too. It then brings code of its own, which runs in this process
+    when it is opened: open such a file only from whom you would take a program."""
+    hardware: nvinfer.Hardware | None = None
+    """GPUs that it was built for beside its own."""
 
     def to_json(self) -> str:
         """For the file beside the engine."""
@@ -52,6 +59,10 @@ class EngineFacts:
             fields: Any = json.loads(text)
             if fields["library"] not in nvinfer.MODULES:
                 raise ValueError(f"no library is called {fields['library']!r}")
+            if fields.pop("compatible", False):  # files of 0.1.0 did not tell one from the other
+                fields |= {"version_compatible": True, "hardware": "ampere"}
+            if fields.get("hardware") not in (None, *get_args(nvinfer.Hardware)):
+                raise ValueError(f"no hardware compatibility is called {fields['hardware']!r}")
             profile = fields["profile"]
             fields["profile"] = profile and Profile(*(tuple(profile[k]) for k in profile))
             fields["card"] = ModelCard.from_json(json.dumps(fields["card"]))
@@ -110,6 +121,7 @@ def open_built(path: Path, options: Options) -> Engine:
             "device": runtime.device().name,
             "driver": runtime.device().driver,
         },
+        host_code=facts.version_compatible,
     )
     model = Model(proto=ModelProto(), card=facts.card, path=path)
     return DeviceEngine(
@@ -124,17 +136,21 @@ def open_built(path: Path, options: Options) -> Engine:
 
 def check_fits(path: Path, facts: EngineFacts, version: str, capability: int) -> None:
     """Raises EngineError when this library or GPU does not load the engine."""
-    if facts.compatible:
-        return
     again = f"build it again with `velatura build MODEL --target {facts.library}"
-    if facts.capability != capability:
+    newer_gpu = facts.hardware == "ampere" and capability >= AMPERE
+    if facts.capability != capability and not newer_gpu:
         how = f"{again} --sm {capability}`" if facts.library == "rtx" else f"{again}` on this machine"
         raise EngineError(
             f"{path} was built for compute capability {facts.capability}, this GPU has {capability}: "
             f"{how}"
         )
-    if facts.version != version:
+    later = facts.version_compatible and _numbers(version) >= _numbers(facts.version)
+    if facts.version != version and not later:
         raise EngineError(f"{path} was built by version {facts.version}, this is {version}: {again}`")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))
 
 
 def library_of(path: Path) -> str:

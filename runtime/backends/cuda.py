@@ -37,6 +37,11 @@ class Device:
     driver: int
     """The newest CUDA version that the driver knows, as 13000 for 13.0."""
 
+    @property
+    def title(self) -> str:
+        """What results depend on."""
+        return f"{self.name}, sm {self.capability}, driver {self.driver}"
+
 
 class Cuda:
     """The calls that engines need, on the current device."""
@@ -95,6 +100,11 @@ class Cuda:
     def copy_out(self, target: int, source: int, size: int, stream: Any) -> None:
         """From the device to page-locked memory, in the stream's turn."""
         kind = self.api.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self.call("cudaMemcpyAsync", target, source, size, kind, stream)
+
+    def copy_within(self, target: int, source: int, size: int, stream: Any) -> None:
+        """From one place on the device to another, in the stream's turn."""
+        kind = self.api.cudaMemcpyKind.cudaMemcpyDeviceToDevice
         self.call("cudaMemcpyAsync", target, source, size, kind, stream)
 
     def record(self, stream: Any, steps: Callable[[], None]) -> Any:

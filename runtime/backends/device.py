@@ -8,7 +8,7 @@ import numpy as np
 
 from ..buffers import BufferPool
 from ..cache import digest_of
-from ..errors import EngineError, ModelError
+from ..errors import EngineError, ModelError, OutOfMemoryError
 from ..frame import Array
 from .base import Engine, Options, Pending, sample_dtype
 from .builder import BuildOptions, Plan, build, check
@@ -22,6 +22,10 @@ from .static import MAX_PIXELS, Key, StaticEngine
 
 CONTEXTS = 3
 """Frames in flight for throughput: one travels in, one computes, one travels out."""
+
+ALIGNMENT = 256
+"""Of what the library reads and writes, in bytes. Whole arrays have it; a part of one need not, and is
+copied on the device."""
 
 BYTES_A_PIXEL = 160
 """Activations of the hungriest shipped network, as the builder tells them: 1262 MB at 3840x2160. Frames
@@ -65,6 +69,8 @@ class DeviceEngine(StaticEngine["Program"]):
         self.heard = Heard(keep=50)
         self._plan = plan
         self._runtime: Any = make(library, "Runtime", self.heard)
+        if plan is not None and plan.host_code:
+            self._runtime.engine_host_code_allowed = True
         self._buffers = BufferPool(allocate=cuda.pinned)
         self._graph, self._graph_card = model.proto, model.card
         if plan is None:
@@ -118,35 +124,42 @@ class DeviceEngine(StaticEngine["Program"]):
         return self._start(program, image, output)
 
     def _compile(self, key: Key) -> "Program":
+        plan, engine = self._built(key) if self._plan is None else self._given(self._plan, key)
+        kernels = self.options.cache.get(plan.kernels_key) if self.library.keeps_kernels else None
+        return Program(self, engine, key, plan, kernels)
+
+    def _given(self, plan: Plan, key: Key) -> tuple[Plan, Any]:
+        """The plan that was built ahead and its engine, if they are for that size."""
         height, width, bits = key
-        plan = self._plan or self._build(key)
         if plan.bits != bits or (plan.profile and not plan.profile.holds(height, width)):
             sizes = plan.profile.words() if plan.profile else "one size"
             raise EngineError(
                 f"{self.card.name} was built for {plan.bits}-bit frames of {sizes}, not for {bits}-bit "
                 f"{height}x{width}"
             )
-        engine = self._runtime.deserialize_cuda_engine(plan.engine)
+        return plan, self._loaded(plan.engine, " (`velatura build` makes it anew)")
+
+    def _loaded(self, data: bytes, advice: str = "") -> Any:
+        """The library's engine. Raises EngineError with the library's words where it refuses it."""
+        engine = self._runtime.deserialize_cuda_engine(data)
         if engine is None:
-            again = "`velatura build` makes" if self._plan else "without its cached file it is built"
             raise self.heard.failure(
                 f"{self.library.title} {self.library.version} does not load the engine of "
-                f"{self.card.name} on {self.device.name} ({again} anew)"
+                f"{self.card.name} on {self.device.name}{advice}"
             )
-        kernels = self.options.cache.get(plan.kernels_key) if self.library.keeps_kernels else None
-        return Program(self, engine, key, plan, kernels)
+        return engine
 
-    def _build(self, key: Key) -> Plan:
-        """An engine for one size, from the cache or the builder."""
+    def _built(self, key: Key) -> tuple[Plan, Any]:
+        """A plan for one size, from the cache or the builder, and its engine."""
         height, width, bits = key
         graph = wrap(self._graph, self._graph_card, bits=bits, size=(height, width), samples="bytes")
-        data = graph.SerializeToString()
+        model = graph.SerializeToString()
         cache = self.options.cache
         cache_key = {
             "name": self.card.name,
             "backend": self.library.name,
             "precision": self.precision,
-            "graph": digest_of(data),
+            "graph": digest_of(model),
             "library": self.library.version,
             "device": self.device.name,
             "capability": self.device.capability,
@@ -159,7 +172,7 @@ class DeviceEngine(StaticEngine["Program"]):
         def make() -> bytes:
             return build(
                 self.library,
-                data,
+                model,
                 shape=lambda height, width: io_shape(self.card, height, width),
                 profile=None,
                 options=BuildOptions(
@@ -170,8 +183,18 @@ class DeviceEngine(StaticEngine["Program"]):
                 progress=self.options.progress,
             ).engine
 
-        engine, _ = cache.get_or_build(cache_key, make)
-        return Plan(engine, None, bits, {**cache_key, "precision": f"{self.precision}-kernels"})
+        data, fresh = cache.get_or_build(cache_key, make)
+        try:
+            engine = self._loaded(data)
+        except EngineError as error:
+            if fresh or isinstance(error, OutOfMemoryError):
+                raise
+            # It is whole and of this key, and would be refused at each start.
+            self.notes = (*self.notes, f"{error}: it was built again")
+            data, _ = cache.get_or_build(cache_key, make, refused=data)
+            engine = self._loaded(data)
+        kernels_key = {**cache_key, "precision": f"{self.precision}-kernels"}
+        return Plan(data, None, bits, kernels_key), engine
 
     def _start(self, compiled: "Program", image: Array, output: Array) -> Pending:
         return compiled.run_host(compiled.next(), image, output)
@@ -300,7 +323,11 @@ class Program:
                 # again at once: a stream waits for what was recorded when it was told to.
                 self.cuda.call("cudaEventRecord", slot.event, view.stream)
                 self.cuda.call("cudaStreamWaitEvent", slot.stream, slot.event, 0)
-            self._execute(slot, view.address, result.memory.address)
+            source = view.address
+            if source % ALIGNMENT:
+                source = slot.device_in.address
+                self.cuda.copy_within(source, view.address, self.bytes_in, slot.stream)
+            self._execute(slot, source, result.memory.address)
         except EngineError as error:
             job.error = bare(error)
         return self._in_flight(slot, job)
@@ -341,8 +368,10 @@ class Program:
     def _execute(self, slot: Slot, source: int, target: int) -> None:
         owner = self.owner
         if slot.bound != (source, target):
-            slot.context.set_tensor_address(INPUT, source)
-            slot.context.set_tensor_address(OUTPUT, target)
+            slot.bound = (0, 0)
+            for name, address in ((INPUT, source), (OUTPUT, target)):
+                if not slot.context.set_tensor_address(name, address):
+                    raise owner.heard.failure(f"{owner.library.title} takes no address for {name}")
             slot.bound = (source, target)
         if not slot.context.execute_async_v3(int(slot.stream)):
             raise owner.heard.failure(f"{owner.library.title} failed on {owner.card.name}")

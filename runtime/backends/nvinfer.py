@@ -20,6 +20,10 @@ from ..machine import nvidia_problem
 
 Name = Literal["tensorrt", "rtx"]
 
+Hardware = Literal["ampere", "same"]
+"""GPUs that a TensorRT engine runs on beside the one it was built on: `ampere`, any since Ampere;
+`same`, any of the same compute capability."""
+
 ADVICE = {"tensorrt": "pip install 'velatura[gpu]'", "rtx": "pip install 'velatura[rtx]'"}
 MODULES = {
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
@@ -42,16 +46,13 @@ class Library:
     name: Name
     api: Any
     """The module of the bindings."""
+    version: str
+    """Of the shared library that builds and runs, such as 11.4.0.106; see `_version`."""
 
     @property
     def title(self) -> str:
         """For people."""
         return "TensorRT-RTX" if self.name == "rtx" else "TensorRT"
-
-    @property
-    def version(self) -> str:
-        """Such as 11.4.0.106."""
-        return str(self.api.__version__)
 
     @property
     def targets(self) -> tuple[int, ...]:
@@ -92,11 +93,8 @@ class Library:
         """What to build for on the GPU that is here: RTX leaves Turing out unless it is named."""
         return capability if capability in self.targets else None
 
-    def set_compatible(self, config: Any, *, version: bool, hardware: str | None) -> None:
-        """Engines that outlive the library's version or the GPU's generation, at a cost in speed.
-
-        `hardware` is `ampere` for any GPU since Ampere, `same` for any of the same compute capability.
-        """
+    def set_compatible(self, config: Any, *, version: bool, hardware: Hardware | None) -> None:
+        """Engines that outlive the library's version or the GPU's generation, at a cost in speed."""
         if self.name == "rtx" and (version or hardware):
             raise EngineError(
                 "TensorRT-RTX engines are portable by their targets (--sm); the flags for version and "
@@ -158,7 +156,8 @@ def load(name: Name) -> Library:
         try:
             if name == "rtx":
                 preload(_rtx_folder())
-            return Library(name, _imported(module))
+            api = _imported(module)
+            return Library(name, api, _version(name, str(api.__version__)))
         except (ImportError, OSError) as error:
             reason = f"{module}: {error}"
     raise BackendUnavailableError(f"{reason} ({ADVICE[name]} brings the shared libraries, too)")
@@ -166,6 +165,30 @@ def load(name: Name) -> Library:
 
 def _imported(name: str) -> ModuleType:
     return import_module(name)
+
+
+def _version(name: Name, bindings: str) -> str:
+    """The version of the shared library that bindings of that version have opened.
+
+    They name it by its major version alone, so that it may be a newer or an older one than theirs, from
+    another package or from the system; and no other loads its engines.
+    """
+    major, minor = bindings.split(".")[:2]
+    file = {
+        ("tensorrt", False): f"libnvinfer.so.{major}",
+        ("tensorrt", True): f"nvinfer_{major}.dll",
+        ("rtx", False): f"libtensorrt_rtx.so.{major}",
+        ("rtx", True): f"tensorrt_rtx_{major}_{minor}.dll",
+    }[name, sys.platform == "win32"]
+    try:
+        library = ctypes.CDLL(file)
+        parts = [
+            getattr(library, f"getInferLib{part}Version")()
+            for part in ("Major", "Minor", "Patch", "Build")
+        ]
+    except (OSError, AttributeError):  # opened under another name, or too old to be asked
+        return bindings
+    return ".".join(map(str, parts))
 
 
 def _rtx_folder() -> Path | None:

@@ -1,9 +1,9 @@
 """open_engine: the best backend there is, with the reason why each better one was refused."""
 
-import os
+import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Literal, cast
 from ..cache import EngineCache, digest_of
 from ..card import CardFlags, ModelCard
 from ..errors import BackendUnavailableError, EngineError, ModelError
-from ..machine import cpu_name, nvidia_problem
+from ..machine import nvidia_problem
 from .base import Backend, Engine, Fit, Hint, Options, Precision, Progress
 from .identity import NAME as IDENTITY
 from .identity import IdentityEngine
 
 if TYPE_CHECKING:
     from .model import Model, Trial
+    from .tuning import Agreement
 
 BACKENDS = (
     "tensorrt", "rtx", "ort-tensorrt", "ort-rtx", "ort-cuda", "ort-directml", "ort-coreml",
@@ -50,11 +51,11 @@ def open_engine(
 ) -> Engine:
     """Load a zoo model by name, any ONNX file, or a built engine by path, on the best backend.
 
-    `precision` auto takes FP16 on GPUs; on a CPU it measures, once for each model and machine, which of
-    those that agree with FP32 is fastest. `fit` says what a model of one size does with frames of
-    another. `building` other than `wait` returns at once and builds beside the frames. `cache` None
-    takes the user's own. `cuda_graphs` records a frame's steps on an NVIDIA GPU. `progress` hears of
-    builders at work.
+    `precision` auto takes FP16 on a GPU if it agrees with FP32 there, which is checked once for each
+    model and device; on a CPU it measures, as often, which of those that agree with FP32 is fastest.
+    `fit` says what a model of one size does with frames of another. `building` other than `wait`
+    returns at once and builds beside the frames. `cache` None takes the user's own. `cuda_graphs`
+    records a frame's steps on an NVIDIA GPU. `progress` hears of builders at work.
 
     `engine.notes` says what was assumed about a foreign model and why backends were refused. Raises
     ModelError for the model's faults, BackendUnavailableError when no backend can be used, EngineError
@@ -87,13 +88,13 @@ def open_engine(
         return opener.first(names)
     from .rising import RisingEngine
 
-    stand_in = opener.first(CPU_BACKENDS) if building == "fallback" else None
-    if stand_in is not None and (backend in CPU_BACKENDS or not any(map(_usable, names[:-2]))):
-        # Nothing better can be built: the stand-in would only stand in for itself.
-        stand_in.close()
+    if building == "pass":
+        return RisingEngine(opener.card(), lambda: opener.first(names))
+    if not any(_usable(name) for name in names if name not in CPU_BACKENDS):
+        # Nothing better can be built: a stand-in would only stand in for itself.
         return opener.first(names)
-    card = stand_in.card if stand_in is not None else opener.card()
-    return RisingEngine(card, lambda: opener.first(names), stand_in)
+    stand_in = opener.stand_in()
+    return RisingEngine(stand_in.card, lambda: opener.first(names), stand_in)
 
 
 def refusals() -> dict[str, str | None]:
@@ -120,10 +121,14 @@ def trial_runner(backends: Sequence[str] = CPU_BACKENDS) -> "Trial":
 
     Raises BackendUnavailableError when there is none.
     """
-    for name in backends:
-        module = find_backend(name)
-        if module.unavailable() is None:
-            return cast("Trial", getattr(module, "trial"))  # noqa: B009 - CPU backends have it
+    return cast("Trial", getattr(_cpu_backend(backends), "trial"))  # noqa: B009 - CPU backends have it
+
+
+def _cpu_backend(names: Sequence[str] = CPU_BACKENDS) -> Backend:
+    for name in names:
+        backend = find_backend(name)
+        if backend.unavailable() is None:
+            return backend
     raise BackendUnavailableError("no inference library is installed: pip install openvino")
 
 
@@ -163,6 +168,13 @@ class _Opener:
         kind = EngineError if failures else BackendUnavailableError
         raise kind(f"no backend runs {self.model}: " + "; ".join(refused))
 
+    def stand_in(self) -> Engine:
+        """An engine on a CPU, in FP32 where none of those has the precision that was asked for."""
+        known = {p for name in CPU_BACKENDS if _usable(name) for p in backend_precisions(name)}
+        if self.precision in ("auto", *known):
+            return self.first(CPU_BACKENDS)
+        return _Opener(self.model, "fp32", self.options, self.flags).first(CPU_BACKENDS)
+
     def card(self) -> ModelCard:
         """The model's card, without an engine."""
         return self._load(self.model).card
@@ -189,11 +201,15 @@ class _Opener:
     def _open_fastest(self, backend: Backend, offered: Sequence[str]) -> Engine:
         models = self._variants(offered)
         if "fp16" in models:
-            return backend.open(models["fp16"], precision="fp16", options=self.options)
+            return self._open_half(backend, models["fp16"])
         if len(models) == 1:
             ((name, only),) = models.items()
             return backend.open(only, precision=name, options=self.options)
-        key = self._choice_key(backend, models)
+        key = {
+            **self._figures_key(backend, models, "choice"),
+            "offered": list(models),
+            "hint": self.options.hint,
+        }
         from .tuning import choose, from_json
 
         remembered = self.options.cache.get(key)
@@ -202,6 +218,49 @@ class _Opener:
         checked = frozenset(name for name in models if name == "int8")
         chosen = choose(from_json(remembered), checked=checked)
         return backend.open(models[chosen], precision=chosen, options=self.options)
+
+    def _open_half(self, backend: Backend, model: "Model") -> Engine:
+        """In FP16, if this device computes in it what FP32 gives; else in FP32, with a note."""
+        card = model.card
+        if card.dtype == "float16":  # there is no FP32 to be held to
+            return backend.open(model, precision="fp16", options=self.options)
+        try:
+            found, now = self._agreement(backend, model)
+        except (EngineError, ModelError) as error:
+            # Half may be what the backend refuses, or the pictures' size; both need not be the frames'.
+            why = f"fp16 could not be checked ({error})"
+        else:
+            if found.passes:
+                engine = backend.open(model, precision="fp16", options=self.options)
+                if now:
+                    line = f"{card.name} runs in fp16, which agrees with fp32 ({found.words()})"
+                    engine.notes = (*engine.notes, line)
+                return engine
+            why = f"fp16 on this device does not agree with it ({found.words()})"
+        engine = backend.open(model, precision="fp32", options=self.options)
+        engine.notes = (*engine.notes, f"{card.name} runs in fp32: {why}")
+        return engine
+
+    def _agreement(self, backend: Backend, model: "Model") -> "tuple[Agreement, bool]":
+        """(what FP16 on the device was found to be worth, whether now), once for model and device."""
+        from .tuning import Agreement, agree
+
+        key = self._figures_key(backend, {"fp16": model}, "parity")
+        remembered = self.options.cache.get(key)
+        if remembered is not None:
+            return Agreement(**json.loads(remembered)), False
+        self.options.progress(f"checking {self.model} in fp16", 0.0)
+        options = replace(self.options, hint="latency", cuda_graphs=False)
+        with (
+            _cpu_backend().open(
+                model, precision="fp32", options=replace(options, cache=EngineCache.of_nothing())
+            ) as full,
+            backend.open(model, precision="fp16", options=options) as half,
+        ):
+            found = agree(full, half)
+        self.options.cache.put(key, json.dumps(asdict(found)).encode())
+        self.options.progress(f"checked {self.model} in fp16: {found.words()}", 1.0)
+        return found, True
 
     def _variants(self, offered: Sequence[str]) -> "dict[str, Model]":
         """The graphs to choose from, by precision."""
@@ -251,19 +310,20 @@ class _Opener:
         self.options.progress(f"measured {self.model}: {chosen}", 1.0)
         return engine
 
-    def _choice_key(self, backend: Backend, models: "Mapping[str, Model]") -> dict[str, object]:
+    def _figures_key(
+        self, backend: Backend, models: "Mapping[str, Model]", what: str
+    ) -> dict[str, object]:
+        """Under which what was measured of these graphs is remembered."""
         graphs = {id(m): digest_of(m.proto.SerializeToString()) for m in models.values()}
         card = next(iter(models.values())).card
         return {
             "name": card.name,
             "backend": backend.NAME,
-            "precision": "choice",
+            "precision": what,
             "graph": sorted(set(graphs.values())),
             "card": card.to_json(),
-            "offered": list(models),
             "library": backend.version(),
-            "device": f"{cpu_name()}, {os.cpu_count()} cores",
-            "hint": self.options.hint,
+            "device": backend.device(),
         }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..cache import digest_of
 from ..errors import EngineError
 from ..frame import Array
-from ..machine import cpu_name
+from ..machine import cpu_and_cores, cpu_name
 from .base import Engine, Hint, Options, Pending
 from .diagnosis import explain
 from .graph import io_shape, wrap
@@ -35,6 +35,11 @@ def version() -> str:
     import openvino as ov
 
     return str(ov.__version__)
+
+
+def device() -> str:
+    """The CPU."""
+    return cpu_and_cores()
 
 
 def precisions() -> tuple[str, ...]:

@@ -17,6 +17,11 @@ def version() -> str:
     return nvinfer.load("rtx").version
 
 
+def device() -> str:
+    """The current GPU and its driver."""
+    return cuda.load().device().title
+
+
 def precisions() -> tuple[str, ...]:
     """FP32 (in TF32 where the GPU has it) and FP16."""
     return ("fp32", "fp16")

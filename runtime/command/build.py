@@ -6,22 +6,20 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import typer
 
 from ..backends import nvinfer, rounding
-from ..backends.base import Engine, Options
+from ..backends.base import Options
 from ..backends.builder import BuildOptions, Built, Profile, build
 from ..backends.built import SUFFIX, EngineFacts, save
 from ..backends.graph import io_shape, wrap
 from ..backends.half import to_half
 from ..backends.model import Model, find_model, load_model
 from ..backends.opening import CPU_BACKENDS, find_backend, trial_runner
-from ..backends.tuning import MIN_PARITY_DB, agreement_db, sample_picture
+from ..backends.tuning import MIN_PARITY_DB, agree
 from ..cache import EngineCache, digest_of
-from ..card import CardFlags, ModelCard
+from ..card import CardFlags
 from ..errors import EngineError, ModelError
-from ..frame import Array
 from .view import BuildView
 
 CAPABILITIES = (75, 86, 89, 120)
@@ -41,7 +39,7 @@ class BuildJob:
     out: Path = Path()
     level: int | None = None
     version_compatible: bool = False
-    hardware: str | None = None
+    hardware: nvinfer.Hardware | None = None
     force: bool = False
     flags: CardFlags = field(default_factory=CardFlags)
 
@@ -101,7 +99,7 @@ def halve(model: Model, *, force: bool) -> tuple[Model, HalfParity | None]:
             else backend.open(half, precision="fp32", options=options)
         ) as low,
     ):
-        parity = min(_agreement(full, low, picture) for picture in pictures(card))
+        parity = agree(full, low).db
         overflow = low.overflow if isinstance(low, rounding.RoundedEngine) else None
     advice = "build it with --precision fp32, or --force it"
     if overflow is not None and not force:
@@ -112,22 +110,6 @@ def halve(model: Model, *, force: bool) -> tuple[Model, HalfParity | None]:
             f"are asked: {advice}"
         )
     return half, HalfParity(db=round(parity, 1), of="tensors" if rounds else "weights")
-
-
-def pictures(card: ModelCard) -> list[Array]:
-    """What parity is measured on: a photograph's spectrum, black, white, squares, noise."""
-    height, width = card.fixed_size or (192, 256)
-    channels = card.input_channels
-    rows, columns = np.indices((height, width))
-    squares = ((rows // 8 + columns // 8) % 2 * 255).astype(np.uint8)
-    noise = np.random.default_rng(0).integers(0, 2, (height, width), np.uint8) * np.uint8(255)
-    planes = [np.zeros_like(squares), np.full_like(squares, 255), squares, noise]
-    flat = planes if channels == 1 else [np.repeat(p[..., None], channels, 2) for p in planes]
-    return [sample_picture(height, width, channels), *flat]
-
-
-def _agreement(full: Engine, low: Engine, picture: Array) -> float:
-    return agreement_db(full.run(picture), low.run(picture))
 
 
 def _build_one(
@@ -169,10 +151,11 @@ def _build_one(
         precision=job.precision,
         bits=job.bits,
         profile=None if card.fixed_size else job.profile,
-        compatible=job.version_compatible or job.hardware is not None,
         sha256=digest_of(built.engine),
         card=card,
         report=_report(built, parity),
+        version_compatible=job.version_compatible,
+        hardware=job.hardware,
     )
     save(path, built.engine, facts)
     if not quiet:

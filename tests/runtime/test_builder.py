@@ -290,7 +290,6 @@ def facts_of(engine: bytes, **values: object) -> EngineFacts:
         "precision": "fp16",
         "bits": 10,
         "profile": ANY_FRAME,
-        "compatible": False,
         "sha256": digest_of(engine),
         "card": zoo_model("upscale-2x").card,
         "report": {"seconds": 0.1, "tactics": ["Myelin 0x0"]},
@@ -339,8 +338,12 @@ def test_missing_facts_are_named(engine_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", ["cut", "list", "no card", "no profile", "unknown field", "unknown library", "binary"]
-)
+    "change",
+    [
+        "cut", "list", "no card", "no profile", "unknown field", "unknown library", "unknown hardware",
+        "binary",
+    ],
+)  # fmt: skip
 def test_unreadable_facts_are_the_models_fault(engine_file: Path, change: str) -> None:
     path = facts_path(engine_file)
     fields = json.loads(path.read_text())
@@ -350,6 +353,8 @@ def test_unreadable_facts_are_the_models_fault(engine_file: Path, change: str) -
         fields["profile"] = {"least": 3}
     if change == "unknown library":
         fields["library"] = "cubism"
+    if change == "unknown hardware":
+        fields["hardware"] = "silicon"
     if change == "unknown field":
         fields["aura"] = 7
     text = json.dumps([] if change == "list" else fields)
@@ -372,7 +377,27 @@ def test_an_engine_of_another_version_says_which() -> None:
     with pytest.raises(EngineError, match=r"1\.7\.1\.116, this is 1\.8\.0\.1"):
         check_fits(Path("m.engine"), facts, "1.8.0.1", 86)
     check_fits(Path("m.engine"), facts, facts.version, 86)
-    check_fits(Path("m.engine"), replace(facts, compatible=True), "9.9", 120)
+    later = replace(facts, version_compatible=True)
+    for version in (facts.version, "1.8.0.1", "1.10", "9.9"):
+        check_fits(Path("m.engine"), later, version, 86)
+    for version in ("1.7.1.99", "1.6.9.999", "0.9"):
+        with pytest.raises(EngineError, match=r"1\.7\.1\.116, this is"):
+            check_fits(Path("m.engine"), later, version, 86)
+    with pytest.raises(EngineError, match="this GPU has 120"):
+        check_fits(Path("m.engine"), later, facts.version, 120)
+
+
+@pytest.mark.parametrize("compatible", [True, False])
+def test_facts_that_did_not_tell_the_two_compatibilities_apart_are_read(
+    engine_file: Path, compatible: bool
+) -> None:
+    path = facts_path(engine_file)
+    fields = json.loads(path.read_text())
+    del fields["version_compatible"], fields["hardware"]
+    path.write_text(json.dumps({**fields, "compatible": compatible}))
+    facts = load(engine_file)[1]
+    wanted = (True, "ampere") if compatible else (False, None)
+    assert (facts.version_compatible, facts.hardware) == wanted
 
 
 def test_without_a_driver_an_engine_file_says_so(engine_file: Path) -> None:
