@@ -94,7 +94,7 @@ def close_all(
 
     Files go first. Nothing interrupts it: a second Ctrl-C must not cost what was filmed.
     """
-    with _undisturbed():
+    with undisturbed():
         for output in sorted(outputs, key=lambda one: not one.keeps):
             sink = output.sink
             if output.busy:
@@ -112,7 +112,7 @@ def close_all(
 
 
 @contextmanager
-def _undisturbed() -> Generator[None]:
+def undisturbed() -> Generator[None]:
     """Without SIGINT and SIGTERM, where signals can be set."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -19,6 +19,7 @@ from velatura.runtime.live.output import RECORDING, Output
 from velatura.runtime.sinks import Sink
 from velatura.runtime.sources import Source
 
+from ..ctrl_c import press_later
 from .engines import frame, info_of, wait_until
 
 PERIOD = 0.01
@@ -264,6 +265,88 @@ def test_a_sink_may_come_and_go_while_the_run_goes_on() -> None:
     thread.join(5)
     assert len(later.shown) == taken
     assert len(first.shown) > taken
+
+
+class Busy(Slow):
+    """Is at work on its frame until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.working = False
+        self.go = threading.Event()
+
+    def process(self, frame: Frame) -> Processed:
+        self.working = True
+        self.go.wait(20)
+        self.working = False
+        return Processed(frame)
+
+
+class BusySink(Screen):
+    """The same of a sink."""
+
+    def __init__(self, name: str = "file") -> None:
+        super().__init__(name)
+        self.writing = False
+        self.go = threading.Event()
+
+    def write(self, frame: Frame) -> None:
+        self.writing = True
+        self.go.wait(20)
+        self.shown.append(frame)
+        self.writing = False
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_waits_for_the_model_at_work() -> None:
+    """Who has opened the engines closes them next."""
+    processor = Busy()
+    pump = LivePump(Camera(10_000), processor, [Screen()], period=PERIOD)
+    with press_later(lambda: processor.working, then=processor.go.set):
+        stats = pump.run()
+        working = processor.working
+    assert not working
+    assert stats.processed == 1
+    assert any(event.text == "stopped" for event in stats.events)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_second_ctrl_c_drops_what_waits_and_leaves_no_sink_writing() -> None:
+    source, sink = Camera(10_000), BusySink()
+    output = Output(sink, depth=RECORDING, keeps=True)
+    pump = LivePump(source, Slow(), [output], period=PERIOD)
+    closed = source._closed.is_set  # pyright: ignore[reportPrivateUsage]
+    with press_later(lambda: source.given > 20, closed, then=sink.go.set):
+        with pytest.raises(KeyboardInterrupt):
+            pump.run()
+        busy, writing = output.busy, sink.writing
+    assert not busy
+    assert not writing
+    assert len(sink.shown) == 1
+    assert output.stats().dropped > 5
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_sink_that_is_stuck_holds_up_no_second_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pump_module, "PATIENCE", 0.5)
+    source, sink = Camera(10_000), BusySink()
+    output = Output(sink, depth=RECORDING, keeps=True)
+    pump = LivePump(source, Slow(), [output], period=PERIOD)
+    closed = source._closed.is_set  # pyright: ignore[reportPrivateUsage]
+    with press_later(lambda: sink.writing, closed), pytest.raises(KeyboardInterrupt):
+        pump.run()
+    assert output.busy, "nobody may close it"
+    assert any("file is stuck" in event.text for event in pump.stats().events)
+    sink.go.set()
+
+
+def test_after_the_run_no_sink_is_added_that_nobody_would_end() -> None:
+    late = Screen("late")
+    pump, _ = run(Camera(3), None, Screen())
+    with pytest.raises(SinkError, match="the run is over: late"):
+        pump.add(late)
+    assert not late.shown
+    assert len(pump.outputs) == 1
 
 
 # Mailbox
