@@ -298,11 +298,19 @@ class _blaming:  # noqa: N801 - reads as a verb
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, VelaturaError):
-            raise type(error)(f"frame {self.number}: {error}") from error
+            raise _renamed(error, f"frame {self.number}: {error}") from error
         if isinstance(error, Exception):
             raise StageError(
                 f"frame {self.number}: {_name(self.culprit)} failed: {type(error).__name__}: {error}"
             ) from error
+
+
+def _renamed(error: VelaturaError, text: str) -> VelaturaError:
+    """A copy with another text and all that the error carries, whatever its class is made from."""
+    copied = type(error).__new__(type(error))
+    copied.__dict__.update(error.__dict__)
+    copied.args = (text,)
+    return copied
 
 
 def _name(stage: object) -> str:
