@@ -123,7 +123,7 @@ def run_live(session: Session, *, quiet: bool = False) -> int:
         pump.on_frame(controls.show)
         if view is not None:
             view.controls = controls
-            say.note(f"the picture and its switches: {view.url}")
+            _shown(view.url, say, needed=session.token is None)
         if session.statistics == "prometheus":
             from ..live.metrics import Metrics
 
@@ -359,6 +359,14 @@ def summary(stats: LiveStats) -> list[str]:
     for name, times in stats.stages.items():
         lines.append(f"  {name:<24} p50 {times.p50 * 1e3:8.2f} ms   p99 {times.p99 * 1e3:8.2f} ms")
     return lines
+
+
+def _shown(url: str, say: Reporter, *, needed: bool) -> None:
+    """Say where the page is; where that is `needed` to open it, whatever shall be kept quiet."""
+    text = f"the picture and its switches: {url}"
+    if needed and say.silent:
+        typer.echo(text, err=True)
+    say.note(text)
 
 
 def _told(event: Event, say: Reporter) -> None:

@@ -52,7 +52,7 @@ class Server:
         host: str,
         port: int,
         *,
-        token: str | None,
+        token: str,
         panel: Callable[[], Panel | None],
         ladder: Callable[[], Sequence[tuple[str, float]]],
         history: History,

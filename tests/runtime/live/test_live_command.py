@@ -202,6 +202,21 @@ def test_nothing_is_recorded_after_the_run_has_ended(tmp_path: Path) -> None:
     assert len(begun) == 1
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_pages_address_is_printed_with_its_token(film: Path, quiet: bool) -> None:
+    """Though all else is kept quiet: nothing else opens the page."""
+    done = run(film, "--view", "--seconds", "0.2", *(["-q"] if quiet else []))
+    assert done.returncode == 0, done.stderr
+    said = re.findall(
+        r"the picture and its switches: http://127\.0\.0\.1:\d+/\?token=(.+)", done.stderr
+    )
+    assert len(said) == 1
+    assert len(said[0]) >= 16
+    assert not quiet or len(done.stderr.splitlines()) == 1
+    given = run(film, "--view", "--seconds", "0.2", "-q", "--view-token", "0123456789abcdef")
+    assert not given.stderr, "whoever gave it knows it"
+
+
 def test_a_dead_sink_does_not_stop_the_others(film: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.mkv"
     done = run(film, "tcp://127.0.0.1:1", target)
