@@ -146,7 +146,10 @@ class LivePump:
         event = Event(time.monotonic() - self._begin if self._begin else 0.0, text)
         self._events.append(event)
         for hear in tuple(self._hearers):
-            hear(event)
+            try:
+                hear(event)
+            except Exception as error:  # it ends the run, not the thread in which something happened
+                self._fail(_foreign(error, "what hears of events"))
 
     def on_event(self, hear: Callable[[Event], None]) -> None:
         """Let `hear` be called with every event, from the thread in which it happens."""
@@ -197,6 +200,12 @@ class LivePump:
             self._box.close()
 
     def _process(self) -> None:
+        try:
+            self._process_all()
+        except Exception as error:
+            self._fail(_foreign(error, "what sees the frames"))
+
+    def _process_all(self) -> None:
         while not self._stop.is_set():
             taken = self._box.take()
             if taken is None:
@@ -237,9 +246,9 @@ class LivePump:
         return StageError(f"{name} failed: {type(error).__name__}: {error}")
 
     def _sink_failed(self, output: Output) -> None:
-        self.tell(f"{output.sink.uri} is given up: {output.failure}")
-        if not any(output.alive for output in self.outputs):
+        if not any(other.alive for other in self.outputs):
             self._fail(output.failure or SinkError("no sink is left"))
+        self.tell(f"{output.sink.uri} is given up: {output.failure}")
 
     def _look_for_stalls(self) -> None:
         silent = time.monotonic() - self._came
@@ -285,6 +294,15 @@ class LivePump:
             patience = PATIENCE if hurried is None else max(hurried - time.monotonic(), 0.0)
             if not output.finish(patience):
                 self.tell(f"{output.sink.uri} is stuck and was left")
+
+
+def _foreign(error: Exception, culprit: str) -> VelaturaError:
+    """An error as `run` raises it."""
+    if isinstance(error, VelaturaError):
+        return error
+    found = StageError(f"{culprit} failed: {type(error).__name__}: {error}")
+    found.__cause__ = error
+    return found
 
 
 class _Watchdog:

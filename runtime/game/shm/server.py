@@ -190,7 +190,8 @@ class Server:
         self._closed = True
         self.stop()
         if self._thread is not None:
-            self._thread.wait()
+            # Through any Ctrl-C: what is left undone here nobody does later.
+            self._thread.outwait(PATIENCE)
         restore(self.segment, layout.STOPPING)
         self.segment.unlink()
         self._lock.release()

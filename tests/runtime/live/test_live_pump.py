@@ -206,6 +206,35 @@ def test_a_processor_that_breaks_its_word_is_an_error() -> None:
         run(Camera(50), Slow(make=broken), Screen())
 
 
+def test_who_sees_frames_and_fails_is_an_error() -> None:
+    def see(frame: Frame) -> None:
+        if frame.index == 3:
+            raise ZeroDivisionError("no eyes")
+
+    source = Camera(500)
+    pump = LivePump(source, Slow(), [Screen()], period=PERIOD)
+    pump.on_frame(see)
+    with pytest.raises(StageError, match="what sees the frames failed: ZeroDivisionError: no eyes"):
+        pump.run()
+    assert source.given < 400
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_who_hears_of_events_and_fails_ends_the_run_and_no_thread_of_it(others: int) -> None:
+    """As a terminal that is gone: a sink that fails is told there."""
+
+    def hear(_: object) -> None:
+        raise BrokenPipeError("nobody listens")
+
+    source, dead = Camera(500), Screen("dead", fail=SinkError("the disk is full"))
+    pump = LivePump(source, Slow(), [dead, *[Screen()] * others], period=PERIOD)
+    pump.on_event(hear)
+    kind, text = (StageError, "nobody listens") if others else (SinkError, "the disk is full")
+    with pytest.raises(kind, match=text):
+        pump.run()
+    assert source.given < 400
+
+
 def test_it_ends_when_told_and_when_the_time_is_up() -> None:
     pump = LivePump(Camera(10_000), Slow(), [Screen()], period=PERIOD)
     threading.Timer(0.2, pump.stop).start()
