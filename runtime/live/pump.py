@@ -12,6 +12,7 @@ from ..errors import SinkError, SourceError, StageError, VelaturaError
 from ..frame import Frame
 from ..sinks import Sink
 from ..sources import Source
+from ..sources.live import LiveSource
 from ..worker import DaemonThread
 from .latency import Histogram, Percentiles
 from .mailbox import Drop, Mailbox
@@ -285,6 +286,9 @@ class LivePump:
         self._stop.set()
         with self._joining:
             self._over = True
+        if not isinstance(self.source, LiveSource):
+            # Others must not be closed while they are read.
+            threads[0].wait(max(until - time.monotonic(), 0.0))
         # A live source may be waiting for a frame that never comes: closing it ends the wait.
         self.source.close()
         for thread in threads:

@@ -23,7 +23,9 @@ from velatura.runtime.live import LivePump, LiveStats
 from velatura.runtime.live.controls import Controls, Recorder
 from velatura.runtime.live.frames import FramesSink
 from velatura.runtime.live.metrics import Metrics
+from velatura.runtime.live.opening import Place, record
 from velatura.runtime.live.processor import StagesProcessor
+from velatura.runtime.live.sound import Branch, Sounds
 from velatura.runtime.sinks import Encoding, Sink
 from velatura.runtime.sinks import window as window_module
 from velatura.runtime.sinks.null import NullSink
@@ -182,6 +184,34 @@ def test_what_was_opened_before_a_sink_that_cannot_be_is_taken_back(
             quiet=True,
         )
     assert len(aborted) == 1
+
+
+def test_a_recording_that_cannot_begin_leaves_nobody_listening(film: Path, tmp_path: Path) -> None:
+    """Its sound would be kept for nobody, half a minute of it for each attempt."""
+
+    class Listeners(Sounds):
+        count = 0
+
+        def branch(self) -> Branch:
+            self.count += 1
+            return super().branch()
+
+        def leave(self, branch: Branch) -> None:
+            self.count -= 1
+            super().leave(branch)
+
+    with open_live_source(str(film)) as source:
+        assert source.audio is not None
+        sounds = Listeners(source.audio)
+        place = Place(source=source, encoding=Encoding(), sounds=sounds, tell=lambda _: None)
+        for _ in range(3):
+            with pytest.raises(SinkError, match="no folder"):
+                record(tmp_path / "missing/out.mkv", source.info, place)
+        assert sounds.count == 0
+        output = record(tmp_path / "out.mkv", source.info, place)
+        assert sounds.count == 1
+        output.sink.abort()
+        sounds.close()
 
 
 def test_nothing_is_recorded_after_the_run_has_ended(tmp_path: Path) -> None:

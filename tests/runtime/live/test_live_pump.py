@@ -245,6 +245,27 @@ def test_it_ends_when_told_and_when_the_time_is_up() -> None:
     assert 0.25 < stats.elapsed < 2
 
 
+def test_a_source_of_files_is_not_closed_while_it_is_read() -> None:
+    """A decoder that is closed under its hands crashes the process."""
+
+    class File(Camera):
+        reading = closed_while_reading = False
+
+        def __iter__(self) -> Iterator[Frame]:
+            for k in range(3):
+                self.reading = True
+                time.sleep(0.3)
+                self.reading = False
+                yield self._pictures[k]
+
+        def close(self) -> None:
+            self.closed_while_reading |= self.reading
+
+    source = File(3)
+    LivePump(source, Slow(), [Screen()], period=PERIOD).run(seconds=0.1)
+    assert not source.closed_while_reading
+
+
 def test_a_source_that_is_silent_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pump_module, "STALLED", 0.15)
     heard: list[str] = []
