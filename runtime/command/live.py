@@ -17,7 +17,7 @@ from ..errors import SinkError, VelaturaError
 from ..live.controls import Controls, Recorder
 from ..live.mailbox import Drop
 from ..live.neural import LadderProcessor, open_processor
-from ..live.opening import Place, close_all, open_output, record
+from ..live.opening import Place, close_all, open_output, record, undisturbed
 from ..live.output import Output
 from ..live.processor import StagesProcessor
 from ..live.pump import LivePump
@@ -27,6 +27,7 @@ from ..sinks import Encoding, Sink
 from ..sinks.window import WindowSink
 from ..sources.live import LiveSource, open_live_source
 from ..stages import Conform, Stabilize
+from ..worker import DaemonThread
 from .run import terminable
 from .view import Reporter
 
@@ -102,7 +103,9 @@ def run_live(session: Session, *, quiet: bool = False) -> int:
         outputs: list[Output] = []
         # Whatever ends the run, recordings are finished.
         stack.callback(lambda: close_all(outputs, _heard(failures, say), tell=say.note))
-        outputs += [open_output(uri, place) for uri in session.sinks]
+        for uri in session.sinks:
+            # One by one: those before the first that cannot be opened are aborted, too.
+            outputs.append(open_output(uri, place))
         processor = _processor(session, source)
         if processor is not None:
             stack.callback(processor.close)
@@ -120,7 +123,7 @@ def run_live(session: Session, *, quiet: bool = False) -> int:
         pump.on_frame(controls.show)
         if view is not None:
             view.controls = controls
-            say.note(f"the picture and its switches: {view.url}")
+            _shown(view.url, say, needed=session.token is None)
         if session.statistics == "prometheus":
             from ..live.metrics import Metrics
 
@@ -131,8 +134,10 @@ def run_live(session: Session, *, quiet: bool = False) -> int:
         try:
             stats = _run(session, pump, outputs, controls, say)
         finally:
-            # What is being recorded is finished with all else.
-            outputs += [o for o in (*pump.outputs, *current) if o not in outputs]
+            # What is being recorded is finished with all else, and nothing is begun any more.
+            with undisturbed():
+                controls.close()
+                outputs += [o for o in (*pump.outputs, *current) if o not in outputs]
     failures += [output.failure for output in outputs if output.failure is not None]
     if session.statistics == "json":
         typer.echo(json.dumps({"summary": stats.to_json()}), err=say.aside)
@@ -169,22 +174,29 @@ def _run(
         except BaseException as error:
             ended.append(error)
 
-    thread = threading.Thread(target=run, name="velatura-live", daemon=True)
+    thread = DaemonThread(run, "velatura-live")
     window.bind(_keys(controls, say), lambda: overlay(controls))
-    thread.start()
     try:
-        window.serve(thread.is_alive)
+        thread.start()
+        window.serve(lambda: thread.at_work)
+        if window.failed and any(o.alive for o in outputs if o.sink is not window):
+            # Nobody has closed it: the others go on.
+            while thread.at_work:
+                thread.wait(EVERY)
     except KeyboardInterrupt:
         pump.tell("stopped")
-    if window.failed and any(o.alive for o in outputs if o.sink is not window):
-        # Nobody has closed it: the others go on.
+    hurried = False
+    while True:
         try:
-            while thread.is_alive():
-                thread.join(0.5)
+            pump.stop(drop=hurried)
+            while thread.at_work:
+                thread.wait(EVERY)
+            break
         except KeyboardInterrupt:
-            pump.tell("stopped")
-    pump.stop()
-    thread.join()
+            # As where there is no window: what waits is dropped, and nobody is left at work.
+            hurried = True
+    if hurried or not ended:
+        raise KeyboardInterrupt
     if isinstance(ended[0], BaseException):
         raise ended[0]
     return ended[0]
@@ -237,7 +249,12 @@ def _controls(
     from ..zoo import zoo_models
 
     def begin(path: Path) -> None:
-        current.append(pump.add(record(path, pump.source.info, place)))
+        output = record(path, pump.source.info, place)
+        try:
+            current.append(pump.add(output))
+        except SinkError:
+            output.sink.abort()
+            raise
 
     def end() -> None:
         output = current[-1]
@@ -342,6 +359,14 @@ def summary(stats: LiveStats) -> list[str]:
     for name, times in stats.stages.items():
         lines.append(f"  {name:<24} p50 {times.p50 * 1e3:8.2f} ms   p99 {times.p99 * 1e3:8.2f} ms")
     return lines
+
+
+def _shown(url: str, say: Reporter, *, needed: bool) -> None:
+    """Say where the page is; where that is `needed` to open it, whatever shall be kept quiet."""
+    text = f"the picture and its switches: {url}"
+    if needed and say.silent:
+        typer.echo(text, err=True)
+    say.note(text)
 
 
 def _told(event: Event, say: Reporter) -> None:

@@ -78,7 +78,11 @@ def live(
     view_host: Annotated[str, typer.Option(help="Address of the page.")] = "127.0.0.1",
     view_port: Annotated[int, typer.Option(help="Its port; 0 takes a free one.")] = 0,
     view_token: Annotated[
-        str | None, typer.Option(envvar="VELATURA_TOKEN", help="Needed beyond this machine.")
+        str | None,
+        typer.Option(
+            envvar="VELATURA_TOKEN",
+            help="In the page's address; must be given beyond this machine. [a random one]",
+        ),
     ] = None,
     overwrite: Overwrite = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from ..worker import LEAVING
+from ..worker import LEAVING, DaemonThread
 from .given import Given
 from .maker import Finished, Making
 
@@ -40,11 +40,13 @@ class Pipeline:
         self._failure: Exception | None = None
         self._failed = failed
         self._ready = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, args=(begin,), name="velatura-post", daemon=True
-        )
+        self._thread = DaemonThread(lambda: self._run(begin), "velatura-post")
         self._thread.start()
-        self._ready.wait()
+        try:
+            self._ready.wait()
+        except BaseException:  # Ctrl-C: who waits has no pipeline to close yet
+            self._end()
+            raise
         if self._failure is not None:
             raise self._failure
 
@@ -65,14 +67,18 @@ class Pipeline:
 
     def close(self, patience: float) -> None:
         """End the thread after the frame that it is at, waiting for at most so many seconds."""
+        self._end()
+        self._thread.wait(patience)
+
+    def _end(self) -> None:
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join(patience)
 
     def _leave(self) -> None:
         """The process ends: what the thread is at must not be cut off."""
-        self.close(LEAVING)
+        self._end()
+        self._thread.outwait(LEAVING)
 
     def _run(self, begin: Callable[[], Making]) -> None:
         atexit.register(self._leave)

@@ -90,6 +90,7 @@ class Controls:
         self._newest: Frame | None = None
         self._statistics = False
         self._recording_lock = threading.Lock()
+        self._closed = False
 
     @property
     def off(self) -> bool:
@@ -166,7 +167,14 @@ class Controls:
         if self._recorder is None or self._folder is None:
             raise SinkError("this run has no place for recordings: give --record-to FOLDER")
         with self._recording_lock:
+            if self._closed:
+                raise SinkError("the run has ended: no recording can be begun or ended any more")
             return self._record(on, self._recorder, self._folder)
+
+    def close(self) -> None:
+        """The run ends: once it has returned, nobody begins or ends a recording any more."""
+        with self._recording_lock:
+            self._closed = True
 
     def _record(self, on: bool, recorder: Recorder, folder: Path) -> Path | None:
         if on and self.recording is None:

@@ -1,7 +1,6 @@
 """Ladder: what may be done to a frame, from best to cheapest, measured on this machine."""
 
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from ..colour import to_rgb, to_yuv
 from ..frame import Array, Frame, PixelFormat, VideoInfo
 from ..stages import Conform, Neural, Resize
 from ..stages.conform import Shape
+from ..worker import LEAVING, Worker
 from .guided import guided_upsampling, scaled
 from .reprojection import Carried, small_luma
 
@@ -165,22 +165,16 @@ class Ladder:
         result = self.make(rung, frame)
         carried = Carried(result, small_luma(frame))
         times: list[float] = []
-        work: list[float] = []
-
-        def make() -> None:
-            for _ in range(3):
-                start = time.perf_counter()
-                self.make(rung, frame)
-                work.append(time.perf_counter() - start)
-
-        models = threading.Thread(target=make, daemon=True)
-        models.start()
-        while models.is_alive() or not times:
-            begin = time.perf_counter()
-            carried.at(small_luma(frame))
-            times.append(time.perf_counter() - begin)
-            time.sleep(BETWEEN)
-        return replace(rung, cost=min(times), beside=min(work))
+        worker = Worker("velatura-measure", leaving=LEAVING)
+        models = worker.start(lambda: min(_once(lambda: self.make(rung, frame)) for _ in range(3)))
+        try:
+            while not (models.done and times):
+                times.append(_once(lambda: carried.at(small_luma(frame))))
+                time.sleep(BETWEEN)
+        finally:
+            # Whatever ends it: the engines are closed next.
+            worker.leave(LEAVING)
+        return replace(rung, cost=min(times), beside=models.value)
 
     def _enlarged(self, made: Frame, small: Frame, frame: Frame) -> Frame:
         format = self.shape.format
@@ -348,8 +342,13 @@ def _timed(work: Callable[[], object]) -> float:
     times: list[float] = []
     begin = time.perf_counter()
     while len(times) < TRIES and (not times or time.perf_counter() - begin < SECONDS):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
+        times.append(_once(work))
     # The least, not the middle: what others do on the machine is the governor's business later on.
     return min(times)
+
+
+def _once(work: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

@@ -76,6 +76,7 @@ class LadderProcessor(Processor):
         self._reviving: str | None = None
         self._began = time.monotonic()
         self._failures = 0
+        self._closed = False
         self._work = 0.0
         self._strength = 1.0
         self._split: float | None = None
@@ -184,7 +185,7 @@ class LadderProcessor(Processor):
     def swap(self, models: Sequence[str]) -> None:
         """Go on with other models as soon as they are open; with the present ones if that fails."""
         wanted, given = tuple(models), self._seen
-        if wanted == self._wanted and self._opening.busy:
+        if self._closed or (wanted == self._wanted and self._opening.busy):
             return
         self._wanted = wanted
 
@@ -202,6 +203,7 @@ class LadderProcessor(Processor):
 
     def close(self, patience: float = STUCK) -> None:
         """Let engines go, waiting for at most `patience` seconds."""
+        self._closed = True
         self._opening.close()
         running, self._running = self._running, None
         if running is not None:
@@ -333,6 +335,8 @@ class LadderProcessor(Processor):
         return min(FIRST * 2 ** (self._failures - 1), MOST)
 
     def _reopen(self, delay: float) -> None:
+        if self._closed:
+            return
         if self._wanted is not None:
             # A swap on its way must not be lost; when it fails, these models are opened after all.
             self.swap(self._wanted)

@@ -35,13 +35,17 @@ class Place:
     """None where there is no sound, or nobody wants it."""
     tell: Callable[[str], None]
 
-    def listen(self) -> tuple[Branch | None, Callable[[], None] | None]:
-        """The sound for one sink, and what ends it."""
+    def hearing(self, make: Callable[[Branch | None], Sink]) -> tuple[Sink, Callable[[], None] | None]:
+        """A sink made with the sound, and what ends that; nobody hears it where the sink fails."""
         sounds = self.sounds
         if sounds is None:
-            return None, None
+            return make(None), None
         branch = sounds.branch()
-        return branch, lambda: sounds.leave(branch)
+        try:
+            return make(branch), lambda: sounds.leave(branch)
+        except BaseException:
+            sounds.leave(branch)
+            raise
 
 
 def open_output(uri: str, place: Place) -> Output:
@@ -65,8 +69,11 @@ def open_output(uri: str, place: Place) -> Output:
     from ..sinks.stream import StreamSink, is_stream
 
     if is_stream(uri):
-        sound, leave = place.listen()
-        stream = StreamSink(uri, like=info, encoding=place.encoding, sound=sound, tell=place.tell)
+        stream, leave = place.hearing(
+            lambda sound: StreamSink(
+                uri, like=info, encoding=place.encoding, sound=sound, tell=place.tell
+            )
+        )
         return Output(stream, depth=STREAMING, drop=place.drop, ended=leave)
     return record(Path(uri), info, place, overwrite=place.overwrite)
 
@@ -75,8 +82,11 @@ def record(path: Path, info: VideoInfo, place: Place, *, overwrite: bool = False
     """A recording, which takes every frame that it can. Raises SinkError."""
     from ..sinks.recording import RecordingSink
 
-    sound, leave = place.listen()
-    sink = RecordingSink(path, like=info, encoding=place.encoding, overwrite=overwrite, sound=sound)
+    sink, leave = place.hearing(
+        lambda sound: RecordingSink(
+            path, like=info, encoding=place.encoding, overwrite=overwrite, sound=sound
+        )
+    )
     # 240 frames of a large picture would be gigabytes.
     size = sum(map(prod, info.format.plane_shapes(info.width, info.height)))
     fits = MOST_WAITING // max(size * info.format.dtype.itemsize, 1)
@@ -94,7 +104,7 @@ def close_all(
 
     Files go first. Nothing interrupts it: a second Ctrl-C must not cost what was filmed.
     """
-    with _undisturbed():
+    with undisturbed():
         for output in sorted(outputs, key=lambda one: not one.keeps):
             sink = output.sink
             if output.busy:
@@ -112,7 +122,7 @@ def close_all(
 
 
 @contextmanager
-def _undisturbed() -> Generator[None]:
+def undisturbed() -> Generator[None]:
     """Without SIGINT and SIGTERM, where signals can be set."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,12 +1,12 @@
 """Output: a sink of a live run, with a mailbox and a thread of its own."""
 
-import threading
 import time
 from collections.abc import Callable
 
 from ..errors import SinkError, VelaturaError
 from ..frame import Frame
 from ..sinks import Sink
+from ..worker import DaemonThread
 from .latency import Histogram
 from .mailbox import Drop, Mailbox
 from .stats import OutputStats
@@ -42,7 +42,7 @@ class Output:
         self._begin = 0.0
         self._heard: Callable[[Output, float, float], None] | None = None
         self._failed: Callable[[Output], None] | None = None
-        self._thread = threading.Thread(target=self._run, name=f"velatura-{sink.uri}", daemon=True)
+        self._thread = DaemonThread(self._run, f"velatura-{sink.uri}")
 
     def start(
         self,
@@ -67,22 +67,23 @@ class Output:
         if self.alive:
             self._mailbox.put((frame, time.monotonic()))
 
-    def finish(self, patience: float) -> bool:
+    def finish(self, patience: float, *, drop: bool = False) -> bool:
         """Let what waits be taken; False when the sink takes nothing for so many seconds.
 
-        A file takes all that waits, however long it needs. What is only looked at is not waited for.
+        A file takes all that waits, however long it needs, unless that is to be dropped. What is only
+        looked at is not waited for.
         """
-        self._mailbox.close(drop=not self.keeps)
+        self._mailbox.close(drop=drop or not self.keeps)
         shown = -1
-        while self._thread.is_alive() and self._shown != shown:
+        while self._thread.at_work and self._shown != shown:
             shown = self._shown
-            self._thread.join(patience)
-        return not self._thread.is_alive()
+            self._thread.wait(patience)
+        return not self._thread.at_work
 
     @property
     def busy(self) -> bool:
         """Whether a frame is being written: nobody else may touch the sink then."""
-        return self._thread.is_alive()
+        return self._thread.at_work
 
     def stats(self) -> OutputStats:
         """So far."""

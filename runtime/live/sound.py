@@ -5,6 +5,7 @@ from collections import deque
 from typing import Protocol
 
 from ..sinks.voice import Heard
+from ..worker import DaemonThread
 
 LONGEST = 1500
 """Moments of sound that wait for a sink at most: half a minute of 20 ms each."""
@@ -58,7 +59,7 @@ class Sounds:
         self._branches: list[Branch] = []
         self._closing = threading.Event()
         source.listen()
-        self._thread = threading.Thread(target=self._run, name="velatura-sound", daemon=True)
+        self._thread = DaemonThread(self._run, "velatura-sound")
         self._thread.start()
 
     def branch(self) -> Branch:
@@ -74,7 +75,7 @@ class Sounds:
     def close(self) -> None:
         """Take no more."""
         self._closing.set()
-        self._thread.join(1.0)
+        self._thread.wait(1.0)
 
     def _run(self) -> None:
         while not self._closing.is_set() and not self._source.closed:

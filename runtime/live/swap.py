@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from ..worker import LEAVING
+from ..worker import LEAVING, DaemonThread
 
 FIRST = 0.5
 """Seconds before a failed opening is tried again; twice as many each time, up to `MOST`."""
@@ -33,7 +33,7 @@ class Opening(Generic[T]):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._request: _Request[T] | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: DaemonThread | None = None
         """At work; None where there is nothing to open."""
         self._ending = False
 
@@ -75,7 +75,7 @@ class Opening(Generic[T]):
 
     def _start(self) -> None:
         """The thread, under the lock; the process's end waits for it."""
-        self._thread = threading.Thread(target=self._run, name="velatura-open", daemon=True)
+        self._thread = DaemonThread(self._run, "velatura-open")
         atexit.register(self._leave)
         self._thread.start()
 
@@ -87,7 +87,7 @@ class Opening(Generic[T]):
         if request is not None:
             request.void()
         if thread is not None:
-            thread.join(LEAVING)
+            thread.outwait(LEAVING)
 
     def _run(self) -> None:
         request: _Request[T] | None = None

@@ -4,7 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from ..errors import SourceError
-from .base import FASTEST, Deinterlace, Source
+from .base import FASTEST, Deinterlace, Source, names_sequence
 
 __all__ = ["Deinterlace", "Source", "open_source"]
 
@@ -22,8 +22,7 @@ def open_source(
     if rate is not None and not 0 < rate <= FASTEST:
         raise SourceError(f"{rate} is no frame rate: it must be above 0 and at most {FASTEST}")
     text = str(uri)
-    name = Path(text).name
-    if not Path(text).exists() and any(sign in name for sign in "%*?[") and text[:8] != "pattern:":
+    if names_sequence(text):
         from .sequence import SequenceSource
 
         return SequenceSource(text, rate=rate or Fraction(25))

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from av.container import InputContainer
@@ -17,7 +16,7 @@ from ..errors import SourceError, VelaturaError
 from ..frame import Damage, Frame
 from ..pyav import open_input, ratio
 from .address import Address
-from .base import Source
+from .base import Source, names_sequence
 from .file import FileSource
 from .live import TIME_BASE, LiveSource, Seldom, Slot
 from .opening import STDIN
@@ -41,7 +40,7 @@ def open_paced(address: Address, *, keep: bool) -> LiveSource:
     make: Callable[[], Source]
     if place.startswith("pattern:"):
         make = partial(PatternSource, place)
-    elif not pipe and not Path(place).exists() and any(sign in place for sign in "%*"):
+    elif names_sequence(place):
         make = partial(SequenceSource, place, rate=address.rate() or Fraction(25))
     else:
         make = partial(FileSource, place)

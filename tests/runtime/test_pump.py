@@ -159,6 +159,35 @@ def test_errors_surface_with_their_frame(
     assert threading.active_count() == before
 
 
+class TornError(SourceError):
+    """An error of a user's own, which carries more than a text."""
+
+    exit_code = 8
+
+    def __init__(self, reel: int, *, why: str) -> None:
+        super().__init__(f"reel {reel} is torn: {why}")
+        self.reel = reel
+
+
+def test_an_error_keeps_its_class_and_what_it_carries() -> None:
+    torn = TornError(7, why="age")
+    torn.add_note("glue it")
+
+    def fail(frame: Frame) -> Frame:
+        if frame.index == 5:
+            raise torn
+        return frame
+
+    for _ in range(2):
+        with pytest.raises(TornError) as raised:
+            Pump(Numbers(10), [fail], Collector()).run()
+        assert str(raised.value) == "frame 5: reel 7 is torn: age"
+        assert (raised.value.reel, raised.value.exit_code) == (7, 8)
+        assert raised.value.__notes__ == ["glue it"]
+        assert raised.value.__cause__ is torn
+    assert str(torn) == "reel 7 is torn: age", "the same may be raised again, of another frame"
+
+
 def test_an_error_in_a_pending_result_names_its_frame() -> None:
     class Failing(Jittering):
         def submit(self, frame: Frame) -> Callable[[], Frame]:

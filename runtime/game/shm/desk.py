@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ...errors import EngineError, VelaturaError
 from ...live.latency import Histogram, Percentiles
+from ...worker import DaemonThread
 from . import layout
 from .asked import Asked, Conventions, check
 from .layout import Area, Request, Result
@@ -94,7 +95,7 @@ class Desk:
         self._leaving = threading.Event()
         self._ending = False
         self._left = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"velatura-desk-{slot}", daemon=True)
+        self._thread = DaemonThread(self._run, f"velatura-desk-{slot}")
         self._thread.start()
 
     @property
@@ -124,8 +125,7 @@ class Desk:
 
     def join(self, seconds: float) -> bool:
         """Wait for that; whether it has come."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        return self._thread.wait(seconds)
 
     def stats(self) -> ClientStats:
         """Any thread may ask."""

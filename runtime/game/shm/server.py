@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ...backends import Precision
+from ...worker import DaemonThread
 from . import layout
 from .asked import Conventions
 from .desk import ClientStats, Desk, free
@@ -142,7 +143,7 @@ class Server:
         self._began = time.monotonic()
         # No event: a signal's handler may stop it in the midst of whatever it does.
         self._stopping = False
-        self._thread: threading.Thread | None = None
+        self._thread: DaemonThread | None = None
         self._closed = False
 
     def serve(self, turn: Callable[[], None] = lambda: None) -> None:
@@ -158,7 +159,7 @@ class Server:
 
     def start(self) -> None:
         """`serve` in a thread of its own."""
-        self._thread = threading.Thread(target=self.serve, name="velatura-serve", daemon=True)
+        self._thread = DaemonThread(self.serve, "velatura-serve")
         self._thread.start()
 
     def stop(self) -> None:
@@ -189,7 +190,8 @@ class Server:
         self._closed = True
         self.stop()
         if self._thread is not None:
-            self._thread.join()
+            # Through any Ctrl-C: what is left undone here nobody does later.
+            self._thread.outwait(PATIENCE)
         restore(self.segment, layout.STOPPING)
         self.segment.unlink()
         self._lock.release()

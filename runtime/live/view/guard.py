@@ -36,12 +36,14 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """Refuses what does not come from this view's own page, or without the token where one is set."""
+    """Refuses what does not come from this view's own page, or without its token: a machine may have
+    several users, and any of them can reach its loopback address."""
 
-    def __init__(self, host: str, token: str | None) -> None:
+    def __init__(self, host: str, token: str) -> None:
         self._names = {"localhost", host.lower(), *_names_of_this_machine()}
         self._token = token
-        # Not the token itself: a cookie is good for one run only.
+        # Nothing made from the token: a cookie is good for one run only. A page that is still open asks
+        # whoever takes its port next, and shows the cookie.
         self._session = secrets.token_urlsafe(32)
 
     @web.middleware
@@ -81,7 +83,7 @@ class Guard:
 
     def _check_token(self, request: web.Request) -> bool:
         """Whether the token was in the address, and a cookie is to be set."""
-        if self._token is None or _same(request.cookies.get(self._cookie(request)), self._session):
+        if _same(request.cookies.get(self._cookie(request)), self._session):
             return False
         if _same(request.query.get("token"), self._token):
             return True

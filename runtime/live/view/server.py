@@ -13,6 +13,7 @@ from aiohttp import WSCloseCode, web
 
 from ...errors import SinkError, VelaturaError
 from ...frame import Frame
+from ...worker import DaemonThread
 from .contract import Panel
 from .guard import HEADERS, Guard
 from .history import History
@@ -51,7 +52,7 @@ class Server:
         host: str,
         port: int,
         *,
-        token: str | None,
+        token: str,
         panel: Callable[[], Panel | None],
         ladder: Callable[[], Sequence[tuple[str, float]]],
         history: History,
@@ -90,13 +91,13 @@ class Server:
             switches=self._switches,
         )
         self._ending = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="velatura-view", daemon=True)
+        self._thread = DaemonThread(self._run, "velatura-view")
         self._listening = threading.Event()
         self._failure: Exception | None = None
         self._thread.start()
         self._listening.wait()
         if self._failure is not None:
-            self._thread.join()
+            self._thread.wait()
             raise _refusal(self._failure, host, port) from self._failure
 
     def put(self, frame: Frame) -> None:
@@ -110,9 +111,9 @@ class Server:
 
     def close(self) -> None:
         """Let the pages go, and the port."""
-        if self._thread.is_alive():
+        if self._thread.at_work:
             self._loop.call_soon_threadsafe(self._ending.set)
-            self._thread.join(PATIENCE)
+            self._thread.wait(PATIENCE)
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:

@@ -1,7 +1,9 @@
 """ViewSink: shows the frames of a live run in a browser."""
 
+import secrets
 import time
 from collections.abc import Callable, Sequence
+from urllib.parse import quote
 
 from ...errors import SinkError
 from ...frame import Frame
@@ -38,10 +40,11 @@ class ViewSink(Sink):
     ) -> None:
         """Serve at once. `port` 0 takes one that is free; `url` says which.
 
-        Any `host` but this machine's own needs a `token` of 16 characters or more, which the page is
-        then opened with. `controls` may be set later, when the run is wired. `deadline` is the seconds
-        that frames may take; `ladder` gives the governor's rungs, each a name and its cost in seconds,
-        the best picture first. Raises SinkError when the page cannot be served.
+        The page is opened with a `token` of 16 characters or more. Where none is given it is a random
+        one; any `host` but this machine's own needs one that is given. `controls` may be set later,
+        when the run is wired. `deadline` is the seconds that frames may take; `ladder` gives the
+        governor's rungs, each a name and its cost in seconds, the best picture first. Raises SinkError
+        when the page cannot be served.
         """
         try:
             from .guard import is_loopback
@@ -50,12 +53,14 @@ class ViewSink(Sink):
             raise SinkError(
                 f"the browser view needs {error.name}: pip install 'velatura[live]'"
             ) from error
-        if not is_loopback(host) and token is None:
-            raise SinkError(
-                f"a view at {host} can be reached from other machines: give it a token, or leave it "
-                "at 127.0.0.1"
-            )
-        if token is not None and len(token) < TOKEN:
+        if token is None:
+            if not is_loopback(host):
+                raise SinkError(
+                    f"a view at {host} can be reached from other machines: give it a token, or leave "
+                    "it at 127.0.0.1"
+                )
+            token = secrets.token_urlsafe(TOKEN)
+        if len(token) < TOKEN:
             raise SinkError(f"a token of {len(token)} characters is soon guessed: give {TOKEN} or more")
         if rtc and not _has_rtc():
             rtc = False
@@ -79,10 +84,9 @@ class ViewSink(Sink):
 
     @property
     def url(self) -> str:
-        """What to open in a browser, with the token where there is one."""
+        """What to open in a browser, with the token: not for others' eyes."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        query = f"?token={self._token}" if self._token is not None else ""
-        return f"http://{host}:{self._server.port}/{query}"
+        return f"http://{host}:{self._server.port}/?token={quote(self._token, safe='')}"
 
     @property
     def pages(self) -> int:

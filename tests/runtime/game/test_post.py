@@ -22,10 +22,14 @@ from velatura.runtime.frame import RGB, Colour
 from velatura.runtime.game import MotionConvention
 from velatura.runtime.game import maker as maker_module
 from velatura.runtime.game import painter as painter_module
+from velatura.runtime.game.given import Given
+from velatura.runtime.game.maker import Finished
+from velatura.runtime.game.pipeline import Pipeline
 from velatura.runtime.live import running as running_module
 from velatura.runtime.stages import Neural
 from velatura.runtime.worker import Job
 
+from ..ctrl_c import press_later
 from ..live.engines import Shelf, wait_until
 
 SIZE = (160, 96)
@@ -665,6 +669,64 @@ def test_pipelined_never_waits_for_the_models(hanging: threading.Event) -> None:
         assert post.last.latency_frames == 2
         assert np.array_equal(again, negative(picture(1)))
         assert not hanging.is_set()
+
+
+INTERRUPTED = """
+import os, signal, threading, time
+from velatura.runtime.game.maker import Finished
+from velatura.runtime.game.pipeline import Pipeline
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+working = threading.Event()
+
+class Making:
+    def __call__(self, given):
+        working.set()
+        time.sleep(1)
+        print("made", flush=True)
+        return Finished(given, given, again=True)
+    def close(self):
+        print("closed", flush=True)
+
+pipeline = Pipeline(Making, print)
+pipeline.put(object())
+working.wait(20)
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    pipeline.close(20)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+
+
+def test_a_process_ends_after_the_frame_at_work_though_ctrl_c_met_its_close() -> None:
+    """What is cut off inside an inference library brings the process down with an abort."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout.split() == ["stopped", "made", "closed"]
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_pipeline_whose_models_nobody_waits_for_any_more_closes_them() -> None:
+    opening, go, closed = threading.Event(), threading.Event(), threading.Event()
+
+    class Opened:
+        def __call__(self, given: Given) -> Finished:
+            raise AssertionError(given)
+
+        def close(self) -> None:
+            closed.set()
+
+    def begin() -> Opened:
+        opening.set()
+        go.wait(20)
+        return Opened()
+
+    with press_later(opening.is_set, then=go.set), pytest.raises(KeyboardInterrupt):
+        Pipeline(begin, lambda _: None)
+    assert closed.wait(20)
 
 
 def test_pipelined_pictures_pass_once_a_model_hangs(

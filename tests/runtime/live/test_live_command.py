@@ -9,23 +9,32 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import av
 import pytest
+from velatura.runtime.command.live import Session, run_live
 from velatura.runtime.errors import SinkError
 from velatura.runtime.frame import Frame
 from velatura.runtime.live import LivePump, LiveStats
 from velatura.runtime.live.controls import Controls, Recorder
 from velatura.runtime.live.frames import FramesSink
 from velatura.runtime.live.metrics import Metrics
+from velatura.runtime.live.opening import Place, record
 from velatura.runtime.live.processor import StagesProcessor
+from velatura.runtime.live.sound import Branch, Sounds
+from velatura.runtime.sinks import Encoding, Sink
+from velatura.runtime.sinks import window as window_module
 from velatura.runtime.sinks.null import NullSink
+from velatura.runtime.sinks.recording import RecordingSink
+from velatura.runtime.sinks.window import WindowSink
 from velatura.runtime.sources.live import open_live_source
 
 from .. import videos
+from ..ctrl_c import press_later
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -92,6 +101,150 @@ def test_ctrl_c_finishes_the_recording(film: Path, tmp_path: Path) -> None:
     assert "Traceback" not in said
     assert len(videos.read(target).luma) > 20
     assert not partial.exists()
+
+
+class Desktop:
+    """A window without a desktop, beside a recording that is at a frame until it is let go."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *, fails: bool = False) -> None:
+        self.serving, self.served = threading.Event(), threading.Event()
+        self.writing, self.go = threading.Event(), threading.Event()
+        write = RecordingSink.write
+
+        def slow(sink: RecordingSink, frame: Frame) -> None:
+            self.writing.set()
+            self.go.wait(20)
+            write(sink, frame)
+
+        def serve(sink: WindowSink, alive: Callable[[], bool]) -> None:
+            self.serving.set()
+            waiting = threading.Condition()
+            try:
+                while alive() and not fails:
+                    with waiting:
+                        waiting.wait(0.01)
+            finally:
+                sink.failed = fails
+                sink.close()
+                self.served.set()
+
+        patch.setattr(RecordingSink, "write", slow)
+        patch.setattr(WindowSink, "serve", serve)
+        patch.setattr(window_module, "_has_windows", lambda: True)
+
+
+def beside_a_window(film: Path, target: Path) -> int:
+    session = Session(
+        source=f"{film}?loop=1", sinks=("window:", str(target)), encoding=Encoding(quality="draft")
+    )
+    return run_live(session, quiet=True)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_second_ctrl_c_beside_a_window_costs_no_recording(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desktop, target = Desktop(monkeypatch), tmp_path / "out.mkv"
+    with press_later(desktop.writing.is_set, desktop.served.is_set, then=desktop.go.set):
+        with pytest.raises(KeyboardInterrupt):
+            beside_a_window(film, target)
+        assert desktop.go.is_set(), "it ended while a frame was being written"
+    assert len(videos.read(target).luma) == 1, "the frame at work is kept, those that waited are not"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_after_the_window_has_failed_waits_for_the_end_of_the_run(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desktop, target = Desktop(monkeypatch, fails=True), tmp_path / "out.mkv"
+
+    def both() -> bool:
+        return desktop.served.is_set() and desktop.writing.is_set()
+
+    # The window's own failure is told, if a frame came to it before the end.
+    with press_later(both, then=desktop.go.set), suppress(SinkError):
+        beside_a_window(film, target)
+    assert desktop.go.is_set(), "it ended while a frame was being written"
+    assert videos.read(target).luma
+
+
+def test_what_was_opened_before_a_sink_that_cannot_be_is_taken_back(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aborted = list[Sink]()
+    monkeypatch.setattr(NullSink, "abort", lambda sink: aborted.append(sink))
+    with pytest.raises(SinkError, match="no folder"):
+        run_live(
+            Session(
+                source=str(film),
+                sinks=("null:", str(tmp_path / "missing/out.mkv")),
+                encoding=Encoding(),
+            ),
+            quiet=True,
+        )
+    assert len(aborted) == 1
+
+
+def test_a_recording_that_cannot_begin_leaves_nobody_listening(film: Path, tmp_path: Path) -> None:
+    """Its sound would be kept for nobody, half a minute of it for each attempt."""
+
+    class Listeners(Sounds):
+        count = 0
+
+        def branch(self) -> Branch:
+            self.count += 1
+            return super().branch()
+
+        def leave(self, branch: Branch) -> None:
+            self.count -= 1
+            super().leave(branch)
+
+    with open_live_source(str(film)) as source:
+        assert source.audio is not None
+        sounds = Listeners(source.audio)
+        place = Place(source=source, encoding=Encoding(), sounds=sounds, tell=lambda _: None)
+        for _ in range(3):
+            with pytest.raises(SinkError, match="no folder"):
+                record(tmp_path / "missing/out.mkv", source.info, place)
+        assert sounds.count == 0
+        output = record(tmp_path / "out.mkv", source.info, place)
+        assert sounds.count == 1
+        output.sink.abort()
+        sounds.close()
+
+
+def test_nothing_is_recorded_after_the_run_has_ended(tmp_path: Path) -> None:
+    begun = list[Path]()
+    controls = Controls(
+        adjustable=None,
+        available=(),
+        stats=empty,
+        stop=lambda: None,
+        recorder=Recorder(begin=begun.append, end=lambda: None),
+        folder=tmp_path,
+    )
+    controls.record(True)
+    controls.close()
+    for on in (True, False):
+        with pytest.raises(SinkError, match="the run has ended"):
+            controls.record(on)
+    assert len(begun) == 1
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_pages_address_is_printed_with_its_token(film: Path, quiet: bool) -> None:
+    """Though all else is kept quiet: nothing else opens the page."""
+    done = run(film, "--view", "--seconds", "0.2", *(["-q"] if quiet else []))
+    assert done.returncode == 0, done.stderr
+    said = re.findall(
+        r"the picture and its switches: http://127\.0\.0\.1:\d+/\?token=(.+)", done.stderr
+    )
+    assert len(said) == 1
+    assert len(said[0]) >= 16
+    assert not quiet or len(done.stderr.splitlines()) == 1
+    given = run(film, "--view", "--seconds", "0.2", "-q", "--view-token", "0123456789abcdef")
+    assert not given.stderr, "whoever gave it knows it"
 
 
 def test_a_dead_sink_does_not_stop_the_others(film: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from velatura.runtime.live.output import RECORDING, Output
 from velatura.runtime.sinks import Sink
 from velatura.runtime.sources import Source
 
+from ..ctrl_c import press_later
 from .engines import frame, info_of, wait_until
 
 PERIOD = 0.01
@@ -205,6 +206,35 @@ def test_a_processor_that_breaks_its_word_is_an_error() -> None:
         run(Camera(50), Slow(make=broken), Screen())
 
 
+def test_who_sees_frames_and_fails_is_an_error() -> None:
+    def see(frame: Frame) -> None:
+        if frame.index == 3:
+            raise ZeroDivisionError("no eyes")
+
+    source = Camera(500)
+    pump = LivePump(source, Slow(), [Screen()], period=PERIOD)
+    pump.on_frame(see)
+    with pytest.raises(StageError, match="what sees the frames failed: ZeroDivisionError: no eyes"):
+        pump.run()
+    assert source.given < 400
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_who_hears_of_events_and_fails_ends_the_run_and_no_thread_of_it(others: int) -> None:
+    """As a terminal that is gone: a sink that fails is told there."""
+
+    def hear(_: object) -> None:
+        raise BrokenPipeError("nobody listens")
+
+    source, dead = Camera(500), Screen("dead", fail=SinkError("the disk is full"))
+    pump = LivePump(source, Slow(), [dead, *[Screen()] * others], period=PERIOD)
+    pump.on_event(hear)
+    kind, text = (StageError, "nobody listens") if others else (SinkError, "the disk is full")
+    with pytest.raises(kind, match=text):
+        pump.run()
+    assert source.given < 400
+
+
 def test_it_ends_when_told_and_when_the_time_is_up() -> None:
     pump = LivePump(Camera(10_000), Slow(), [Screen()], period=PERIOD)
     threading.Timer(0.2, pump.stop).start()
@@ -213,6 +243,27 @@ def test_it_ends_when_told_and_when_the_time_is_up() -> None:
     assert time.monotonic() - begin < 2
     stats = LivePump(Camera(10_000), Slow(), [Screen()], period=PERIOD).run(seconds=0.3)
     assert 0.25 < stats.elapsed < 2
+
+
+def test_a_source_of_files_is_not_closed_while_it_is_read() -> None:
+    """A decoder that is closed under its hands crashes the process."""
+
+    class File(Camera):
+        reading = closed_while_reading = False
+
+        def __iter__(self) -> Iterator[Frame]:
+            for k in range(3):
+                self.reading = True
+                time.sleep(0.3)
+                self.reading = False
+                yield self._pictures[k]
+
+        def close(self) -> None:
+            self.closed_while_reading |= self.reading
+
+    source = File(3)
+    LivePump(source, Slow(), [Screen()], period=PERIOD).run(seconds=0.1)
+    assert not source.closed_while_reading
 
 
 def test_a_source_that_is_silent_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,6 +315,88 @@ def test_a_sink_may_come_and_go_while_the_run_goes_on() -> None:
     thread.join(5)
     assert len(later.shown) == taken
     assert len(first.shown) > taken
+
+
+class Busy(Slow):
+    """Is at work on its frame until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.working = False
+        self.go = threading.Event()
+
+    def process(self, frame: Frame) -> Processed:
+        self.working = True
+        self.go.wait(20)
+        self.working = False
+        return Processed(frame)
+
+
+class BusySink(Screen):
+    """The same of a sink."""
+
+    def __init__(self, name: str = "file") -> None:
+        super().__init__(name)
+        self.writing = False
+        self.go = threading.Event()
+
+    def write(self, frame: Frame) -> None:
+        self.writing = True
+        self.go.wait(20)
+        self.shown.append(frame)
+        self.writing = False
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_waits_for_the_model_at_work() -> None:
+    """Who has opened the engines closes them next."""
+    processor = Busy()
+    pump = LivePump(Camera(10_000), processor, [Screen()], period=PERIOD)
+    with press_later(lambda: processor.working, then=processor.go.set):
+        stats = pump.run()
+        working = processor.working
+    assert not working
+    assert stats.processed == 1
+    assert any(event.text == "stopped" for event in stats.events)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_second_ctrl_c_drops_what_waits_and_leaves_no_sink_writing() -> None:
+    source, sink = Camera(10_000), BusySink()
+    output = Output(sink, depth=RECORDING, keeps=True)
+    pump = LivePump(source, Slow(), [output], period=PERIOD)
+    closed = source._closed.is_set  # pyright: ignore[reportPrivateUsage]
+    with press_later(lambda: source.given > 20, closed, then=sink.go.set):
+        with pytest.raises(KeyboardInterrupt):
+            pump.run()
+        busy, writing = output.busy, sink.writing
+    assert not busy
+    assert not writing
+    assert len(sink.shown) == 1
+    assert output.stats().dropped > 5
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_sink_that_is_stuck_holds_up_no_second_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pump_module, "PATIENCE", 0.5)
+    source, sink = Camera(10_000), BusySink()
+    output = Output(sink, depth=RECORDING, keeps=True)
+    pump = LivePump(source, Slow(), [output], period=PERIOD)
+    closed = source._closed.is_set  # pyright: ignore[reportPrivateUsage]
+    with press_later(lambda: sink.writing, closed), pytest.raises(KeyboardInterrupt):
+        pump.run()
+    assert output.busy, "nobody may close it"
+    assert any("file is stuck" in event.text for event in pump.stats().events)
+    sink.go.set()
+
+
+def test_after_the_run_no_sink_is_added_that_nobody_would_end() -> None:
+    late = Screen("late")
+    pump, _ = run(Camera(3), None, Screen())
+    with pytest.raises(SinkError, match="the run is over: late"):
+        pump.add(late)
+    assert not late.shown
+    assert len(pump.outputs) == 1
 
 
 # Mailbox

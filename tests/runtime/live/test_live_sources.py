@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -188,6 +189,33 @@ def test_the_sound_of_a_file_comes_on_the_clock_of_its_pictures(tmp_path: Path) 
     assert sum(samples for _, samples in pieces) / 48_000 == pytest.approx(ends[-1], abs=0.1)
     steps = np.array([b[0] for b in pieces[1:]]) - np.array(ends[:-1])
     assert (abs(steps) < 0.0021).mean() > 0.95, "one seam at most"
+
+
+@pytest.mark.parametrize(
+    ("name", "frames"),
+    [
+        ("100%/shot-%02d.png", 3),
+        ("100%/shot-*.png", 3),
+        ("100%/shot-0[01].png", 2),
+        ("100%/50%.png", 1),
+        ("100%/missing.png", None),
+        ("a*/missing.png", None),
+    ],
+)
+def test_a_sequence_is_what_it_is_for_files(tmp_path: Path, name: str, frames: int | None) -> None:
+    (tmp_path / "100%").mkdir()
+    for picture in ("shot-00.png", "shot-01.png", "shot-02.png", "50%.png"):
+        cv2.imwrite(str(tmp_path / "100%" / picture), np.zeros((32, 48, 3), np.uint8))
+    path = str(tmp_path / name)
+    found: list[int | str] = []
+    for opener in (open_source, open_live_source):
+        try:
+            with opener(path) as source:
+                found.append(len(list(source)))
+        except SourceError as error:
+            found.append(str(error).replace(path, "it"))
+    wanted = "no file at it" if frames is None else frames
+    assert found == [wanted, wanted]
 
 
 def test_patterns_and_sequences_are_paced_too() -> None:

@@ -464,3 +464,26 @@ def test_the_real_thing() -> None:
     assert (made.frame.width, made.frame.height) == (320, 256)
     assert made.frame.format == YUV420P
     processor.close()
+
+
+def test_nothing_is_opened_after_the_end(bench: Bench) -> None:
+    """Nobody would take it, and its engines would be open for good."""
+    closed = threading.Event()
+
+    def tell(line: str) -> None:
+        if "fails" in line:
+            # The run ends in this moment.
+            bench.processor.close()
+            closed.set()
+
+    bench.processor.listen(tell)
+    bench.shelf.refuse = "no memory"
+    bench.processor.swap(["double"])
+    assert closed.wait(5)
+    bench.shelf.refuse = None
+    opening = bench.processor._opening  # pyright: ignore[reportPrivateUsage]
+    assert wait_until(lambda: opening._thread is None)  # pyright: ignore[reportPrivateUsage]
+    bench.processor.swap(["double"])
+    assert not opening.busy
+    assert len(bench.shelf.opened) == 1
+    assert bench.shelf.opened[0].closed

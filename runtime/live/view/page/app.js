@@ -55,6 +55,7 @@ function lost(code, reason) {
   const wait = code === 1013 ? 5000 : Math.min(500 * 2 ** attempts, 5000);
   attempts += 1;
   if (reason) why = reason[0].toUpperCase() + reason.slice(1);
+  else turnedAway();
   link("lost", `${why}. Trying again`);
   curtain(why);
   at("condition").dataset.state = "starting";
@@ -62,6 +63,15 @@ function lost(code, reason) {
   for (const control of switches) control.disabled = true;
   at("split").disabled = true;
   setTimeout(connect, wait);
+}
+
+// A refused socket tells a page nothing: another run, with a token of its own, may have the port by now.
+async function turnedAway() {
+  const answer = await fetch("/icon.svg").catch(() => null);
+  if (answer?.status !== 401) return;
+  why = (await answer.text()).replace(/\.$/, "");
+  link("lost", `${why}. Trying again`);
+  curtain(why);
 }
 
 function link(state, text) {
