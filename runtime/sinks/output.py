@@ -131,8 +131,8 @@ class OutputFile:
 
     def finish(self) -> None:
         """Let the rest pass and write the end of the file."""
-        self.pass_until(float("inf"))
         if self._passing is not None:
+            self._passing.finish()
             self._passing.close()
         self._container.close()
         if self._stretched is not None:
