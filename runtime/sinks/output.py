@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 from ..errors import ContractError, SinkError
 from ..frame import VideoInfo
 from ..promise import Promise, Tally
+from .claim import partial_path
 from .codecs import CODECS, spoken
 from .encoder import Coding, Kept, VideoEncoder
 from .matroska import KINDS, reserve, state_aspect
@@ -37,7 +38,7 @@ class OutputFile:
     def __init__(self, path: Path, encoder: VideoEncoder, *, like: VideoInfo, audio: bool) -> None:
         """Check everything that can be checked before work starts. Raises SinkError."""
         self.path = path
-        self.partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+        self.partial = partial_path(path)
         self.notes: tuple[str, ...] = ()
         self.tally = Tally()
         """What the file must hold when it is read again."""

@@ -14,6 +14,7 @@ from ..errors import SinkError
 from ..frame import Array, Frame, PixelFormat, Siting, VideoInfo
 from ..promise import Tally
 from .base import Encoding, Sink
+from .claim import Claim, partial_path
 from .hdr import check_hdr, hdr_notes, refuse_hdr
 from .layout import ANY, Layout, layout_of, nearest_layout, picture_of
 from .output import check_target, prove, publish, reporting
@@ -64,9 +65,18 @@ class RawSink(Sink):
         self._tally = Tally()
         self._path = None if uri == STANDARD_OUTPUT else Path(uri)
         if self._path is not None:
-            check_target(self._path, like=like, overwrite=overwrite)
-            self._partial = self._path.with_name(f".{self._path.stem}.partial{self._path.suffix}")
-        self._file = self._open()
+            check_target(self._path, like=like, overwrite=True)
+            with reporting(self._path):
+                self._claim = Claim(self._path)
+            self._partial = partial_path(self._path)
+            self.notes += self._claim.notes
+        try:
+            if self._path is not None:
+                check_target(self._path, like=like, overwrite=overwrite)
+            self._file = self._open()
+        except BaseException:
+            self._release()
+            raise
 
     def write(self, frame: Frame) -> None:
         alpha = frame.alpha is not None
@@ -108,6 +118,7 @@ class RawSink(Sink):
         except BaseException:
             self.abort()
             raise
+        self._release()
 
     def abort(self) -> None:
         # What went into a pipe is gone; a file leaves no trace.
@@ -115,6 +126,11 @@ class RawSink(Sink):
             self._file.close()
         if self._path is not None:
             self._partial.unlink(missing_ok=True)
+        self._release()
+
+    def _release(self) -> None:
+        if self._path is not None:
+            self._claim.release()
 
     @property
     def _kind(self) -> str:

@@ -14,7 +14,9 @@ from ..errors import SinkError
 from ..frame import Array, Frame, VideoInfo
 from .base import Encoding, Quality, Sink
 from .choice import KEEP_ALPHA
+from .claim import Claim
 from .hdr import refuse_hdr
+from .output import reporting
 
 _NUMBER = re.compile(r"%(0\d+)?d")
 
@@ -55,10 +57,13 @@ class SequenceSink(Sink):
         read = (Path(file).resolve() for file in like.files)
         if any(p.parent == folder.resolve() and re.fullmatch(name, p.name) for p in read):
             raise SinkError(f"{pattern} names pictures of the input itself: choose another folder")
+        with reporting(self.path):
+            self._claim = Claim(self.path)
         taken = (p for p in folder.iterdir() if re.fullmatch(name, p.name, re.IGNORECASE))
         if not overwrite and (first := next(taken, None)):
+            self._claim.release()
             raise SinkError(f"{first} exists: --overwrite replaces it")
-        self.notes = tuple(self._losses(like, audio=audio))
+        self.notes = (*self._claim.notes, *self._losses(like, audio=audio))
 
     def write(self, frame: Frame) -> None:
         if not self.numbered and self.frames:
@@ -79,11 +84,11 @@ class SequenceSink(Sink):
         self.frames += 1
 
     def close(self) -> None:
-        return None
+        self._claim.release()
 
     def abort(self) -> None:
         # Every picture is whole: those that were written stay, as a user who stops early expects.
-        return None
+        self._claim.release()
 
     def _pixels(self, frame: Frame) -> Array:
         """As OpenCV wants them: (H, W) grey, or (H, W, 3 or 4) blue, green, red and opacity."""
