@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from .errors import SourceError
-from .tracks import Span, Track, Values, earliest
+from .tracks import Span, Track, Values, earliest, is_mirrored
 
 HELD = 64 << 20
 """Bytes of one group of pictures that wait for the decoder; a longer group is decoded as it comes."""
@@ -47,6 +47,8 @@ class Found:
     rotation: int | None
     """Degrees, counter-clockwise, by which a player must turn the picture; None where no frame of the
     last group could be decoded."""
+    mirrored: bool
+    """Whether a player must mirror it, upside down, before that turn."""
     matrix: int
     range: int
     """0 unspecified, 1 limited, 2 full."""
@@ -62,7 +64,8 @@ class Found:
     """Frames that the decoder refused or found damaged; of all where `pictures` is given, else of the
     last group."""
     sketch: Values | None
-    """(SKETCH, SKETCH) grey values of the last frame as it is coded; None where it is not decoded."""
+    """(SKETCH, SKETCH) grey values of the last frame as it is coded, only mirrored where a player must;
+    None where it is not decoded."""
 
     @property
     def begin(self) -> float:
@@ -167,6 +170,7 @@ class _Reader:
             pixels=last.format.name if last is not None else context.pix_fmt or "",
             aspect=stream.sample_aspect_ratio or Fraction(1),
             rotation=last.rotation % 360 if last is not None else None,
+            mirrored=last is not None and is_mirrored(last),
             matrix=int(tick.colorspace),
             range=int(tick.color_range),
             primaries=int(tick.color_primaries),
@@ -300,7 +304,8 @@ class _Decoder:
 
 def _sketch(frame: VideoFrame) -> Values:
     small = frame.reformat(width=SKETCH, height=SKETCH, format="gray", interpolation="AREA")
-    return np.asarray(small.to_ndarray(), np.float64)
+    values = np.asarray(small.to_ndarray(), np.float64)
+    return values[::-1] if is_mirrored(frame) else values
 
 
 def _open(path: Path) -> InputContainer:

@@ -1,14 +1,17 @@
 """Streams beside the main video: what their packets tell of them."""
 
 from dataclasses import dataclass
+from struct import unpack
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from av.sidedata.sidedata import Type
 from av.stream import Disposition, Stream
 
 if TYPE_CHECKING:
     from av.packet import Packet
+    from av.video.frame import VideoFrame
 
 Values = npt.NDArray[np.float64]
 TrackKind = Literal["video", "audio", "subtitle", "data", "attachment", "cover", "unknown"]
@@ -44,6 +47,18 @@ def earliest(times: Values, tracks: tuple[Track, ...]) -> float:
     """When the first frame or the first sound comes, in seconds."""
     sounds = [track.start for track in tracks if track.kind == "audio" and track.packets]
     return min([float(times[0]), *sounds])
+
+
+def is_mirrored(image: "VideoFrame") -> bool:
+    """Whether a player must mirror the picture: upside down, before it turns it by its `rotation`.
+
+    That is what any display matrix with a reflection comes to.
+    """
+    data = image.side_data.get(Type.DISPLAYMATRIX)
+    if data is None:
+        return False
+    a, b, _, c, d, *_ = unpack("=9i", bytes(data)[:36])
+    return a * d - b * c < 0
 
 
 class Span:

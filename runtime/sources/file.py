@@ -11,6 +11,7 @@ from av.error import FFmpegError
 
 from ..errors import SourceError
 from ..frame import Damage, Frame
+from ..tracks import is_mirrored
 from .base import Deinterlace, Source
 from .clock import Clock
 from .deinterlace import PROGRESSIVE, Picture, Plan, deinterlaced, plan
@@ -21,9 +22,9 @@ from .probe import (
     describe,
     has_opacity,
     is_untimed,
+    orientation_of,
     promised_end,
     promised_frames,
-    rotation_of,
     start_of,
     usual_rate,
 )
@@ -102,7 +103,8 @@ class FileSource(Source):
         return 0 < self._reader.position < size
 
     def _frame(self, picture: Picture, index: int) -> Frame:
-        planes, alpha, layout = read_planes(picture.image)
+        mirrored = self._mirrored if self._deaf else is_mirrored(picture.image)
+        planes, alpha, layout = read_planes(picture.image, mirrored=mirrored)
         return Frame(
             planes=planes,
             format=layout.format,
@@ -175,8 +177,12 @@ class FileSource(Source):
         if has_opacity(stream) and not layout.alpha:
             notes.append("the transparency of the video is left out: nothing here decodes it")
         info = replace(info, start=self._begin)
+        self._mirrored = is_mirrored(images[0])
         if self._deaf and self._pipe is None:
-            info = replace(info, rotation=rotation_of(self.uri, stream.index))
+            rotation, self._mirrored = orientation_of(self.uri, stream.index)
+            info = replace(info, rotation=rotation)
+        if self._mirrored:
+            notes.append("the picture is stored mirrored, which few files can say: it is put right")
         self.info = replace(info, interlaced=fields.interlaced, notes=tuple(notes))
         self._pictures = chain(ahead, pictures)
         self._fields = fields
