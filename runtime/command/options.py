@@ -106,6 +106,15 @@ def pair(option: str, text: str) -> tuple[str, str]:
     return key, value
 
 
+def red_green_blue(option: str, text: str) -> tuple[int, int, int]:
+    named = {"black": "000000", "white": "ffffff"}
+    digits = named.get(text.lower(), text.removeprefix("#"))
+    if len(digits) != 6 or not all(digit in "0123456789abcdefABCDEF" for digit in digits):
+        usage(f"{option} {text!r} is no colour such as #00ff00, black or white")
+    red, green, blue = bytes.fromhex(digits)
+    return red, green, blue
+
+
 def rate_of(text: str | None) -> Fraction | None:
     if text is None:
         return None
@@ -258,6 +267,17 @@ class Job:
         default=None,
         metadata=_flag("--pix-fmt", given=str | None, help="Pixel format of the output, e.g. yuv444p."),
     )
+    background: tuple[int, int, int] = field(
+        default=(0, 0, 0),
+        metadata=_flag(
+            "--background",
+            given=str | None,
+            help="Colour below what is transparent, where SINK holds no opacity: #RRGGBB. [black]",
+            read=lambda given: red_green_blue("--background", given) if given else (0, 0, 0),
+            told=lambda colour: "#{:02x}{:02x}{:02x}".format(*colour),
+            sparse=True,
+        ),
+    )
     enc: tuple[tuple[str, str], ...] = field(
         default=(),
         metadata=_flag(
@@ -387,6 +407,7 @@ class Job:
             preset=self.preset,
             pix_fmt=self.pix_fmt,
             options=self.enc,
+            background=self.background,
         )
 
     @classmethod
@@ -422,7 +443,7 @@ def takes_job(command: Callable[P, R]) -> Callable[P, R]:
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=usual[name] if usual[name] != () else None,
+            default=None if isinstance(usual[name], tuple) else usual[name],
             annotation=Annotated[flag.given, typer.Option(*flag.names, help=flag.help, **flag.shown)],
         )
         for name, flag in FLAGS.items()

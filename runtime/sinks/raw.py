@@ -14,6 +14,7 @@ from ..errors import SinkError
 from ..frame import Array, Frame, PixelFormat, Siting, VideoInfo
 from ..promise import Tally
 from .base import Encoding, Sink
+from .choice import LAID
 from .claim import Claim, partial_path
 from .hdr import check_hdr, hdr_notes, refuse_hdr
 from .layout import ANY, Layout, layout_of, nearest_layout, picture_of
@@ -47,6 +48,7 @@ class RawSink(Sink):
         self.uri = uri
         self.overwrite = overwrite
         self._like = like
+        self._background = encoding.background
         self._bare = uri == STANDARD_OUTPUT and encoding.codec == "rawvideo"
         _check_encoding(uri, encoding)
         names = BARE if self._bare else Y4M
@@ -94,7 +96,8 @@ class RawSink(Sink):
         self._keep_time(frame)
         if not self._bare:
             self._put(b"FRAME\n")
-        for samples in _samples(picture_of(frame, self._layout), self._layout):
+        coded = picture_of(frame, self._layout, self._background)
+        for samples in _samples(coded, self._layout):
             self._put(np.ascontiguousarray(samples).data)
         self._tally.frame(float(self.frames / self._like.rate))
         self.frames += 1
@@ -146,7 +149,7 @@ class RawSink(Sink):
         if like.format.family == "rgb" and not layout.rgb:
             notes.append(f"{self._kind} holds no RGB: it becomes {layout.name}")
         if alpha and not layout.alpha:
-            notes.append(f"{self._kind} holds no opacity: it is left out")
+            notes.append(f"{self._kind} holds no opacity: it is left out; {LAID}")
         if like.rotation:
             notes.append(
                 f"{self._kind} cannot say that the picture is turned: it lies; --bake turns it"
