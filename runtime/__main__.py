@@ -148,6 +148,9 @@ def verify(
     source: Annotated[str, typer.Argument(help="The video that was the input.")],
     output: Annotated[str, typer.Argument(help="The video that was made of it.")],
     deep: Annotated[bool, typer.Option("--deep", help="Decode every frame of both.")] = False,
+    video_stream: Annotated[
+        int | None, typer.Option(min=0, help="Which of several videos of SOURCE, as the run was told.")
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -155,7 +158,9 @@ def verify(
     from .command.verify import verify as run_verify
 
     with reporting(debug, as_json):
-        raise SystemExit(run_verify(source, output, deep=deep, as_json=as_json))
+        raise SystemExit(
+            run_verify(source, output, deep=deep, as_json=as_json, video_stream=video_stream)
+        )
 
 
 @app.command()

@@ -18,7 +18,13 @@ __all__ = ["Job", "lead_of", "open_engines", "open_input", "settings_of", "stage
 
 def open_input(job: Job) -> Source:
     """The source with its frames as the models shall see them. Raises SourceError."""
-    return open_source(job.source, rate=rate_of(job.fps), deinterlace=job.deinterlace)
+    return open_source(
+        job.source,
+        rate=rate_of(job.fps),
+        deinterlace=job.deinterlace,
+        video_stream=job.video_stream,
+        audio_stream=job.audio_stream,
+    )
 
 
 def open_engines(

@@ -331,6 +331,26 @@ class Job:
     audio: bool = field(
         default=True, metadata=_flag("--audio/--no-audio", given=bool, help="Copy the audio.")
     )
+    video_stream: int | None = field(
+        default=None,
+        metadata=_flag(
+            "--video-stream",
+            given=int | None,
+            help="Which of several videos, by its number in the file. [the default, or the largest]",
+            sparse=True,
+            shown={"min": 0},
+        ),
+    )
+    audio_stream: int | None = field(
+        default=None,
+        metadata=_flag(
+            "--audio-stream",
+            given=int | None,
+            help="The only audio to copy, by its number in the file. [all]",
+            sparse=True,
+            shown={"min": 0},
+        ),
+    )
     overwrite: bool = field(
         default=False,
         metadata=_flag("--overwrite", given=bool, help="Replace an existing output.", decides=False),

@@ -267,7 +267,8 @@ def _refuse_late(like: VideoInfo, *, audio: bool) -> None:
     with av.open(like.path) as container:
         for stream in container.streams:
             main = stream.index == like.stream
-            if not main and not (audio and stream.type == "audio"):
+            heard = audio and like.audio_stream in (None, stream.index)
+            if not main and not (heard and stream.type == "audio"):
                 continue
             if stream.start_time is None or stream.time_base is None:
                 continue

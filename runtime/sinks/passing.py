@@ -165,7 +165,7 @@ class PassingStreams:
             codec = str(context.codec.canonical_name) if context is not None else ""
             kind = stream.type
             cover = bool(stream.disposition & Disposition.attached_pic)
-            if kind == "audio" and not audio:
+            if kind == "audio" and not (audio and like.audio_stream in (None, stream.index)):
                 continue
             if kind == "attachment":
                 attaches = self._output.format.name == "matroska"

@@ -10,6 +10,7 @@ from velatura.runtime.command.options import FLAGS, Job
 JOB = Job(source="in.mp4", sink="out.mp4")
 OTHER: dict[str, Any] = {
     "models": ("identity",), "size": (64, 48), "enc": (("tune", "grain"),), "value_range": 255.0,
+    "background": (0, 255, 0),
 }  # fmt: skip
 """Another value than the usual one, where its type does not tell."""
 
