@@ -251,6 +251,10 @@ def _geometry(promise: Promise, found: Found) -> Iterator[Check]:
             kept or turned,
             "the picture lies on its side or stands on its head",
         )
+    if promise.mirrored or found.mirrored:
+        wrong = promise.mirrored_in(found, turned=turned)
+        shown, meaning = "mirrored" if wrong else "as in the source", "left and right are exchanged"
+        yield Check("rotation", "picture", "as in the source", shown, not wrong, meaning)
 
 
 def _colours(promise: Promise, found: Found) -> Iterator[Check]:

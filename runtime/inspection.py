@@ -5,7 +5,7 @@ from array import array
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import av
 import numpy as np
@@ -18,12 +18,15 @@ from av.video.stream import VideoStream
 
 from .errors import SourceError
 from .pyav import open_input, ratio
-from .tracks import Span, Track, Values, earliest
+from .tracks import Span, Track, Values, earliest, is_mirrored, main_video
 
 HELD = 64 << 20
 """Bytes of one group of pictures that wait for the decoder; a longer group is decoded as it comes."""
 SKETCH = 32
 """Side of the small grey picture by which an upright frame is told from one upside down."""
+
+
+Video = int | Literal["first", "chosen"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,6 +51,8 @@ class Found:
     rotation: int | None
     """Degrees, counter-clockwise, by which a player must turn the picture; None where no frame of the
     last group could be decoded."""
+    mirrored: bool
+    """Whether a player must mirror it, upside down, before that turn."""
     matrix: int
     range: int
     """0 unspecified, 1 limited, 2 full."""
@@ -63,7 +68,8 @@ class Found:
     """Frames that the decoder refused or found damaged; of all where `pictures` is given, else of the
     last group."""
     sketch: Values | None
-    """(SKETCH, SKETCH) grey values of the last frame as it is coded; None where it is not decoded."""
+    """(SKETCH, SKETCH) grey values of the last frame as it is coded, only mirrored where a player must;
+    None where it is not decoded."""
 
     @property
     def begin(self) -> float:
@@ -71,20 +77,22 @@ class Found:
         return earliest(self.times, self.tracks)
 
 
-def inspect(path: str | Path, *, deep: bool = False) -> Found:
+def inspect(path: str | Path, *, deep: bool = False, video: Video = "first") -> Found:
     """Read every packet of a file and decode its last group of pictures; with `deep` all pictures.
 
-    A file whose packets do not tell the times of its frames is always decoded whole. Raises SourceError
+    Of several videos `video` is the one that counts: the first, as in files that were written here, the
+    one that a run would take, or that of an index. A file whose packets do not tell the times of its
+    frames is always decoded whole. Raises SourceError
     when it cannot be opened or has no video.
     """
     container = _open(Path(path))
     with container:
-        stream = _main_video(container, str(path))
+        stream = _main_video(container, str(path), video)
         reader = _Reader(container, stream, deep=deep)
         reader.run()
         if deep or reader.timed:
             return reader.found(str(path))
-    return inspect(path, deep=True)
+    return inspect(path, deep=True, video=video)
 
 
 def inspect_file(file: BinaryIO, name: str) -> Found:
@@ -94,7 +102,7 @@ def inspect_file(file: BinaryIO, name: str) -> Found:
     except FFmpegError as error:
         raise SourceError(f"{name} cannot be opened as a video: {error.strerror}") from error
     with container:
-        reader = _Reader(container, _main_video(container, name), deep=True)
+        reader = _Reader(container, _main_video(container, name, "first"), deep=True)
         reader.run()
         return reader.found(name)
 
@@ -168,6 +176,7 @@ class _Reader:
             pixels=last.format.name if last is not None else context.pix_fmt or "",
             aspect=ratio(stream.sample_aspect_ratio) or Fraction(1),
             rotation=last.rotation % 360 if last is not None else None,
+            mirrored=last is not None and is_mirrored(last),
             matrix=int(tick.colorspace),
             range=int(tick.color_range),
             primaries=int(tick.color_primaries),
@@ -301,7 +310,8 @@ class _Decoder:
 
 def _sketch(frame: VideoFrame) -> Values:
     small = frame.reformat(width=SKETCH, height=SKETCH, format="gray", interpolation="AREA")
-    return np.asarray(small.to_ndarray(), np.float64)
+    values = np.asarray(small.to_ndarray(), np.float64)
+    return values[::-1] if is_mirrored(frame) else values
 
 
 def _open(path: Path) -> InputContainer:
@@ -313,10 +323,13 @@ def _open(path: Path) -> InputContainer:
         raise SourceError(f"{path} cannot be opened as a video: {error.strerror}") from error
 
 
-def _main_video(container: InputContainer, path: str) -> VideoStream:
-    for stream in container.streams.video:
-        if stream.disposition & Disposition.attached_pic:
-            continue
+def _main_video(container: InputContainer, path: str, video: Video) -> VideoStream:
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if video == "chosen":
+        streams = [stream] if (stream := main_video(container)) is not None else []
+    elif video != "first":
+        streams = [s for s in container.streams.video if s.index == video]
+    for stream in streams[:1]:
         context: Any = stream.codec_context  # None for what FFmpeg has no decoder for
         if context is None or not stream.time_base:
             raise SourceError(f"{path}: its video is in a codec that cannot be decoded")

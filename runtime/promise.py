@@ -67,8 +67,10 @@ class Promise:
     """Where on the file's own clock the first frame or sound may stand, in seconds."""
     sync: float = COPIED_SYNC
     """Seconds by which sound may move against the picture."""
+    mirrored: bool = False
+    """Whether the source's pixels are mirrored, so that the output's orientation must be looked at."""
     sketch: Values | None = None
-    """The last frame in small: it tells a baked rotation from a lost one."""
+    """The last frame in small, mirrored where it must be: it tells a baked rotation from a lost one."""
     notes: tuple[str, ...] = ()
     """What is there and not promised, one line each."""
 
@@ -106,6 +108,20 @@ class Promise:
             return True
         return bool(np.corrcoef(turned, given)[0, 1] >= np.corrcoef(plain, given)[0, 1])
 
+    def mirrored_in(self, found: Found, *, turned: bool) -> bool:
+        """Whether a file shows its last frame mirrored, as far as that can be seen.
+
+        With `turned` it has the rotation in its pixels.
+        """
+        if self.sketch is None or found.sketch is None or not (self.mirrored or found.mirrored):
+            return False
+        quarters = (self.rotation or 0) // 90 if turned else 0
+        right, wrong = (np.rot90(s, quarters).ravel() for s in (self.sketch, self.sketch[::-1]))
+        given = found.sketch.ravel()
+        if min(right.std(), given.std()) < BLANK:
+            return False
+        return bool(np.corrcoef(wrong, given)[0, 1] > np.corrcoef(right, given)[0, 1])
+
     @classmethod
     def of_source(cls, source: Found) -> Self:
         """That an output shows every frame of a source at its time, beside its sound.
@@ -139,6 +155,7 @@ class Promise:
             # is where some other stream begins, or the first frame or sound.
             begins=(begin, begin - beginning, 0.0),
             sync=WATCHED_SYNC,
+            mirrored=source.mirrored,
             sketch=source.sketch,
             notes=(f"not compared: {', '.join(others)}",) if others else (),
         )

@@ -1,14 +1,19 @@
 """Streams beside the main video: what their packets tell of them."""
 
 from dataclasses import dataclass
+from struct import unpack
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from av.sidedata.sidedata import Type
 from av.stream import Disposition, Stream
 
 if TYPE_CHECKING:
+    from av.container import InputContainer
     from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 Values = npt.NDArray[np.float64]
 TrackKind = Literal["video", "audio", "subtitle", "data", "attachment", "cover", "unknown"]
@@ -44,6 +49,39 @@ def earliest(times: Values, tracks: tuple[Track, ...]) -> float:
     """When the first frame or the first sound comes, in seconds."""
     sounds = [track.start for track in tracks if track.kind == "audio" and track.packets]
     return min([float(times[0]), *sounds])
+
+
+DEFAULT_BONUS = 5_000_000
+"""Pixels that FFmpeg's command counts for being the default."""
+
+
+def main_video(container: "InputContainer") -> "VideoStream | None":
+    """The video that FFmpeg's command takes of several: the largest, or the default; no cover art.
+
+    What cannot be decoded is taken only where nothing else is there.
+    """
+
+    def score(stream: "VideoStream") -> tuple[bool, int]:
+        context: Any = stream.codec_context  # None for what FFmpeg has no decoder for
+        if context is None:
+            return False, 0
+        default = bool(stream.disposition & Disposition.default)
+        return True, context.width * context.height + DEFAULT_BONUS * default
+
+    streams = (s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
+    return max(streams, key=score, default=None)
+
+
+def is_mirrored(image: "VideoFrame") -> bool:
+    """Whether a player must mirror the picture: upside down, before it turns it by its `rotation`.
+
+    That is what any display matrix with a reflection comes to.
+    """
+    data = image.side_data.get(Type.DISPLAYMATRIX)
+    if data is None:
+        return False
+    a, b, _, c, d, *_ = unpack("=9i", bytes(data)[:36])
+    return a * d - b * c < 0
 
 
 class Span:

@@ -1,76 +1,30 @@
-"""Job: the options of one run, and what they open."""
+"""What the options of a run open: source, engines, stages, and what a journal must know of them."""
 
 import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-from ..backends import Building, Engine, Fit, Precision, Progress, open_engine
+from ..backends import Engine, Precision, Progress, open_engine
 from ..backends.identity import NAME as IDENTITY
 from ..card import CardFlags
-from ..sinks import Encoding
-from ..sinks.base import Quality
 from ..sinks.journalled import SEGMENT
-from ..sources import Deinterlace, Source, open_source
+from ..sources import Source, open_source
 from ..stages import Conform, Neural, Resize, Stabilize, Stage, Upright
-from .options import rate_of
+from .options import Job, rate_of
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """The options of one run."""
-
-    source: str
-    sink: str
-    models: tuple[str, ...] = ()
-    size: tuple[int, int] | None = None
-    backend: str = "auto"
-    precision: Precision = "auto"
-    codec: str = "auto"
-    quality: Quality = "good"
-    crf: int | None = None
-    preset: str | None = None
-    pix_fmt: str | None = None
-    enc: tuple[tuple[str, str], ...] = ()
-    """Options of the FFmpeg encoder."""
-    fps: str | None = None
-    """Of an image sequence; a video file is converted to it."""
-    deinterlace: Deinterlace = "auto"
-    stabilize: float | None = None
-    """How much earlier results count, 0..1; None is not at all."""
-    bake: bool = False
-    """Turn pictures upright and make pixels square, rather than telling players to."""
-    frames: int | None = None
-    audio: bool = True
-    overwrite: bool = False
-    tolerate: bool = False
-    value_range: float | None = None
-    channels: Literal["rgb", "bgr"] | None = None
-    fit: Fit = "tile"
-    building: Building = "wait"
-    journal: bool | None = None
-    """None keeps one where it gains something."""
-    restart: bool = False
-    workers: int = 1
-    """Processes that make segments of the output side by side."""
-
-    @property
-    def encoding(self) -> Encoding:
-        """How frames are coded."""
-        return Encoding(
-            codec=self.codec,
-            quality=self.quality,
-            crf=self.crf,
-            preset=self.preset,
-            pix_fmt=self.pix_fmt,
-            options=self.enc,
-        )
+__all__ = ["Job", "lead_of", "open_engines", "open_input", "settings_of", "stages_of"]
 
 
 def open_input(job: Job) -> Source:
     """The source with its frames as the models shall see them. Raises SourceError."""
-    return open_source(job.source, rate=rate_of(job.fps), deinterlace=job.deinterlace)
+    return open_source(
+        job.source,
+        rate=rate_of(job.fps),
+        deinterlace=job.deinterlace,
+        video_stream=job.video_stream,
+        audio_stream=job.audio_stream,
+    )
 
 
 def open_engines(
@@ -117,29 +71,7 @@ def settings_of(job: Job) -> dict[str, Any]:
             paths = [find_model(name, precision=kind) for kind in kinds]
             hashes = [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths]
             files[f"the file of model {name}"] = " and ".join(hashes)
-    size = f"{job.size[0]}x{job.size[1]}" if job.size else None
-    return {
-        "-m": list(job.models),
-        **files,
-        "--size": size,
-        "--backend": job.backend,
-        "--precision": job.precision,
-        "--codec": job.codec,
-        "--crf": job.crf,
-        "--preset": job.preset,
-        "--pix-fmt": job.pix_fmt,
-        "--quality": job.quality,
-        "--enc": [f"{key}={value}" for key, value in job.enc],
-        "--deinterlace": job.deinterlace,
-        "--stabilize": job.stabilize,
-        "--bake": job.bake,
-        "--fps": job.fps,
-        "--frames": job.frames,
-        "--audio": job.audio,
-        "--range": job.value_range,
-        "--channels": job.channels,
-        "--fit": job.fit,
-    }
+    return {**files, **job.settings()}
 
 
 def _engine(name: str, job: Job, progress: Progress, choice: tuple[str, str] | None) -> Engine:

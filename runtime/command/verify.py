@@ -11,19 +11,23 @@ import typer
 from ..contract import Check, ContractError, Promise, check, doubtful, inspect
 
 
-def verify(source: str, output: str, *, deep: bool, as_json: bool) -> int:
+def verify(
+    source: str, output: str, *, deep: bool, as_json: bool, video_stream: int | None = None
+) -> int:
     """Compare an output with its source, print every check, and return the exit code.
 
     That is 0 where all holds, else 10. With `deep`, every frame of both is decoded; without, only where
-    the packets disagree. Raises SourceError when the source is no video.
+    the packets disagree. `video_stream` is what the run was told. Raises SourceError when the
+    source is no video.
     """
     begin = time.perf_counter()
-    before = inspect(source, deep=deep)
+    video = "chosen" if video_stream is None else video_stream
+    before = inspect(source, deep=deep, video=video)
     promise = Promise.of_source(before)
     checks = check(promise, output, deep=deep)
     if before.pictures is None and doubtful(checks):
         # The source may hold packets that make no frame; a run could not have shown them either.
-        promise = Promise.of_source(inspect(source, deep=True))
+        promise = Promise.of_source(inspect(source, deep=True, video=video))
         checks = check(promise, output, deep=True)
     holds = all(check.holds for check in checks)
     if as_json:

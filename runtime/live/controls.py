@@ -208,6 +208,6 @@ def _unused(folder: Path) -> Path:
     stem, number = f"recording-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}", 1
     while True:
         name = f"{stem}-{number}"
-        if not any((folder / taken).exists() for taken in (f"{name}.mkv", f".{name}.partial.mkv")):
+        if not any((folder / taken).exists() for taken in (f"{name}.mkv", f".{name}.mkv.lock")):
             return folder / f"{name}.mkv"
         number += 1

@@ -15,6 +15,8 @@ LOSSLESS = frozenset({"ffv1", "rawvideo"})
 
 KEEP_ALPHA = "--codec ffv1, prores in .mov, vp9 in .webm, and PNG, WebP and TIFF pictures keep it"
 
+LAID = "the picture is laid over black, or over --background"
+
 
 class Choice:
     """What one output's encoder can be given."""
@@ -52,7 +54,7 @@ class Choice:
             more = ", --pix-fmt yuv444p keeps all chroma" if given.subsample != (1, 1) else ""
             notes.append(f"RGB becomes {_chroma(given)}; --codec ffv1 keeps RGB{more}")
         if alpha and not layout.alpha:
-            notes.append(f"the opacity is left out: {KEEP_ALPHA}")
+            notes.append(f"the opacity is left out: {KEEP_ALPHA}; {LAID}")
         return tuple(notes)
 
     def _possible(self, layouts: tuple[Layout, ...], suffix: str) -> tuple[Layout, ...]:

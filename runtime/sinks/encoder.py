@@ -202,7 +202,7 @@ class VideoEncoder:
             picture = VideoFrame(width, height, name)
         picture.make_writable()
         self._buffer = picture
-        fill(picture, picture_of(frame, layout), layout)
+        fill(picture, picture_of(frame, layout, self._encoding.background), layout)
         if layout is PALETTE and self._palette is not None:
             return self._palette.reduce(picture)
         # ProRes takes these from its pictures.

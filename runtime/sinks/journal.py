@@ -3,27 +3,30 @@
 import hashlib
 import json
 import os
-import shutil
+import re
+import stat
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
 
 import av
 
 from ..cache import write_whole
 from ..errors import SinkError
+from .claim import UNLOCKABLE, Lock, busy, is_plain_file
 from .encoder import Coding
-from .segments import SUFFIX, Segment, SegmentFile, SegmentWriter, digest, segment_path
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
+from .segments import MAGIC, SUFFIX, Segment, SegmentFile, SegmentWriter, digest, segment_path
 
 NAME = "journal.json"
 LOCK = "lock"
+_OWN = re.compile(rf"{re.escape(NAME)}|\.{re.escape(NAME)}\..+|{LOCK}|\d{{6}}({SUFFIX}|\.\d+\.partial)")
+"""The names of all files that a journal makes."""
+_HEADER = b'{\n "sha256": "'
+"""How journal.json begins; segments begin with their MAGIC."""
 ENDS = 1 << 20
 """Bytes at either end of a file by which it is known again."""
 
@@ -85,7 +88,8 @@ class Journal:
         restart: bool,
         scattered: bool = False,
     ) -> None:
-        """Open or begin. Raises SinkError when another process has it, or the settings differ.
+        """Open or begin. Raises SinkError when another process has it, the settings differ, or the
+        folder is none that a journal made.
 
         With `scattered`, segments that follow a missing one are kept, too.
         """
@@ -97,8 +101,7 @@ class Journal:
         self.scattered: dict[int, SegmentFile] = {}
         """Whole ones that follow a missing one, by number: other processes made them."""
         self._keeps_scattered = scattered
-        self.folder.mkdir(exist_ok=True)
-        self._lock = _locked(self.folder, target)
+        self._lock = self._locked()
         try:
             if restart:
                 self._clear()
@@ -176,23 +179,27 @@ class Journal:
 
     def remove(self) -> None:
         """Leave no trace: the output is there, or nothing worth keeping is."""
-        if not self._lock.is_locked:
+        if not self._lock.held:
             return  # it is left already, and may be another's by now
         self._clear()
-        self.leave()
-        # Not an error: another process may have opened a journal of its own in it just now.
-        with suppress(OSError):
-            (self.folder / LOCK).unlink(missing_ok=True)
-            self.folder.rmdir()
+        _dissolve(self.folder, self._lock)
 
     def leave(self) -> None:
         """Let go of it; what is whole stays."""
-        self._lock.release()
+        self._lock.release(remove=False)
+
+    def _locked(self) -> Lock:
+        while True:
+            _check_folder(self.folder)
+            self.folder.mkdir(exist_ok=True)
+            # Its holder may just have removed it.
+            with suppress(FileNotFoundError):
+                return _locked(self.folder, self.target)
 
     def _load(self, settings: dict[str, Any], length: int) -> State:
         fresh = State(id=uuid.uuid4().hex, settings=settings, length=length)
         path = self.folder / NAME
-        left = any(self.folder.glob(f"*{SUFFIX}"))
+        left = any(path.suffix == SUFFIX for path in _own_files(self.folder))
         try:
             state = State.from_bytes(path.read_bytes())
         except FileNotFoundError:
@@ -227,7 +234,8 @@ class Journal:
         """The segments up to the first that is missing, damaged or short; what is useless goes."""
         whole: dict[int, SegmentFile] = {}
         foreign: set[Path] = set()
-        for path in self.folder.glob(f"*{SUFFIX}"):
+        files = _own_files(self.folder)
+        for path in (path for path in files if path.suffix == SUFFIX):
             segment = SegmentFile.whole(path)
             if segment is not None and _belongs(segment, path, state):
                 whole[segment.about.number] = segment
@@ -238,7 +246,7 @@ class Journal:
             found.append(following)
         self.scattered = whole if self._keeps_scattered else {}
         useful = {segment.path for segment in (*found, *self.scattered.values())}
-        useless = set(self.folder.iterdir()) - useful - {self.folder / NAME, self.folder / LOCK}
+        useless = set(files) - useful - {self.folder / NAME, self.folder / LOCK}
         if any(path.suffix == SUFFIX for path in useless - foreign):
             rest = "" if self._keeps_scattered else " from there"
             self.notes += (f"segment {len(found)} of the journal is damaged: made again{rest}",)
@@ -258,10 +266,7 @@ class Journal:
         write_whole(self.folder / NAME, self.state.to_bytes())
 
     def _clear(self) -> None:
-        # The state goes last: as long as it is there, it tells what became of the rest.
-        for path in sorted(self.folder.iterdir(), key=lambda path: path.name == NAME):
-            if path.name != LOCK:
-                path.unlink()
+        _remove_files(self.folder)
         self.segments, self.scattered = [], {}
 
 
@@ -289,27 +294,85 @@ def leftover(target: Path, *, remove: bool) -> bool:
     folder = journal_folder(target)
     try:
         folder.lstat()
+        _check_folder(folder)
+        lock = _locked(folder, target)
     except OSError:  # such as of a name that is too long, which the sink will say
         return False
-    lock = _locked(folder, target)
-    lock.release()
+    except ForeignFolderError:
+        return False  # whoever keeps no journal can leave it where it is
     if remove:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove_files(folder)
+        _dissolve(folder, lock)
+    else:
+        lock.release(remove=False)
     return folder.is_dir()
 
 
-def _locked(folder: Path, target: Path) -> "BaseFileLock":
-    """The lock, which the operating system frees when its holder dies."""
-    from filelock import FileLock, Timeout
+class ForeignFolderError(SinkError):
+    """A folder has the name of a journal and is none."""
 
-    lock = FileLock(folder / LOCK)
+
+def _check_folder(folder: Path) -> None:
+    """Raise ForeignFolderError for what stands there unless it is a journal's folder itself.
+
+    A journal is known by the header of any of its files; one that was cut off at its very beginning
+    holds nothing, in files of its own names.
+    """
     try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise SinkError(f"{target}: another velatura is at work on it") from error
-    except NotImplementedError as error:
+        mode = folder.lstat().st_mode
+    except FileNotFoundError:
+        return
+    advice = "move it away, or use --no-journal"
+    if not stat.S_ISDIR(mode):
+        what = "a link" if stat.S_ISLNK(mode) else "no folder"
+        raise ForeignFolderError(f"{folder} is {what}, and was made by no journal: {advice}")
+    own = _own_files(folder)
+    if any(map(_has_header, own)):
+        return
+    for path in folder.iterdir():
+        if path not in own or path.lstat().st_size:
+            raise ForeignFolderError(
+                f"{folder} holds {path.name}, and was made by no journal: {advice}"
+            )
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """The files that a journal may have made there, by their names; no links."""
+    return [path for path in folder.iterdir() if _OWN.fullmatch(path.name) and is_plain_file(path)]
+
+
+def _has_header(path: Path) -> bool:
+    header = _HEADER if NAME in path.name else MAGIC
+    with path.open("rb") as file:
+        return path.name != LOCK and file.read(len(header)) == header
+
+
+def _remove_files(folder: Path) -> None:
+    """Remove what a journal made, but its lock."""
+    # The state goes last: as long as it is there, it tells what became of the rest.
+    for path in sorted(_own_files(folder), key=lambda path: path.name == NAME):
+        if path.name != LOCK:
+            path.unlink()
+
+
+def _dissolve(folder: Path, lock: Lock) -> None:
+    """Remove the lock and the folder, unless somebody has put anything else into it."""
+    lock.release(remove=True)
+    # Not an error: another process may have opened a journal of its own in it just now.
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _locked(folder: Path, target: Path) -> Lock:
+    """Raises SinkError where another process has the journal, or files cannot be locked."""
+    try:
+        return Lock(folder / LOCK)
+    except BlockingIOError as error:
+        raise busy(target) from error
+    except OSError as error:
+        if error.errno not in UNLOCKABLE:
+            raise
         raise SinkError(f"{folder}: files cannot be locked there: use --no-journal") from error
-    return lock
 
 
 def file_print(path: Path) -> str:

@@ -11,6 +11,7 @@ from ..errors import SinkError
 from ..frame import Frame, VideoInfo
 from . import PICTURES
 from .base import Encoding, Sink
+from .claim import Claim
 from .clock import Clock
 from .codecs import encoder_of, spoken
 from .coder import SegmentCoder, headers_of
@@ -89,7 +90,12 @@ class JournalSink(Sink):
         with reporting(path):
             self._coder = SegmentCoder(self._encoder, self._clock, files=like.files)
             known = {**settings, **self._coder.source, "the software": software()}
-            self._journal = Journal(path, known, length=SEGMENT, restart=restart, scattered=shared)
+            self._claim = Claim(path)
+            try:
+                self._journal = Journal(path, known, length=SEGMENT, restart=restart, scattered=shared)
+            except BaseException:
+                self._claim.release()
+                raise
             try:
                 if not self._journal.published:
                     check_target(path, like=like, overwrite=overwrite)
@@ -102,7 +108,9 @@ class JournalSink(Sink):
                 raise
         self.kind = trial.kind
         """FFmpeg's name of the container."""
-        self.notes = (*self._journal.notes, *trial.notes, *self._encoder.notes)
+        self.notes = (
+            *self._claim.notes, *self._journal.notes, *trial.notes, *self._encoder.notes
+        )  # fmt: skip
         self.frames = self._journal.frames
         self.kept = self.frames + self._journal.scattered_frames
         self._go_on_from_segments()
@@ -150,16 +158,20 @@ class JournalSink(Sink):
         except BaseException:
             self.abort()
             raise
+        self._claim.release()
 
     def abort(self) -> None:
         """Give up; whole segments stay, and the same command goes on after them."""
         self._coder.abort()
-        with reporting(self.path):
-            if self._journal.segments or self._journal.scattered or self._journal.published:
-                self.left = self._journal.frames + self._journal.scattered_frames
-                self._journal.leave()
-            else:
-                self._journal.remove()
+        try:
+            with reporting(self.path):
+                if self._journal.segments or self._journal.scattered or self._journal.published:
+                    self.left = self._journal.frames + self._journal.scattered_frames
+                    self._journal.leave()
+                else:
+                    self._journal.remove()
+        finally:
+            self._claim.release()
 
     def prepare(self, frame: Frame) -> Coding:
         """Try the whole set-up, so that the end of a long run does not find out what is refused."""

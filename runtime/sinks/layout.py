@@ -8,7 +8,7 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
-from ..colour import to_format, to_yuv
+from ..colour import over, to_format, to_yuv
 from ..errors import SinkError
 from ..frame import Array, Frame, PixelFormat
 
@@ -137,8 +137,13 @@ def nearest_layout(
     return min(layouts, key=losses)
 
 
-def picture_of(frame: Frame, layout: Layout) -> Frame:
-    """The frame in the layout's format. Luma is not touched where the depth stays or grows."""
+def picture_of(frame: Frame, layout: Layout, background: tuple[int, int, int]) -> Frame:
+    """The frame in the layout's format, laid over `background` where that has no opacity.
+
+    Luma of opaque frames is not touched where the depth stays or grows.
+    """
+    if not layout.alpha:
+        frame = over(frame, background)
     deep = in_depth(frame, layout.format.bits)
     if layout.rgb:
         return to_format(deep, layout.format, deep.colour)

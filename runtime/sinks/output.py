@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 from ..errors import ContractError, SinkError
 from ..frame import VideoInfo
 from ..promise import Promise, Tally
+from .claim import partial_path
 from .codecs import CODECS, spoken
 from .encoder import Coding, Kept, VideoEncoder
 from .matroska import KINDS, reserve, state_aspect
@@ -37,7 +38,7 @@ class OutputFile:
     def __init__(self, path: Path, encoder: VideoEncoder, *, like: VideoInfo, audio: bool) -> None:
         """Check everything that can be checked before work starts. Raises SinkError."""
         self.path = path
-        self.partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+        self.partial = partial_path(path)
         self.notes: tuple[str, ...] = ()
         self.tally = Tally()
         """What the file must hold when it is read again."""
@@ -131,8 +132,8 @@ class OutputFile:
 
     def finish(self) -> None:
         """Let the rest pass and write the end of the file."""
-        self.pass_until(float("inf"))
         if self._passing is not None:
+            self._passing.finish()
             self._passing.close()
         self._container.close()
         if self._stretched is not None:
@@ -266,9 +267,10 @@ def _refuse_late(like: VideoInfo, *, audio: bool) -> None:
     with av.open(like.path) as container:
         for stream in container.streams:
             main = stream.index == like.stream
-            if not main and not (audio and stream.type == "audio"):
+            heard = audio and like.audio_stream in (None, stream.index)
+            if not main and not (heard and stream.type == "audio"):
                 continue
-            if stream.start_time is None or stream.time_base is None:
+            if stream.start_time is None or not stream.time_base:
                 continue
             late = float(stream.start_time * stream.time_base) - like.start
             if late > 1 / like.rate:

@@ -1,6 +1,7 @@
 """What passes by the models: sound, subtitles, more video, cover art, data, attachments, chapters."""
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ SUBTITLES = ("mov_text", "subrip", "webvtt", "ass")
 
 KEEPS_COVERS = frozenset({"ipod", "mp4"})
 """Containers, beside Matroska, whose cover art is found again as such."""
+
+LATE_CHAPTERS = frozenset({"mp4", "mov", "ipod", "matroska", "webm"})
+"""Containers that take chapters when they are finished, when it is known how long the film became."""
 
 PICTURES = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "image/jpeg")}
 """Cover art as an attachment, which is how Matroska keeps it: name and type by codec."""
@@ -113,12 +117,17 @@ class PassingStreams:
         for name, value in self._input.metadata.items():
             if name.lower() not in OWN_METADATA:
                 self._output.metadata[name] = value
-        chapters = self._input.chapters()
-        if chapters:
-            with suppress(FFmpegError, ValueError):  # a container without chapters
-                self._output.set_chapters(_on_output_clock(chapters, self._start))
+        if self._output.format.name not in LATE_CHAPTERS:
+            self._write_chapters()
         self._packets = self._read()
         self._next = next(self._packets, None)
+
+    def _write_chapters(self) -> None:
+        """Those that begin before the output's end, as far as that is known."""
+        chapters = _on_output_clock(self._input.chapters(), self._start, self.end)
+        if chapters:
+            with suppress(FFmpegError, ValueError):  # a container without chapters
+                self._output.set_chapters(chapters)
 
     def _attachment(self, stream: Any, codec: str) -> tuple[str, str, bytes]:
         """(name, type, contents) of an attachment, or of cover art that becomes one."""
@@ -138,6 +147,12 @@ class PassingStreams:
             self._output.mux(self._next[1])
             self._next = next(self._packets, None)
 
+    def finish(self) -> None:
+        """Write all that is left, before the container is closed."""
+        self.mux_until(float("inf"))
+        if self._output.format.name in LATE_CHAPTERS:
+            self._write_chapters()
+
     def close(self) -> None:
         """Close the source's file."""
         self._input.close()
@@ -150,7 +165,7 @@ class PassingStreams:
             codec = str(context.codec.canonical_name) if context is not None else ""
             kind = stream.type
             cover = bool(stream.disposition & Disposition.attached_pic)
-            if kind == "audio" and not audio:
+            if kind == "audio" and not (audio and like.audio_stream in (None, stream.index)):
                 continue
             if kind == "attachment":
                 attaches = self._output.format.name == "matroska"
@@ -354,11 +369,14 @@ def _describe(added: Any, stream: Any) -> None:
     added.disposition = stream.disposition
 
 
-def _on_output_clock(chapters: list[Any], start: float) -> list[Any]:
-    """Chapters on the output's clock."""
+def _on_output_clock(chapters: list[Any], start: float, end: float) -> list[Any]:
+    """Chapters on the output's clock, cut where it ends after `end` seconds."""
     moved: list[Any] = []
     for chapter in chapters:
         shift = round(start / chapter["time_base"])
-        begin, end = chapter["start"] - shift, chapter["end"] - shift
-        moved.append({**chapter, "start": max(begin, 0), "end": max(end, 0)})
+        begin, stop = max(chapter["start"] - shift, 0), max(chapter["end"] - shift, 0)
+        if math.isfinite(end):
+            stop = min(stop, round(end / chapter["time_base"]))
+        if begin < stop or not math.isfinite(end):
+            moved.append({**chapter, "start": begin, "end": stop})
     return moved

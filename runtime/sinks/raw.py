@@ -14,6 +14,8 @@ from ..errors import SinkError
 from ..frame import Array, Frame, PixelFormat, Siting, VideoInfo
 from ..promise import Tally
 from .base import Encoding, Sink
+from .choice import LAID
+from .claim import Claim, partial_path
 from .hdr import check_hdr, hdr_notes, refuse_hdr
 from .layout import ANY, Layout, layout_of, nearest_layout, picture_of
 from .output import check_target, prove, publish, reporting
@@ -46,6 +48,7 @@ class RawSink(Sink):
         self.uri = uri
         self.overwrite = overwrite
         self._like = like
+        self._background = encoding.background
         self._bare = uri == STANDARD_OUTPUT and encoding.codec == "rawvideo"
         _check_encoding(uri, encoding)
         names = BARE if self._bare else Y4M
@@ -64,9 +67,18 @@ class RawSink(Sink):
         self._tally = Tally()
         self._path = None if uri == STANDARD_OUTPUT else Path(uri)
         if self._path is not None:
-            check_target(self._path, like=like, overwrite=overwrite)
-            self._partial = self._path.with_name(f".{self._path.stem}.partial{self._path.suffix}")
-        self._file = self._open()
+            check_target(self._path, like=like, overwrite=True)
+            with reporting(self._path):
+                self._claim = Claim(self._path)
+            self._partial = partial_path(self._path)
+            self.notes += self._claim.notes
+        try:
+            if self._path is not None:
+                check_target(self._path, like=like, overwrite=overwrite)
+            self._file = self._open()
+        except BaseException:
+            self._release()
+            raise
 
     def write(self, frame: Frame) -> None:
         alpha = frame.alpha is not None
@@ -84,7 +96,8 @@ class RawSink(Sink):
         self._keep_time(frame)
         if not self._bare:
             self._put(b"FRAME\n")
-        for samples in _samples(picture_of(frame, self._layout), self._layout):
+        coded = picture_of(frame, self._layout, self._background)
+        for samples in _samples(coded, self._layout):
             self._put(np.ascontiguousarray(samples).data)
         self._tally.frame(float(self.frames / self._like.rate))
         self.frames += 1
@@ -108,6 +121,7 @@ class RawSink(Sink):
         except BaseException:
             self.abort()
             raise
+        self._release()
 
     def abort(self) -> None:
         # What went into a pipe is gone; a file leaves no trace.
@@ -115,6 +129,11 @@ class RawSink(Sink):
             self._file.close()
         if self._path is not None:
             self._partial.unlink(missing_ok=True)
+        self._release()
+
+    def _release(self) -> None:
+        if self._path is not None:
+            self._claim.release()
 
     @property
     def _kind(self) -> str:
@@ -130,7 +149,7 @@ class RawSink(Sink):
         if like.format.family == "rgb" and not layout.rgb:
             notes.append(f"{self._kind} holds no RGB: it becomes {layout.name}")
         if alpha and not layout.alpha:
-            notes.append(f"{self._kind} holds no opacity: it is left out")
+            notes.append(f"{self._kind} holds no opacity: it is left out; {LAID}")
         if like.rotation:
             notes.append(
                 f"{self._kind} cannot say that the picture is turned: it lies; --bake turns it"

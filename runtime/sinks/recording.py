@@ -48,5 +48,6 @@ class RecordingSink(FileSink):
         # What was filmed cannot be filmed again: it stays, under a name that says so.
         if self.frames:
             self._output.keep()
+            self._claim.release()
         else:
             super().abort()

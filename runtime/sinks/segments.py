@@ -54,7 +54,9 @@ class SegmentWriter:
         # Of a process that was not seen to end, as well as of this one.
         self._partial = self.path.with_suffix(f".{os.getpid()}.partial")
         self._number = number
-        self._file: BinaryIO = self._partial.open("wb")
+        # Never through a link that somebody has put there.
+        self._partial.unlink(missing_ok=True)
+        self._file: BinaryIO = self._partial.open("xb")
         self._hash = hashlib.sha256()
         self._times: list[int] = []
         self._last = self._length = 0

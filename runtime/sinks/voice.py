@@ -180,6 +180,10 @@ class PassingSound:
             self._ended = True
             self._mux(self._voice.rest())
 
+    def finish(self) -> None:
+        """Write all that is left, before the container is closed."""
+        self.mux_until(float("inf"))
+
     def close(self) -> None:
         """The source is another's to close."""
         return

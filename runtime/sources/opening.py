@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 
 from ..errors import SourceError
 from ..pyav import open_input
+from ..tracks import main_video
 
 STDIN = "-"
 _BUFFER = 1 << 20
@@ -67,12 +68,15 @@ def open_container(uri: str) -> tuple[InputContainer, Pipe | None]:
         ) from error
 
 
-def choose_stream(container: InputContainer, name: str) -> VideoStream:
-    """The first video that is no cover art. Raises SourceError when it cannot be decoded."""
-    for stream in container.streams.video:
-        # Cover art is a video stream of one picture.
-        if stream.disposition & Disposition.attached_pic:
-            continue
+def choose_stream(container: InputContainer, name: str, wanted: int | None = None) -> VideoStream:
+    """The video with the index `wanted`, else FFmpeg's choice.
+
+    Raises SourceError where it is not there or cannot be decoded.
+    """
+    stream = main_video(container)
+    if wanted is not None:
+        stream = next((s for s in container.streams.video if s.index == wanted), None)
+    if stream is not None:
         context: Any = stream.codec_context  # None for what FFmpeg has no decoder for
         if context is None:
             codec = _codec(container, stream)
@@ -83,8 +87,33 @@ def choose_stream(container: InputContainer, name: str) -> VideoStream:
         if not stream.time_base:
             raise SourceError(f"{name}: the video stream has no time base; it cannot be timed")
         return stream
+    if wanted is not None:
+        raise SourceError(f"{name} has no video stream {wanted}; it holds {listed(container, 'video')}")
     kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing that is known"
     raise SourceError(f"{name} has no video stream; it holds {kinds}")
+
+
+def check_audio(container: InputContainer, name: str, wanted: int | None) -> None:
+    """Raise SourceError where there is no audio stream with that index."""
+    if wanted is not None and all(s.index != wanted for s in container.streams.audio):
+        raise SourceError(f"{name} has no audio stream {wanted}; it holds {listed(container, 'audio')}")
+
+
+def listed(container: InputContainer, kind: str) -> str:
+    """The streams of a kind with what tells them apart: `stream 0 (h264, 1920x1080)`."""
+    return ", ".join(map(_words, (s for s in container.streams if s.type == kind))) or "none"
+
+
+def _words(stream: Any) -> str:
+    context = stream.codec_context
+    facts = [context.codec.canonical_name if context is not None else "unknown codec"]
+    if context is not None and stream.type == "video":
+        facts.append(f"{context.width}x{context.height}")
+    if "language" in stream.metadata:
+        facts.append(stream.metadata["language"])
+    if stream.disposition & Disposition.attached_pic:
+        facts.append("cover art")
+    return f"stream {stream.index} ({', '.join(facts)})"
 
 
 def _codec(container: InputContainer, stream: VideoStream) -> str:

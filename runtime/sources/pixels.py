@@ -80,11 +80,23 @@ def layout_of(name: str) -> Layout:
     return Layout(format, name.startswith("yuvj"), alpha, planes, "planes", lossy)
 
 
-def read_planes(picture: VideoFrame) -> tuple[tuple[Array, ...], Array | None, Layout]:
+def read_planes(
+    picture: VideoFrame, *, mirrored: bool = False
+) -> tuple[tuple[Array, ...], Array | None, Layout]:
     """(planes, opacity, layout): views of the decoder's memory wherever it fits.
 
-    Raises SourceError for pixels that FFmpeg cannot convert.
+    With `mirrored` they are put upside down, which is exact unless chroma is sited at its top left:
+    few containers can say it of a picture, and then it only needs to be turned. Raises SourceError for
+    pixels that FFmpeg cannot convert.
     """
+    planes, alpha, layout = _read(picture)
+    if mirrored:
+        planes = tuple(np.ascontiguousarray(plane[::-1]) for plane in planes)
+        alpha = None if alpha is None else np.ascontiguousarray(alpha[::-1])
+    return planes, alpha, layout
+
+
+def _read(picture: VideoFrame) -> tuple[tuple[Array, ...], Array | None, Layout]:
     layout = layout_of(picture.format.name)
     picture = reformat(picture, layout.name)
     if layout.way == "gbr":

@@ -15,6 +15,7 @@ from av.video.stream import VideoStream
 from ..colour import guess_matrix
 from ..frame import Colour, Matrix, Range, VideoInfo
 from ..pyav import ratio
+from ..tracks import is_mirrored
 from .hdr import dynamic_hdr, read_hdr
 from .pixels import Layout
 
@@ -99,12 +100,14 @@ def start_of(container: InputContainer) -> float:
     return max(min([stated, *begins]), 0.0)
 
 
-def rotation_of(path: str, index: int) -> int:
-    """Degrees, counter-clockwise, by which players turn a stream: for decoders that are not told."""
+def orientation_of(path: str, index: int) -> tuple[int, bool]:
+    """Degrees, counter-clockwise, by which players turn a stream, and whether they mirror it before:
+    for decoders that are not told."""
     with av.open(os.path.abspath(path)) as container:  # noqa: PTH100
         for image in container.decode(container.streams[index]):
-            return cast("VideoFrame", image).rotation % 360
-    return 0
+            found = cast("VideoFrame", image)
+            return found.rotation % 360, is_mirrored(found)
+    return 0, False
 
 
 def describe(

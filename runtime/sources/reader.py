@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import cycle, islice
 from typing import Any, cast
 
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..frame import Damage
@@ -16,6 +18,11 @@ from .deinterlace import Picture
 
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """What decodes the opacity of a codec, which FFmpeg's own decoder passes over."""
+
+HELD = 64 << 20
+"""Bytes of one group of pictures that are kept until the next begins."""
+DELAY = 100
+"""Packets by which a decoder may be behind: its threads, and 16 pictures to be reordered."""
 
 
 class Reader:
@@ -36,6 +43,11 @@ class Reader:
         """How many ticks of the stream have come, where one is a frame's length."""
         self.position = 0
         """Bytes up to the end of the last packet."""
+        self._group: list[Packet[Any]] = []
+        """What was sent since the last key frame; nothing where that became too much."""
+        self._held = self._failed_before = 0
+        self._latest: int | None = None
+        """The latest time of a picture that was decoded."""
         self._container = container
         self._stream = stream
         self._clock = clock
@@ -74,20 +86,75 @@ class Reader:
             self._sent += 1
             self._incomplete += packet.is_corrupt
             self._tick(packet.dts)
+            self._keep(packet)
+        # What the last packets give comes at once, and nothing after the first of them that fails.
+        last = packet is None or not packet.size
+        yield from map(self._picture, self._images(packet))
+        if last and (missing := self._missing()):
+            yield from map(self._picture, self._again(missing))
+
+    def _images(self, packet: "Packet[Any] | None") -> list[VideoFrame]:
+        """What the decoder gives for a packet; its failures are counted."""
         try:
-            images = self._decoder.decode(packet)
+            return self._decoder.decode(packet)
         except FFmpegError as error:
             self.failed += 1
             self.reason = (
                 self.reason or f"a frame near number {self.count} cannot be decoded: {error.strerror}"
             )
             self._clock.failed()
-            return
-        for image in images:
-            pts, duration = self._clock.time(image.pts, image.duration)
-            self.count += 1
-            self.interlaced += image.interlaced_frame
-            yield Picture(image, pts, duration)
+            return []
+
+    def _picture(self, image: VideoFrame) -> Picture:
+        if image.pts is not None:
+            self._latest = max(image.pts, self._latest) if self._latest is not None else image.pts
+        pts, duration = self._clock.time(image.pts, image.duration)
+        self.count += 1
+        self.interlaced += image.interlaced_frame
+        return Picture(image, pts, duration)
+
+    def _keep(self, packet: "Packet[Any]") -> None:
+        if packet.is_keyframe:
+            self._group, self._held = [], 0
+            self._failed_before = self.failed
+        self._held += packet.size
+        if self._held <= HELD:
+            self._group.append(packet)
+        else:
+            self._group = []
+
+    def _missing(self) -> set[int]:
+        """Times of the pictures after the last one that came, as the packets since a key frame tell."""
+        times = {p.pts for p in self._group if p.pts is not None and not p.is_discard}
+        return {time for time in times if self._latest is None or time > self._latest}
+
+    def _again(self, missing: set[int]) -> Iterator[VideoFrame]:
+        """The pictures of those times, of the last group once more.
+
+        A decoder that is told that this is the end gives what it holds up to the first failure. So it
+        is not told: the group comes a second time, which pushes out what its threads hold of the first.
+        """
+        failed = self.failed > self._failed_before
+        context = self._decoder if isinstance(self._decoder, VideoCodecContext) else None
+        (context or self._stream.codec_context).flush_buffers()
+        group = self._group
+        for number, packet in enumerate(islice(cycle(group), len(group) + DELAY)):
+            try:
+                images = self._decoder.decode(packet)
+            except FFmpegError:
+                failed = True
+                continue
+            for image in images:
+                if image.pts in missing:
+                    missing.discard(image.pts)
+                    yield image
+            if not missing and number >= len(group) - 1:
+                break
+        # Without a failure it is the second field of a picture that has a time and no picture.
+        lost = len(missing) - (self.failed - self._failed_before)
+        if failed and lost > 0:
+            self.failed += lost
+            self.reason = self.reason or f"the last {len(missing)} frames cannot be decoded"
 
     def _tick(self, dts: int | None) -> None:
         if dts is None:

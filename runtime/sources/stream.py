@@ -28,6 +28,7 @@ from ..colour import guess_matrix
 from ..errors import SourceError, VelaturaError
 from ..frame import Colour, Frame, VideoInfo
 from ..pyav import open_input, ratio
+from ..tracks import is_mirrored
 from .address import Address
 from .backlog import Backlog
 from .base import FASTEST
@@ -303,7 +304,7 @@ class StreamSource(LiveSource):
             if self._pause(moment - time.monotonic()):
                 return
             arrived = moment
-        planes, alpha, layout = read_planes(image)
+        planes, alpha, layout = read_planes(image, mirrored=is_mirrored(image))
         if not self._begun.is_set() and not self._describe(image, own):
             return
         size = (image.width, image.height, image.format.name)

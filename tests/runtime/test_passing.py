@@ -126,6 +126,34 @@ def test_matroska_keeps_everything(tmp_path: Path) -> None:
         assert container.metadata["title"] == "The film"
 
 
+def chapters(path: Path) -> list[tuple[str, float, float]]:
+    with av.open(str(path)) as container:
+        return [
+            (
+                c["metadata"]["title"],
+                float(c["start"] * c["time_base"]),
+                float(c["end"] * c["time_base"]),
+            )
+            for c in container.chapters()
+        ]
+
+
+@pytest.mark.parametrize("journal", [False, True])
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv"])
+def test_a_film_that_ends_early_has_its_own_chapters(name: str, journal: bool, tmp_path: Path) -> None:
+    source, target = rich_film(tmp_path / "film.mkv"), tmp_path / name
+    for frames, wanted in (
+        (50, [("One", 0.0, 1.0), ("Two", 1.0, 2.0)]),
+        (30, [("One", 0.0, 1.0), ("Two", 1.0, 1.2)]),
+        (20, [("One", 0.0, 0.8)]),
+    ):
+        run(source, target, frames=frames, journal=journal, overwrite=True)
+        assert chapters(target) == wanted
+        with av.open(str(target)) as container:
+            # The subtitle is shown until 1.2 s.
+            assert container.duration / av.time_base < max(frames / 25, 1.2) + 0.06
+
+
 def test_mp4_gets_words_it_can_hold_and_the_rest_is_said_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
