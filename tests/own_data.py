@@ -144,7 +144,7 @@ def uneven(index: int) -> int:
 
 CLIPS: dict[str, Callable[[Path], object]] = {
     "film.mp4": lambda path: shoot(path, frames=120, options={"bf": "2", "g": "30"}),
-    "turned.mp4": lambda path: shoot(path, frames=25, times=uneven, rotation=180),
+    "turned.mp4": lambda path: shoot(path, frames=60, times=uneven, rotation=180),
     "wide_pixels.mp4": lambda path: shoot(
         path, frames=20, sample_aspect_ratio=Fraction(2, 3), options={"bf": "2"}
     ),
@@ -174,7 +174,7 @@ CLIPS: dict[str, Callable[[Path], object]] = {
 
 
 def pictures(root: Path) -> Path:
-    """Pictures out of the sample clip, and pairs of large and small ones, laid out as the data folder."""
+    """Pictures out of the sample clip, and pairs of large and small, laid out as the data folder."""
     shown = scenes(180, (640, 360))
     for number in range(1, 6):
         write(root / f"eval/kodak24/kodim{number:02d}.png", shown[(number - 1) * 44])

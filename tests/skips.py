@@ -34,7 +34,9 @@ class OnlyListed:
         return cls(
             tuple(
                 Listed(
-                    reason=re.compile(one["reason"]), tests=tuple(one.get("tests", ("*",))), why=one["why"]
+                    reason=re.compile(one["reason"]),
+                    tests=tuple(one.get("tests", ("*",))),
+                    why=one["why"],
                 )
                 for one in tomllib.loads(path.read_text())["skip"]
             )
@@ -66,5 +68,7 @@ class OnlyListed:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if not self.meant(report.nodeid, reason):
             report.outcome = "failed"
-            report.longrepr = f"{reason}\nthis skip is not listed in tests/skips.toml: make the test run, " \
+            report.longrepr = (
+                f"{reason}\nthis skip is not listed in tests/skips.toml: make the test run, "
                 "or list it there with the reason"
+            )

@@ -15,16 +15,10 @@ import pytest
 from velatura.runtime.backends import BACKENDS
 
 from . import networks, videos
+from .commands import velatura
 
 VELATURA = [sys.executable, "-m", "velatura.runtime"]
 SOURCE, SINK, MODEL, ENGINE, TRUNCATED = 3, 4, 5, 6, 8
-
-
-def velatura(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [*VELATURA, *map(str, arguments)]
-    return subprocess.run(  # type: ignore[call-overload,no-any-return]
-        command, capture_output=True, text=True, check=False, timeout=120, **options
-    )
 
 
 def complaint(done: subprocess.CompletedProcess[str], code: int) -> str:
@@ -131,7 +125,10 @@ def test_a_full_disk_leaves_the_earlier_output(suffix: str, tmp_path: Path) -> N
     source = videos.make(tmp_path / "in.mkv", frames=60, size=(160, 120))
     target = tmp_path / f"out{suffix}"
     target.write_bytes(b"good")
-    done = velatura("run", source, target, "--overwrite", "--crf", 1, preexec_fn=limit_file_size)
+    done = subprocess.run(
+        [*VELATURA, "run", str(source), str(target), "--overwrite", "--crf", "1"],
+        capture_output=True, text=True, check=False, timeout=120, preexec_fn=limit_file_size,
+    )  # fmt: skip
     assert "cannot be written" in complaint(done, SINK)
     assert target.read_bytes() == b"good"
     assert len(list(tmp_path.iterdir())) == 2
@@ -230,9 +227,7 @@ def test_flipped_bytes_are_survived(own_clips: Path, tmp_path: Path) -> None:
 
 
 def test_failing_sound_does_not_stop_the_picture(own_clips: Path, tmp_path: Path) -> None:
-    done = velatura(
-        "run", own_clips / "failing_sound.mp4", tmp_path / "o.mp4", "--frames", 50
-    )
+    done = velatura("run", own_clips / "failing_sound.mp4", tmp_path / "o.mp4", "--frames", 50)
     assert done.returncode == 0, done.stderr
 
 

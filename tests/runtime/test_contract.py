@@ -232,7 +232,9 @@ def test_other_containers_hold(
     run_and_verify(own_clips / name, tmp_path / f"out{suffix}", capsys)
 
 
-def test_a_scaled_clip_holds(own_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_scaled_clip_holds(
+    own_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, target = own_clips / "words.mp4", tmp_path / "out.mp4"
     run_and_verify(source, target, capsys, size=(144, 96))
     verify(str(source), str(target), deep=False, as_json=False)

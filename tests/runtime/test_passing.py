@@ -148,7 +148,9 @@ def test_mp4_gets_words_it_can_hold_and_the_rest_is_said_first(
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "srt"), (".mp4", "mov_text")])
-def test_a_file_with_its_own_subtitles(suffix: str, codec: str, own_clips: Path, tmp_path: Path) -> None:
+def test_a_file_with_its_own_subtitles(
+    suffix: str, codec: str, own_clips: Path, tmp_path: Path
+) -> None:
     source = own_clips / "words.mp4"
     target = tmp_path / f"out{suffix}"
     found = run(source, target)

@@ -27,7 +27,7 @@ from velatura.runtime.command.sample import Excerpt, Sample
 
 from ..own_data import SAMPLE
 from . import videos
-from .test_command import velatura
+from .commands import velatura
 
 Foretell = Callable[..., dict[str, Any]]
 
@@ -77,9 +77,7 @@ def test_all_is_told_and_nothing_written_at_the_sink(
 
 
 @pytest.mark.parametrize("codec", ["h264", "ffv1"])
-def test_a_clip_takes_what_was_foretold(
-    codec: str, tmp_path: Path, foretell: Foretell
-) -> None:
+def test_a_clip_takes_what_was_foretold(codec: str, tmp_path: Path, foretell: Foretell) -> None:
     target = tmp_path / "out.mkv"
     job = Job(source=str(SAMPLE), sink=str(target), codec=codec, size=(320, 180))
     told = foretell(job, budget=1.5)
@@ -263,7 +261,7 @@ def test_the_command_speaks_to_a_person(clip: Path, tmp_path: Path) -> None:
     quiet = velatura("run", clip, tmp_path / "out.mkv", "--dry-run", "--quiet")
     assert quiet.stdout == quiet.stderr == ""
     (tmp_path / "out.mkv").write_bytes(b"mine")
-    refused = velatura("run", clip, tmp_path / "out.mkv", "--dry-run", check=False)
+    refused = velatura("run", clip, tmp_path / "out.mkv", "--dry-run")
     assert refused.returncode == 4
 
 
@@ -343,7 +341,7 @@ def test_a_comparison_that_cannot_be_is_refused_before_the_work(clip: Path, tmp_
     done = velatura("run", clip, target, "--compare", tmp_path / "v.png", "--json")
     assert json.loads(done.stdout)["frames_out"] == 60
     assert (tmp_path / "v.png").exists()
-    batch = velatura("run", tmp_path, tmp_path / "all", "--dry-run", check=False)
+    batch = velatura("run", tmp_path, tmp_path / "all", "--dry-run")
     assert batch.returncode == 2
 
 

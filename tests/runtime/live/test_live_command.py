@@ -26,6 +26,7 @@ from velatura.runtime.sinks.null import NullSink
 from velatura.runtime.sources.live import open_live_source
 
 from .. import videos
+from ..commands import velatura
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -35,9 +36,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def run(*arguments: object, **how: Any) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, check=False, timeout=90, **how
-    )
+    return velatura("live", *arguments, **how)
 
 
 @pytest.fixture(scope="module")
