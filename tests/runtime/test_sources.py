@@ -91,7 +91,7 @@ def test_pixel_formats_and_odd_sizes(
     codec: str, pix_fmt: str, suffix: str, expected: PixelFormat, size: tuple[int, int], tmp_path: Path
 ) -> None:
     if codec == "libx264" and size[0] % 2:
-        pytest.skip("H.264 4:2:0 has no odd sizes")
+        size = (62, 42)  # H.264 in 4:2:0 has no odd sizes
     path = videos.make(tmp_path / f"clip{suffix}", codec=codec, pix_fmt=pix_fmt, size=size, frames=4)
     with open_source(path) as source:
         frames = list(source)
@@ -177,14 +177,17 @@ def test_variable_frame_rate_keeps_its_times(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rate", [24, 25, 30, Fraction(24000, 1001), Fraction(30000, 1001)])
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".avi", ".h264", ".mov", ".nut"])
-@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [
+        *((suffix, "libx264") for suffix in (".mp4", ".mkv", ".ts", ".avi", ".h264", ".mov", ".nut")),
+        *((suffix, "mpeg4") for suffix in (".mp4", ".mkv", ".ts", ".avi", ".mov", ".nut")),
+    ],
+)
 def test_b_frames_come_in_order_and_on_time(
     suffix: str, rate: Fraction, codec: str, tmp_path: Path
 ) -> None:
     """AVI has no times of display, a bare H.264 stream has none at all."""
-    if suffix == ".h264" and codec == "mpeg4":
-        pytest.skip("holds H.264 only")
     path = videos.make(
         tmp_path / f"in{suffix}", codec=codec, frames=30, options={"bf": "3", "b": "2M"}, rate=rate
     )
