@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from .runtime.commands import velatura
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -47,10 +49,7 @@ def test_commands_run(line: str, folder: Path) -> None:
         words += ["--frames", "5"]
     elif words[0] in ("train", "export", "evaluate"):
         words = [words[0], "--help"]
-    done = subprocess.run(
-        [sys.executable, "-m", "velatura.runtime", *words],
-        cwd=folder, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+    done = velatura(*words, cwd=folder)
     assert done.returncode == 0, done.stderr
     if "--dry-run" in words:
         assert not (folder / words[2]).exists()

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import av
+import pytest
+from velatura.runtime.sinks import journalled
 
 from . import videos
+from .commands import velatura
 
 SINK, INTERRUPTED = 4, 130
 FRAMES = 64
@@ -55,6 +58,11 @@ def command(source: Path, target: Path, *options: object, before: str = "") -> l
 def run(
     source: Path, target: Path, *options: object, before: str = "", **how: Any
 ) -> subprocess.CompletedProcess[str]:
+    """In a process of its own where something is done `before`, or to the process."""
+    if not before and not how:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(journalled, "SEGMENT", 10)
+            return velatura("run", source, target, "-m", "identity", *options)
     return subprocess.run(
         command(source, target, *options, before=before),
         capture_output=True, text=True, check=False, timeout=120, **how,

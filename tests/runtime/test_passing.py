@@ -176,14 +176,16 @@ def test_mp4_gets_words_it_can_hold_and_the_rest_is_said_first(
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "srt"), (".mp4", "mov_text")])
-def test_a_real_file_with_subtitles(suffix: str, codec: str, clips: Path, tmp_path: Path) -> None:
-    source = clips / "edge" / "mov_text.mp4"
+def test_a_file_with_its_own_subtitles(
+    suffix: str, codec: str, own_clips: Path, tmp_path: Path
+) -> None:
+    source = own_clips / "words.mp4"
     target = tmp_path / f"out{suffix}"
     found = run(source, target)
     assert [s["codec"] for s in found if s["type"] == "subtitle"] == [codec]
     assert payload(target, 1) == payload(source, 1)
     words = b" ".join(p for p in payload(target, 2))
-    for word in (b"oop", b"boop"):
+    for word in (b"First words", "Grüße".encode()):
         assert word in words
 
 
@@ -234,10 +236,10 @@ def test_stopping_early_ends_all_streams(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".mov", ".avi"])
 def test_a_cover_does_not_become_a_second_film(
-    suffix: str, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    suffix: str, own_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / f"out{suffix}"
-    job = Job(source=str(clips / "edge" / "h264-png.mp4"), sink=str(target), models=("identity",))
+    job = Job(source=str(own_clips / "cover.mp4"), sink=str(target), models=("identity",))
     assert run_job(job) == 0
     assert "(cover art, png) is left out" in capsys.readouterr().err
     assert [s["type"] for s in streams(target)] == ["video", "audio"]

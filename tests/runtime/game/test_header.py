@@ -511,7 +511,9 @@ class TestPlaces:
                     status, picture = client.process(noise(turn))
                     assert status == DONE, client.error
                     assert np.array_equal(picture, noise(turn))
-                assert client.error == ""
+                # What is said of a submit that was too early stays until something else goes wrong.
+                early = ("frames are on their way already", "slow to give memory for a frame")
+                assert not client.error or any(text in client.error for text in early)
 
 
 def mapped(address: int) -> bool:

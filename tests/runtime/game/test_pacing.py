@@ -30,6 +30,8 @@ from velatura.runtime.command.play import Account, Bare, Pass, play
 from velatura.runtime.command.scene import Picture, Scene
 from velatura.runtime.errors import SinkError
 
+from .. import commands
+
 PERIOD = 1 / 50
 
 
@@ -347,8 +349,7 @@ class TestScene:
 
 
 def velatura(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "velatura.runtime", "bench", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return commands.velatura("bench", *words)
 
 
 def game_into(path: Path) -> None:

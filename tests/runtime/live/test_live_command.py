@@ -34,6 +34,7 @@ from velatura.runtime.sinks.window import WindowSink
 from velatura.runtime.sources.live import open_live_source
 
 from .. import videos
+from ..commands import velatura
 from ..ctrl_c import press_later
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -44,9 +45,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def run(*arguments: object, **how: Any) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, check=False, timeout=90, **how
-    )
+    return velatura("live", *arguments, **how)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Mailbox, latencies, LivePump: late frames are dropped, dead parts left, nothing waits for ever."""
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from velatura.runtime.frame import Frame, VideoInfo
 from velatura.runtime.live import LivePump, Processed, Processor, StagesProcessor
 from velatura.runtime.live import pump as pump_module
 from velatura.runtime.live.latency import RESOLUTION, TOP, Histogram, Percentiles, Recent
-from velatura.runtime.live.mailbox import Mailbox
+from velatura.runtime.live.mailbox import Drop, Mailbox
 from velatura.runtime.live.output import RECORDING, Output
 from velatura.runtime.sinks import Sink
 from velatura.runtime.sources import Source
@@ -68,8 +69,10 @@ class Screen(Sink):
         self.uri = name
         self.seconds, self.error, self.hang = seconds, fail, hang
         self.shown: list[Frame] = []
+        self.begun = False
 
     def write(self, frame: Frame) -> None:
+        self.begun = True
         if self.hang is not None:
             self.hang.wait(20)
         if self.error is not None:
@@ -102,29 +105,81 @@ class Slow(Processor):
         self.revived.append(reason)
 
 
+class Fed(Camera):
+    """Gives a frame when it is told to, and tells when the pump has it."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self._wanted, self._asked = threading.Semaphore(0), threading.Semaphore(0)
+
+    def give(self, count: int) -> None:
+        for _ in range(count):
+            self._wanted.release()
+            # The next one is asked for when this one lies in the mailbox.
+            assert self._asked.acquire(timeout=20)
+
+    def __iter__(self) -> Iterator[Frame]:
+        while self._wanted.acquire() and not self._closed.is_set():
+            one = self._pictures[self.given % 8]
+            self.given += 1
+            yield Frame(
+                planes=one.planes, format=one.format, pts=self.given - 1,
+                time_base=Fraction(1, 100), index=self.given - 1, colour=one.colour,
+                captured=time.monotonic(),
+            )  # fmt: skip
+            self._asked.release()
+
+    def close(self) -> None:
+        super().close()
+        self._wanted.release()
+
+
+class Held(Processor):
+    """Works on a frame until it is let go."""
+
+    def __init__(self) -> None:
+        self.taken: queue.Queue[int] = queue.Queue()
+        self.go = threading.Semaphore(0)
+
+    def process(self, frame: Frame) -> Processed:
+        self.taken.put(frame.index)
+        assert self.go.acquire(timeout=20)
+        return Processed(frame)
+
+
 def run(source: Source, processor: Processor | None, *sinks: Sink | Output, **options: object):
     pump = LivePump(source, processor, sinks, period=PERIOD, **options)  # type: ignore[arg-type]
     return pump, pump.run(every=0.02)
 
 
-def test_the_newest_frame_wins() -> None:
-    processor, screen = Slow(4.5 * PERIOD), Screen()
-    _, stats = run(Camera(90), processor, screen)
-    assert stats.captured == 90
-    assert stats.dropped > 40
-    assert stats.processed + stats.dropped == 90
-    shown = [one.index for one in screen.shown]
-    assert shown == sorted(shown)
-    # None is older than what it took to make it and to wait for the one before.
-    assert max(processor.latencies) < 2 * 4.5 * PERIOD + 0.1
-    assert stats.late == stats.outputs[0].shown
-    assert stats.outputs[0].latency.count == len(screen.shown)
+@pytest.mark.parametrize(("drop", "taken"), [("oldest", [0, 4, 7]), ("newest", [0, 1, 5])])
+def test_which_frame_waits_while_another_is_at_work(drop: Drop, taken: list[int]) -> None:
+    """The newest, unless it is wanted that the one stays that came first."""
+    source, processor, screen = Fed(), Held(), Screen()
+    pump = LivePump(source, processor, [Output(screen, depth=9, keeps=True)], period=60.0, drop=drop)
+    thread = threading.Thread(target=pump.run)
+    thread.start()
+    found: list[int] = []
+    for count in (1, 4, 3):
+        source.give(count)
+        if found:
+            processor.go.release()
+        found.append(processor.taken.get(timeout=20))
+    processor.go.release()
+    assert wait_until(lambda: len(screen.shown) == 3)
+    pump.stop()
+    thread.join(20)
+    stats = pump.stats()
+    assert found == [one.index for one in screen.shown] == taken
+    assert (stats.captured, stats.processed, stats.dropped) == (8, 3, 5)
+    assert stats.outputs[0].latency.count == 3
 
 
-def test_of_the_newest_the_oldest_stays_where_that_is_wanted() -> None:
-    _, stats = run(Camera(60), Slow(4.5 * PERIOD), Screen(), drop="newest")
-    assert stats.dropped > 20
-    assert stats.processed + stats.dropped == 60
+def test_frames_older_than_a_period_are_late() -> None:
+    processor, screen = Slow(2 * PERIOD), Screen()
+    _, stats = run(Camera(20), processor, screen)
+    assert stats.late == stats.outputs[0].shown == len(processor.latencies) > 0
+    assert min(processor.latencies) > 2 * PERIOD
 
 
 def test_nothing_is_dropped_where_the_source_can_wait() -> None:
@@ -138,12 +193,12 @@ def test_all_is_shown_when_there_is_time() -> None:
     screen = Screen()
     pump, stats = run(Camera(40), None, screen)
     assert len(screen.shown) + stats.outputs[0].dropped + stats.dropped == 40
-    assert len(screen.shown) >= 30
+    assert screen.shown
     assert stats.passed == stats.captured - stats.dropped
     assert {name: one.count > 0 for name, one in stats.stages.items()} == dict.fromkeys(
         ("wait", "work", "out"), True
     )
-    assert stats.latency.p50 < 0.05
+    assert stats.latency.count == len(screen.shown)
     assert pump.stats() == stats
     as_json = stats.to_json()
     assert as_json["captured"] == 40
@@ -151,19 +206,30 @@ def test_all_is_shown_when_there_is_time() -> None:
 
 
 def test_a_slow_sink_delays_no_other() -> None:
-    quick, slow, file = Screen("quick"), Screen("slow", seconds=0.1), Screen("file", seconds=0.015)
-    _, stats = run(Camera(60), Slow(), quick, slow, Output(file, depth=RECORDING, keeps=True))
-    assert len(quick.shown) > 45
-    assert len(slow.shown) < 12
-    assert stats.outputs[1].dropped > 30
-    assert len(file.shown) == 60 - stats.dropped
-    assert stats.outputs[2].dropped == 0
+    release = threading.Event()
+    quick, slow, file = Screen("quick"), Screen("slow", hang=release), Screen("file")
+    source = Fed()
+    outputs = [Output(quick, depth=60), Output(slow), Output(file, depth=RECORDING, keeps=True)]
+    pump = LivePump(source, Slow(), outputs, period=PERIOD, drop="never")
+    thread = threading.Thread(target=pump.run)
+    thread.start()
+    source.give(1)
+    assert wait_until(lambda: slow.begun)
+    source.give(59)
+    assert wait_until(lambda: len(quick.shown) == len(file.shown) == 60), "while the slow one hangs"
+    assert not slow.shown
+    release.set()
+    assert wait_until(lambda: len(slow.shown) == 2)
+    pump.stop()
+    thread.join(20)
+    assert [one.index for one in slow.shown] == [0, 59], "the one at work, and the newest since"
+    assert [output.dropped for output in pump.stats().outputs] == [0, 58, 0]
 
 
 def test_a_dead_sink_does_not_stop_the_others() -> None:
     well, dead = Screen("well"), Screen("dead", fail=OSError("the pipe is broken"))
-    _, stats = run(Camera(40), Slow(), well, dead)
-    assert len(well.shown) > 25
+    _, stats = run(Camera(40), Slow(), Output(well, depth=40, keeps=True), dead)
+    assert well.shown[-1].index == 39
     assert "OSError: the pipe is broken" in stats.outputs[1].failure
     assert any("dead is given up" in event.text for event in stats.events)
 
@@ -172,15 +238,16 @@ def test_the_run_ends_when_no_sink_is_left() -> None:
     source = Camera(500)
     with pytest.raises(SinkError, match=r"disk is full|b failed"):
         run(source, Slow(), Screen("a", fail=SinkError("disk is full")), Screen("b", fail=OSError()))
-    assert source.given < 100
+    assert source.given < 500
 
 
 def test_a_stuck_sink_does_not_stop_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pump_module, "PATIENCE", 0.2)
     release, well = threading.Event(), Screen("well")
-    _, stats = run(Camera(20), Slow(), well, Screen("stuck", hang=release))
+    kept = Output(well, depth=20, keeps=True)
+    _, stats = run(Camera(20), Slow(), kept, Screen("stuck", hang=release))
     release.set()
-    assert len(well.shown) > 10
+    assert well.shown[-1].index == 19
     assert any("stuck is stuck" in event.text for event in stats.events)
 
 
@@ -238,11 +305,10 @@ def test_who_hears_of_events_and_fails_ends_the_run_and_no_thread_of_it(others: 
 def test_it_ends_when_told_and_when_the_time_is_up() -> None:
     pump = LivePump(Camera(10_000), Slow(), [Screen()], period=PERIOD)
     threading.Timer(0.2, pump.stop).start()
-    begin = time.monotonic()
-    pump.run()
-    assert time.monotonic() - begin < 2
+    assert pump.run().captured < 10_000
     stats = LivePump(Camera(10_000), Slow(), [Screen()], period=PERIOD).run(seconds=0.3)
-    assert 0.25 < stats.elapsed < 2
+    assert stats.elapsed > 0.25
+    assert stats.captured < 10_000
 
 
 def test_a_source_of_files_is_not_closed_while_it_is_read() -> None:
@@ -463,7 +529,7 @@ def test_closing_ends_every_wait() -> None:
 def test_taking_from_an_empty_mailbox_has_its_time() -> None:
     begin = time.monotonic()
     assert Mailbox[int]().take(0.1) is None
-    assert 0.09 < time.monotonic() - begin < 1
+    assert time.monotonic() - begin > 0.09
     with pytest.raises(ValueError, match="depth 0"):
         Mailbox(depth=0)
 
