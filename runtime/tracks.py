@@ -77,7 +77,8 @@ def is_mirrored(image: "VideoFrame") -> bool:
 
     That is what any display matrix with a reflection comes to.
     """
-    data = image.side_data.get(Type.DISPLAYMATRIX)
+    held: Any = image.side_data  # its stub knows no lookup by type
+    data = held.get(Type.DISPLAYMATRIX)
     if data is None:
         return False
     a, b, _, c, d, *_ = unpack("=9i", bytes(data)[:36])

@@ -114,6 +114,12 @@ class PassingStreams:
             _describe(added, stream)
             self._streams[passage.index] = added
         _describe(video, self._input.streams[self._main])
+        beside = [s for s in self._streams.values() if s.type == "video" and not _is_cover(s)]
+        if beside:
+            # Else players show the one that was only copied, where that is larger.
+            video.disposition |= Disposition.default
+            for other in beside:
+                other.disposition &= ~Disposition.default
         for name, value in self._input.metadata.items():
             if name.lower() not in OWN_METADATA:
                 self._output.metadata[name] = value
@@ -359,6 +365,10 @@ def _lasting(packets: Iterator[Any]) -> Iterator[Any]:
         alone = round(Fraction(size, rate) / packet.time_base) if size and rate else 0
         packet.duration = steps.get(index) or alone
         yield packet
+
+
+def _is_cover(stream: Any) -> bool:
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def _describe(added: Any, stream: Any) -> None:

@@ -72,6 +72,8 @@ def test_one_video_is_taken_and_said(
     ) in capsys.readouterr().err
     with av.open(str(tmp_path / "out.mkv")) as container:
         assert len(container.streams.video) == 2, "the other is copied"
+    with open_source(tmp_path / "out.mkv") as made:
+        assert (made.info.width, made.info.height) == wanted[:2], "players take what was made"
     for given, code in ((stream, 0), (1 - number, 10)):
         found = verify(
             str(source), str(tmp_path / "out.mkv"), deep=False, as_json=False, video_stream=given
