@@ -27,6 +27,7 @@ from velatura.runtime.sources.live import open_live_source
 
 from .. import videos
 from ..commands import velatura
+from .engines import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -260,9 +261,9 @@ def test_a_sink_joins_and_leaves_while_the_run_goes_on() -> None:
     thread = threading.Thread(target=pump.run, kwargs={"seconds": 20.0})
     thread.start()
     try:
-        time.sleep(0.3)
+        assert wait_until(lambda: first.frames > 10)
         output = pump.add(second)
-        time.sleep(0.5)
+        assert wait_until(lambda: second.frames > 10)
         assert pump.remove(output)
         had = second.frames
         time.sleep(0.3)
