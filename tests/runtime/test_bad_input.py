@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -22,8 +23,9 @@ SOURCE, SINK, MODEL, ENGINE, TRUNCATED = 3, 4, 5, 6, 8
 
 
 def complaint(done: subprocess.CompletedProcess[str], code: int) -> str:
-    """The one line that a failed run prints."""
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("note: ")]
+    """The one line that a failed run prints, notes and a slow machine's progress apart."""
+    aside = re.compile(r"note: |\d+/\d+ frames, ")
+    lines = [line for line in done.stderr.splitlines() if not aside.match(line)]
     assert done.returncode == code, done.stderr
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("velatura: ")
