@@ -49,8 +49,7 @@ class MatrixProducts:
 
     def __init__(self, precision: str) -> None:
         """`precision` is a key of `Peak.matrix`; needs OpenVINO."""
-        import openvino as ov
-
+        ov = openvino.library()
         core = ov.Core()
         properties = {
             "PERFORMANCE_HINT": "LATENCY",

@@ -1,5 +1,7 @@
 """Half precision of graphs, and the choice of a precision by measurement."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -249,3 +251,17 @@ def test_bf16_with_int8_is_offered_where_both_are() -> None:
     assert 0 < np.abs(first - second).max() <= 4
     for engine in results.values():
         engine.close()
+
+
+def test_openvino_tells_nobody_that_it_was_imported() -> None:
+    """Its telemetry forks beside running threads: seen to hold up a process at its end for ever."""
+    code = """
+import sys
+from velatura.runtime import open_engine
+open_engine("upscale-2x", backend="openvino", precision="fp32").close()
+assert "openvino" in sys.modules
+told = [name for name in sys.modules if name.startswith("openvino_telemetry")]
+assert not told, told
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
