@@ -175,12 +175,17 @@ CLIPS: dict[str, Callable[[Path], object]] = {
 
 def pictures(root: Path) -> Path:
     """Pictures out of the sample clip, and pairs of large and small, laid out as the data folder."""
-    shown = scenes(180, (640, 360))
+    rng = np.random.default_rng(0)
+    # The sample is rendered: it lacks the noise of a camera's sensor.
+    shown = [
+        np.clip(picture + rng.normal(0, 3, picture.shape), 0, 255).astype(np.uint8)
+        for picture in scenes(180, (640, 360))[::2]
+    ]
     for number in range(1, 6):
-        write(root / f"eval/kodak24/kodim{number:02d}.png", shown[(number - 1) * 44])
-        write(root / f"photos/bsds500/{number}.png", shown[(number - 1) * 40 + 10])
+        write(root / f"eval/kodak24/kodim{number:02d}.png", shown[(number - 1) * 22])
+        write(root / f"photos/bsds500/{number}.png", shown[(number - 1) * 20 + 5])
     for name, scale, number in (("set5", 2, 1), ("set14", 2, 2), ("set5", 4, 1), ("set14", 4, 2)):
-        large = shown[number * 60][:320, :480]
+        large = shown[number * 30][:320, :480]
         small = cv2.resize(large, (480 // scale, 320 // scale), interpolation=cv2.INTER_AREA)
         write(root / f"eval/{name}/x{scale}/hr/001.png", large)
         write(root / f"eval/{name}/x{scale}/lr/001.png", small)

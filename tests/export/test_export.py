@@ -168,7 +168,7 @@ def test_grid_excess_sees_what_a_bad_network_draws(tmp_path: Path, own_pictures:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     card = ModelCard(name="grid", task="style", size_multiple=4, halo=0)
     save(model, card, tmp_path / "grid.onnx")
-    images = [read_image(path) for path in own_pictures]
+    images = [cv2.GaussianBlur(read_image(path), (0, 0), 1) for path in own_pictures[:3]]
     with open_engine(tmp_path / "grid.onnx", precision="fp32") as engine:
         assert grid_excess(engine, images, 4) > 20
 
