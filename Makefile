@@ -13,7 +13,7 @@ ensure_opencv = $(BIN)/python -c 'import cv2' 2>/dev/null || { \
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python \
 	&& $(BIN)/python -m pip install --quiet opencv-python-headless; }
 
-.PHONY: demo test test-environment soak quick lint format bench wheel clean help
+.PHONY: demo test test-environment soak quick lint format bench docs wheel clean help
 
 help:
 	@echo "make demo    restyle and upscale the sample clip (installs the runtime only)"
@@ -22,6 +22,7 @@ help:
 	@echo "make soak    the long tests, which make test leaves out: CI runs them, too"
 	@echo "make lint    ruff and pyright"
 	@echo "make bench   measure, writing benchmarks/results"
+	@echo "make docs    build these documents, with the references, into site/"
 	@echo "make clean   remove what the other targets made"
 
 demo: $(VENV)/.runtime
@@ -54,6 +55,11 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
+# The commands' reference is made from the commands themselves, training's included.
+docs: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet $(patsubst %.,'%.[docs]',$(patsubst %.whl,'%.whl[docs]',$(PACKAGE)))
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 wheel: $(VENV)/.dev
 	rm -rf dist
 	$(BIN)/python -m build
@@ -77,5 +83,5 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml
 	touch $@ $(VENV)/.runtime
 
 clean:
-	rm -rf $(VENV) .ci/tools demo dist build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .ci/tools demo dist build site *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
