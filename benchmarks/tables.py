@@ -71,11 +71,11 @@ def measured(given: Mapping[str, Result]) -> str:
 
 
 def rows(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; columns of numbers are aligned to the right."""
+    """A Markdown table; columns of numbers but for the first are aligned to the right."""
     numbers = [
         all(re.match(r"[-\d]|$", cell) for cell in column) for column in zip(*lines, strict=True)
     ]
-    rule = ["---:" if right else "---" for right in numbers]
+    rule = ["---", *("---:" if right else "---" for right in numbers[1:])]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
 
 
