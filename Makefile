@@ -21,7 +21,7 @@ ensure_opencv = $(BIN)/python -c 'import cv2' 2>/dev/null || { \
 # The package with an extra: `-e .[dev]`, or `dist/velatura-X.whl[dev]`.
 with_extra = $(patsubst %.,'%.[$(1)]',$(patsubst %.whl,'%.whl[$(1)]',$(PACKAGE)))
 
-.PHONY: demo test test-environment soak quick runtime lint format bench wheel constraints clean help
+.PHONY: demo test test-environment soak quick runtime lint format bench docs wheel constraints clean help
 
 help:
 	@echo "make demo    restyle and upscale the sample clip (installs the runtime only)"
@@ -32,6 +32,7 @@ help:
 	@echo "make lint    ruff and pyright"
 	@echo "make bench   measure, writing benchmarks/results"
 	@echo "make constraints  renew the versions in constraints/ from pyproject.toml"
+	@echo "make docs    build these documents, with the references, into site/"
 	@echo "make clean   remove what the other targets made"
 
 demo: $(VENV)/.runtime
@@ -67,6 +68,11 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
+# The commands' reference is made from the commands themselves, training's included.
+docs: $(VENV)/.dev
+	$(PIP) $(CONSTRAIN) $(call with_extra,docs)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 wheel: $(VENV)/.dev
 	rm -rf dist
 	$(BIN)/python -m build
@@ -98,9 +104,9 @@ constraints: $(VENV)/bin/python
 	$(PIP) uv
 	for version in $(PYTHONS); do echo opencv-python-headless | $(BIN)/uv pip compile --quiet --upgrade \
 		--universal --python-version $$version --no-annotate --no-header --no-emit-index-url \
-		$(foreach extra,dev export game live ort rtx train,--extra $(extra)) \
+		$(foreach extra,dev docs export game live ort rtx train,--extra $(extra)) \
 		pyproject.toml - --output-file constraints/python$$version.txt || exit; done
 
 clean:
-	rm -rf $(VENV) .ci/tools demo dist build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .ci/tools demo dist build site *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -60,7 +60,7 @@ def test_upscaling_is_as_faithful_as_it_must_be(data_root: Path, name: str, back
 
 
 def test_upscaling_costs_less_than_opencvs_fsrcnn() -> None:
-    """Half of it is the aim, which at this fidelity is not reached: the README's status says so."""
+    """Half of it is the aim, which at this fidelity is not reached: the status page says so."""
     peers = json.loads((Path(__file__).parents[1] / "benchmarks/results/peers.json").read_text())
     path = zoo_models()["upscale-2x"]["fp32"]
     model = onnx.load(str(path))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -188,7 +189,8 @@ def test_doctor_proves_that_it_works() -> None:
 
 
 def test_version_and_plain_usage_errors() -> None:
-    assert velatura("--version").stdout.strip() == "0.1.0"
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert velatura("--version").stdout.strip() == project["version"]
     for arguments in (("run",), ("run", "a", "b", "--precision", "int4"), ("dance",)):
         done = velatura(*arguments)
         assert done.returncode == 2
