@@ -13,7 +13,7 @@ ensure_opencv = $(BIN)/python -c 'import cv2' 2>/dev/null || { \
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python \
 	&& $(BIN)/python -m pip install --quiet opencv-python-headless; }
 
-.PHONY: demo test test-environment soak quick lint format bench wheel clean help
+.PHONY: demo test test-environment soak quick lint format bench wheel zoo clean help
 
 help:
 	@echo "make demo    restyle and upscale the sample clip (installs the runtime only)"
@@ -22,6 +22,7 @@ help:
 	@echo "make soak    the long tests, which make test leaves out: CI runs them, too"
 	@echo "make lint    ruff and pyright"
 	@echo "make bench   measure, writing benchmarks/results"
+	@echo "make zoo     train the models that are shipped, one after another: days; goes on where it stopped"
 	@echo "make clean   remove what the other targets made"
 
 demo: $(VENV)/.runtime
@@ -53,6 +54,16 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
+
+# In this order: the other styles begin with the first one's weights. Every run goes on from its last
+# checkpoint, whatever stopped it, and one that is finished costs a few seconds.
+ZOO = starry-night wave gauguin the-scream udnie monet composition-vii \
+	upscale-2x-video upscale-4x-video restore-1x upscale-2x-sharp upscale-4x-sharp upscale-2x-hq johnson-half
+
+zoo: $(VENV)/.dev
+	for recipe in $(ZOO); do \
+		nice -n 19 $(BIN)/velatura train $$recipe -o runs/zoo/$$recipe --threads 1 || exit 1; \
+	done
 
 wheel: $(VENV)/.dev
 	rm -rf dist
