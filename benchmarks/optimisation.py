@@ -55,8 +55,8 @@ def compare(objective: StyleObjective, photo: torch.Tensor, longest: int) -> dic
         photo, objective, iterations=longest, keep=[n for n in ITERATIONS if n < longest], start="noise"
     )
     return {
-        "photograph": round(value_of(objective, photo, content), 4),
-        "network": round(value_of(objective, to_tensor(output), content), 4),
+        "photograph": round(value_of(objective, photo, photo, content), 4),
+        "network": round(value_of(objective, to_tensor(output), photo, content), 4),
         "network_seconds": round(median(times), 5),
         "optimised": {str(d.iterations): round(d.objective, 4) for d in done},
         "optimised_seconds": {str(d.iterations): round(d.seconds, 2) for d in done},

@@ -18,25 +18,30 @@ from ..runtime.errors import VelaturaError
 from ..runtime.sources import open_source
 from ..training.data import Image, data_root, limited_luma, read_image
 from ..training.losses import match_histogram
+from ..training.lpips import HEADS, load_lpips
 from ..training.metrics import (
     Flow,
     benchmark_pairs,
+    border_difference,
     dis_flows,
     flicker,
     gradient_energy,
+    halo,
+    light_correlation,
     pan,
     psnr,
     ssim,
     warp_error,
 )
 from ..training.objectives import StyleObjective, centre_square
-from ..training.perception import WeightPaths, perception, resolve
+from ..training.perception import WeightPaths, perception
 from ..training.recipe import Recipe, load_recipe, shipped_recipes
 from .verify import grid_excess
 
 SETS = ("set5", "set14")
 VGG_LAYER = "relu2_2"
 OBJECTIVE_PICTURES = 10
+LIGHT_PICTURES = tuple(f"kodim{number:02d}" for number in (1, 5, 8, 15, 19, 23))
 PAN_PICTURES = 5
 PAN_FRAMES = 6
 PAN_VELOCITY = (1.3, 0.7)
@@ -109,9 +114,10 @@ def _precision(text: str) -> Literal["fp32", "bf16", "int8"]:
 def upscaling(
     engine: Engine, root: Path, *, histogram: bool = False, weights: WeightPaths | None = None
 ) -> Report:
-    """Y-PSNR and SSIM in the field's protocol, VGG distance and FLIP in colour, beside bicubic's.
+    """Y-PSNR and SSIM in the field's protocol, VGG distance, FLIP, LPIPS in colour, beside bicubic's.
 
-    Raises FileNotFoundError without the evaluation pictures of the model's scale.
+    LPIPS is left out where its weights are not at hand. Raises FileNotFoundError without the evaluation
+    pictures of the model's scale.
     """
     card = engine.card
     luma = card.input_colour == "luma"
@@ -129,6 +135,7 @@ def upscaling(
     if not folders:
         raise FileNotFoundError(f"no evaluation pictures at {root / 'eval'}/*/x{card.scale}")
     distance = vgg_distance(root, weights)
+    lpips = {kind: load_lpips(kind, root) for kind in HEADS if (root / HEADS[kind]).is_file()}
     for folder in folders:
         name = folder.parent.name
         for who, upscale in (("model", ours), ("bicubic", bicubic)):
@@ -140,6 +147,9 @@ def upscaling(
                 f"vgg_{VGG_LAYER}": np.mean([distance(output, truth) for output, truth in pairs]),
                 "flip": np.mean([flip(output, truth) for output, truth in pairs]),
             }
+            for kind, measure in lpips.items():
+                both = [(to_tensor(output), to_tensor(truth)) for output, truth in pairs]
+                row[f"lpips_{kind}"] = np.mean([float(measure(*pair)) for pair in both])
             for measure, value in row.items():
                 found.setdefault(f"{name}_{measure}", {})[who] = round(float(value), 5)
     return found
@@ -216,7 +226,9 @@ def style(
     clips: Sequence[Path] | None = None,
     weights: WeightPaths | None = None,
 ) -> Report:
-    """The paper's objective, grid energy, and stability on pans, on clips and on a noisy static scene.
+    """The paper's objective, what is left of the scene, grid energy, and stability over time.
+
+    That is measured on pans, on clips and on a noisy static scene.
 
     Raises FileNotFoundError without the data, ValueError when the recipe makes no style.
     """
@@ -229,6 +241,7 @@ def style(
     name = recipe or (engine.card.recipe if engine.card.recipe in shipped_recipes() else None)
     if name is not None:
         found |= objective_of(engine, style_objective(name, root, weights), photos)
+    found |= scene(engine, [read_image(path) for path in kodak if path.stem in LIGHT_PICTURES])
     landscape = [photo for photo in photos if photo.shape[1] > photo.shape[0]]
     for period in (2, 4):
         excess = grid_excess(engine, photos, period)
@@ -237,6 +250,25 @@ def style(
     usual = [path for name in CLIPS if (path := root / "clips" / name).is_file()]
     found |= clip_stability(engine, usual if clips is None else clips)
     return found
+
+
+def scene(engine: Engine, photos: Sequence[Image]) -> Report:
+    """What is left of the scene: its light, black beside bright dots, and the border.
+
+    Light correlation and the border's difference are means over the photographs.
+    """
+
+    def style(image: Image) -> Image:
+        return run(engine, image)
+
+    light = [light_correlation(style(photo), photo) for photo in photos]
+    borders = [border_difference(style, photo) for photo in photos]
+    outer, inner = np.mean(borders, axis=0) if borders else (np.nan, np.nan)
+    return {
+        "light_correlation": {"model": round(float(np.mean(light)), 4)} if light else {},
+        "halo_on_black": {"model": round(halo(style), 3)},
+        "border_difference": {"model": round(float(outer), 3), "inside": round(float(inner), 3)},
+    }
 
 
 def pans(engine: Engine, photos: Sequence[Image]) -> Report:
@@ -298,9 +330,7 @@ def style_objective(name: str, root: Path, weights: WeightPaths | None = None) -
     recipe = load_recipe(name)
     if recipe.task != "style":
         raise ValueError(f"recipe {name} makes no style")
-    precise = Recipe.from_mapping(
-        {**resolve(recipe, root, weights).to_mapping(), "precision": "fp32"}, origin=name
-    )
+    precise = Recipe.from_mapping({**recipe.to_mapping(), "precision": "fp32"}, origin=name)
     return StyleObjective(precise, root, weights, torch.device("cpu"))
 
 
@@ -316,7 +346,9 @@ def objective_of(engine: Engine, objective: StyleObjective, photos: Sequence[Ima
         output = to_tensor(run(engine, to_image(square)))
         for who, picture in (("model", output), ("input", square)):
             with torch.no_grad():
-                terms = {k: float(v) for k, v in objective.picture_terms(picture, content).items()}
+                terms = {
+                    k: float(v) for k, v in objective.picture_terms(picture, square, content).items()
+                }
             rows.setdefault("objective", {}).setdefault(who, []).append(sum(terms.values()))
             for name, term in terms.items():
                 rows.setdefault(f"objective_{name}", {}).setdefault(who, []).append(term)

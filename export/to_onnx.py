@@ -113,21 +113,15 @@ def card_for(recipe: Recipe, checkpoint: Checkpoint, net: Net) -> ModelCard:
 
 
 def loss_words(recipe: Recipe) -> str:
-    """The losses and their layers, for the card: `content at VGG-16 relu3_3`."""
-    vgg = "VGG-16" if recipe.loss_network == "vgg16" else "VGG-19"
+    """The losses and their layers, for the card: `content at VGG-16 relu3_3; light`."""
+    network = "VGG-16" if recipe.loss_network == "vgg16" else "VGG-19"
     words: list[str] = []
-    for name, layers in (("content", recipe.content), ("style", recipe.style)):
-        if not layers:
-            continue
-        deep = [layer for layer in layers if layer.startswith("relu")]
-        light = [layer for layer in layers if not layer.startswith("relu")]
-        networks = [f"{vgg} {' '.join(deep)}"] if deep else []
-        networks += [f"SqueezeNet 1.1 {' '.join(light)}"] if light else []
-        words.append(f"{name} at {', '.join(networks)}")
-    if recipe.pixel:
-        words.append(f"pixel {recipe.pixel_norm}")
-    others = ("edge", "total_variation", "stability", "flow", "frame_difference", "grid")
-    words += [name.replace("_", " ") for name in others if getattr(recipe, name)]
+    for name, _ in recipe.losses():
+        weight: float | dict[str, float] = getattr(recipe, name)
+        said = name.replace("_", " ")
+        if isinstance(weight, dict):
+            said += f" at {network} {' '.join(weight)}"
+        words.append(f"{said} {recipe.pixel_norm}" if name == "pixel" else said)
     return "; ".join(words)
 
 

@@ -1,6 +1,7 @@
 """Checkpoints: everything a run needs to go on, written so that a crash never leaves half a file."""
 
 import io
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -34,7 +35,7 @@ class Checkpoint:
     """The model whose weights it began with, in words; empty for random ones."""
 
     def save(self, path: Path) -> None:
-        """Write to a temporary name beside `path`, then rename.
+        """Write to a temporary name beside `path`, then rename, both down to the disk.
 
         Raises OSError when it cannot be written, a full disk for one; the file at `path` is then still
         the one before.
@@ -44,8 +45,14 @@ class Checkpoint:
         partial = path.with_name(path.name + ".partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(buffer.getbuffer())
+            # A file system may carry out the renaming before the writing: after a power cut the name
+            # would stand for an empty file, and the checkpoint of before would be gone.
+            with partial.open("wb") as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
             partial.replace(path)
+            _sync_folder(path.parent)
         except OSError as error:
             if partial.parent.is_dir():
                 partial.unlink(missing_ok=True)
@@ -64,3 +71,14 @@ class Checkpoint:
             return cls(**state)
         except (TypeError, RuntimeError, EOFError, UnpicklingError) as error:
             raise ValueError(f"{path} is not a velatura checkpoint: {error}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renaming last, where folders can be opened (not on Windows)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

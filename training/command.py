@@ -19,7 +19,6 @@ from .device import keep_freed_memory, processes
 from .loop import Options, averaged_net, fit
 from .objectives import StyleObjective, build_objective
 from .optimize import optimise
-from .perception import resolve
 from .recipe import Recipe, load_recipe, shipped_recipes
 from .record import Progress
 from .weights import TORCHVISION_FILES, download
@@ -61,7 +60,7 @@ def train(
     ] = None,
     weights: Annotated[
         list[str] | None,
-        typer.Option(help="NETWORK=PATH of a loss network: vgg16, vgg19, squeezenet; repeatable."),
+        typer.Option(help="NETWORK=PATH of a loss network: vgg16, vgg19; repeatable."),
     ] = None,
     fetch: Annotated[
         bool,
@@ -77,6 +76,7 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard's files into the folder.")
     ] = False,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 200,
     preview_every: Annotated[int, typer.Option(min=1, help="Steps between previews.")] = 500,
     validate_every: Annotated[
         int, typer.Option(min=0, help="Steps between validations; 0: the end.")
@@ -109,18 +109,22 @@ def train(
         if method != "train":
             raise ValueError(f"--method {method!r} is neither train nor optimize")
         on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+        folder = out or Path("runs") / chosen.name
+        base = folder.parent / chosen.begin_with / "checkpoint.pt"
+        if init is None and chosen.begin_with and base.is_file():
+            init = base
         options = Options(
             time_budget=_seconds(time_budget),
             device=device,
             workers=(min(8, os.cpu_count() or 1) if on_gpu else 0) if workers is None else workers,
             compile=compiled,
             tensorboard=tensorboard,
+            save_every=save_every,
             preview_every=preview_every,
             validate_every=validate_every,
             weights=given,
             init=init if init is None or init.suffix == ".onnx" else Checkpoint.load(init),
         )
-        folder = out or Path("runs") / chosen.name
         checkpoint = fit(chosen, root=root, folder=folder, options=options, report=_report)
         if int(os.environ.get("RANK", "0")) == 0:
             _finish(checkpoint, folder, root, options)
@@ -252,7 +256,7 @@ def _optimize(
     resized = np.ascontiguousarray(cv2.resize(image, size, interpolation=way))
     with processes("auto") as (device, _, _):
         # L-BFGS compares gradients: BF16 would blur them.
-        precise = replace(resolve(recipe, root, given), precision="fp32")
+        precise = replace(recipe, precision="fp32")
         objective: Any = build_objective(precise, root, given, device)
         assert isinstance(objective, StyleObjective)
         photo = torch.from_numpy(resized).permute(2, 0, 1)[None].float().to(device) / 255.0

@@ -1,7 +1,7 @@
 """Photographs and videos as training crops: decoded by several threads, cached, drawn by seed."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .degrade import bicubic_downscale, gaussian_downscale, video_downscale
+from .synthetic import screen_crop
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".ts"})
@@ -65,6 +66,54 @@ class Sample(NamedTuple):
     """(2, N, 3, crop, crop): a frame of a video and the one after it."""
 
 
+class Pictures(Sequence[Image | None]):
+    """Decoded pictures, None where one is not kept, that other processes are handed without a copy.
+
+    The first time that they are pickled for another process, they move into one piece of shared memory;
+    what is sent is its address. A copy for each of eight workers was 8 GB for 1,300 photographs.
+    """
+
+    def __init__(self, pictures: Iterable[Image | None]) -> None:
+        self._pictures = list(pictures)
+        self._memory: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index: Any) -> Any:
+        return cast(Any, self._pictures[index])
+
+    def __getstate__(self) -> tuple[Tensor, list[tuple[int, ...] | None]]:
+        shapes = [None if picture is None else picture.shape for picture in self._pictures]
+        if self._memory is None:
+            size = sum(picture.nbytes for picture in self._pictures if picture is not None)
+            memory: Tensor = cast(Any, torch.empty(size, dtype=torch.uint8)).share_memory_()
+            for number, (picture, view) in enumerate(
+                zip(self._pictures, self._views(memory, shapes), strict=True)
+            ):
+                if picture is not None and view is not None:
+                    view[:] = picture
+                    # One after another, so that there are never two of all.
+                    self._pictures[number] = view
+            self._memory = memory
+        return self._memory, shapes
+
+    def __setstate__(self, state: tuple[Tensor, list[tuple[int, ...] | None]]) -> None:
+        self._memory, shapes = state
+        self._pictures = list(self._views(self._memory, shapes))
+
+    @staticmethod
+    def _views(memory: Tensor, shapes: Iterable[tuple[int, ...] | None]) -> Iterator[Image | None]:
+        whole, start = cast(Image, memory.numpy()), 0
+        for shape in shapes:
+            if shape is None:
+                yield None
+                continue
+            size = int(np.prod(shape))
+            yield whole[start : start + size].reshape(shape)
+            start += size
+
+
 class PhotoCrops:
     """Random square crops of photographs, with flips and quarter turns.
 
@@ -80,12 +129,14 @@ class PhotoCrops:
         seed: int,
         luma: bool,
         reduce: float = 1.0,
+        synthetic: float = 0.0,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         """Read every photograph of `folders` once.
 
         `luma` keeps BT.601 limited-range luma only. Crops are reduced by factors from 1 down to
-        `reduce`, where the photograph is large enough. Raises FileNotFoundError for a folder that is
+        `reduce`, where the photograph is large enough. The part `synthetic` of the crops is drawn, not
+        cut: games and screens. Raises FileNotFoundError for a folder that is
         missing or holds no usable photograph of at least `crop` pixels, PermissionError for one that
         cannot be read.
         """
@@ -93,10 +144,10 @@ class PhotoCrops:
         self.seed = seed
         self.luma = luma
         self.reduce = reduce
+        self.synthetic = synthetic
         self.paths: list[Path] = []
-        self.photos: list[Image | None] = []
-        """Decoded, or None where the cache was full."""
         self.skipped = 0
+        photos: list[Image | None] = []
         areas: list[int] = []
         left = cache_bytes
         for folder in folders:
@@ -109,13 +160,15 @@ class PhotoCrops:
                         continue
                     left -= photo.nbytes
                     self.paths.append(path)
-                    self.photos.append(photo if left >= 0 else None)
+                    photos.append(photo if left >= 0 else None)
                     areas.append(photo.shape[0] * photo.shape[1])
             if len(self.paths) == before:
                 raise FileNotFoundError(
                     f"{folder} holds no photograph of at least {self.crop} pixels "
                     f"({len(files)} files, all broken or too small)"
                 )
+        self.photos = Pictures(photos)
+        """Decoded, or None where the cache was full."""
         # Larger photographs hold more distinct crops.
         self._share = np.array(areas, np.float64) / sum(areas)
 
@@ -135,6 +188,10 @@ class PhotoCrops:
         crops = np.empty((size, self.crop, self.crop, channels), np.uint8)
         for row in range(size):
             draw = np.random.default_rng((self.seed, index, first + row))
+            if self.synthetic and draw.random() < self.synthetic:
+                drawn = screen_crop(self.crop, draw)
+                crops[row] = limited_luma(drawn) if self.luma else drawn
+                continue
             number = int(draw.choice(len(self.photos), p=self._share))
             crops[row] = self._cut(self._photo(number), draw)
         return torch.from_numpy(crops).permute(0, 3, 1, 2).float().div_(255.0)
@@ -161,16 +218,15 @@ class PhotoCrops:
 class UprightCrops(PhotoCrops):
     """Crops for style: mirrored but never turned, and of a varying part of the photograph.
 
-    Sky belongs above: a style net learns to treat regions by what they show. Some crops are darkened
-    or get a flat patch: photographs lack the black and even areas of games and titles, and a network
-    that never saw them paints them in colours of its own.
+    Sky belongs above: a style net learns to treat regions by what they show. Exposure and contrast
+    vary: photographs are all well lit, games and films are not.
     """
 
     def _cut(self, photo: Image, draw: np.random.Generator) -> Image:
         largest = min(photo.shape[0], photo.shape[1], 2 * self.crop)
         piece = _square(photo, self.crop + _below(draw, largest + 1 - self.crop), draw)
         small = cv2.resize(piece, (self.crop, self.crop), interpolation=cv2.INTER_AREA)
-        piece = _with_even_areas(np.array(small, np.uint8), draw)
+        piece = _exposed(np.array(small, np.uint8), draw)
         return piece[:, ::-1] if _below(draw, 2) else piece
 
 
@@ -186,35 +242,46 @@ class FramePairs:
         self.crop = crop
         self.seed = seed
         self.skipped = 0
-        self.pairs: list[tuple[Image, Image]] = []
+        frames: list[Image] = []
         for folder in folders:
-            before = len(self.pairs)
+            before = len(frames)
             files = list_files(folder, VIDEO_SUFFIXES, "videos")
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 for pairs in pool.map(partial(read_pairs, least_side=crop), files):
-                    self.pairs += pairs
+                    frames += (frame for pair in pairs for frame in pair)
                     self.skipped += not pairs
-            if len(self.pairs) == before:
+            if len(frames) == before:
                 raise FileNotFoundError(
                     f"{folder} holds no video of at least {crop} pixels "
                     f"({len(files)} files, all broken or too small)"
                 )
+        self.frames = Pictures(frames)
+        """A frame and the one after it, by turns."""
+
+    @property
+    def pairs(self) -> list[tuple[Image, Image]]:
+        """The successive frames."""
+        return list(zip(self.frames[::2], self.frames[1::2], strict=True))
 
     def batch(self, index: int, size: int, first: int = 0) -> Tensor:
         """(2, size, 3, crop, crop) float32 RGB in 0..1."""
         crops = np.empty((2, size, self.crop, self.crop, 3), np.uint8)
         for row in range(size):
             draw = np.random.default_rng((self.seed, index, first + row, 1))
-            pair = self.pairs[_below(draw, len(self.pairs))]
+            number = 2 * _below(draw, len(self.frames) // 2)
+            pair: list[Image] = self.frames[number : number + 2]
             height, width = pair[0].shape[:2]
             top, left = _below(draw, height - self.crop + 1), _below(draw, width - self.crop + 1)
-            for number, frame in enumerate(pair):
-                crops[number, row] = frame[top : top + self.crop, left : left + self.crop]
+            for place, frame in enumerate(pair):
+                crops[place, row] = frame[top : top + self.crop, left : left + self.crop]
         return torch.from_numpy(crops).permute(0, 1, 4, 2, 3).float().div_(255.0)
 
 
 class Samples:
-    """All that a recipe trains on: batch `index` is a function of the seed and `index`."""
+    """All that a recipe trains on: batch `index` is a function of the seed and `index`.
+
+    Without a `degradation` there is no input of lower quality: a style's input is the photograph.
+    """
 
     def __init__(
         self, photos: PhotoCrops, *, videos: FramePairs | None, scale: int, degradation: str
@@ -236,7 +303,7 @@ class Samples:
         return Sample(photos, self._low(photos, index, first), frames)
 
     def _low(self, photos: Tensor, index: int, first: int) -> Tensor | None:
-        if self.scale == 1:
+        if not self.degradation:
             return None
         if self.degradation == "gaussian":
             return gaussian_downscale(photos, self.scale)
@@ -333,16 +400,13 @@ def read_pairs(path: Path, *, least_side: int) -> list[tuple[Image, Image]]:
     return [(a, b) for a, b in zip(frames[::2], frames[1::2], strict=False) if a.shape == b.shape]
 
 
-def _with_even_areas(piece: Image, draw: np.random.Generator) -> Image:
-    """Three crops in ten darkened, by up to all their light; one in four with an even rectangle."""
+def _exposed(piece: Image, draw: np.random.Generator) -> Image:
+    """Half of the crops with another gamma, three in ten darkened, by up to all their light."""
+    if draw.random() < 0.5:
+        table = (np.arange(256) / 255.0) ** np.exp2(draw.uniform(-0.8, 0.8)) * 255.0
+        piece = cast(Image, np.round(table).astype(np.uint8)[piece])
     if draw.random() < 0.3:
         piece = (piece * draw.random()).astype(np.uint8)
-    if draw.random() < 0.25:
-        side = piece.shape[0]
-        top, left = _below(draw, side), _below(draw, side)
-        high, wide = side // 8 + _below(draw, side), side // 8 + _below(draw, side)
-        even = np.array([_below(draw, 256) for _ in range(3)]) * (draw.random() < 0.5)
-        piece[top : top + high, left : left + wide] = even
     return piece
 
 

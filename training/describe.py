@@ -38,7 +38,7 @@ def describe(what: str) -> dict[str, Any] | None:
         "size_multiple": cast(Net, net).size_multiple,
         "input": "luma" if recipe.planes == 1 else "rgb",
         "scale": recipe.scale,
-        "losses": _losses(recipe),
+        "losses": ", ".join(f"{name} {weight}" for name, weight in recipe.told_losses().items()),
         "steps": recipe.steps,
         "batch": recipe.batch,
         "crop": recipe.crop,
@@ -58,24 +58,3 @@ def macs_per_pixel(net: nn.Module, planes: int) -> float:
     with torch.no_grad(), counter:
         net.to("meta")(torch.empty(1, planes, height, width, device="meta"))
     return counter.get_total_flops() / 2 / (height * width)
-
-
-def _losses(recipe: Any) -> str:
-    terms = [
-        f"{name} {getattr(recipe, name):g}"
-        for name in (
-            "pixel",
-            "edge",
-            "total_variation",
-            "stability",
-            "flow",
-            "frame_difference",
-            "grid",
-        )
-        if getattr(recipe, name)
-    ]
-    for name in ("content", "style", "feature_difference", "content_full", "style_full"):
-        layers = getattr(recipe, name)
-        if layers:
-            terms.append(f"{name} at " + " ".join(f"{layer}:{w:g}" for layer, w in layers.items()))
-    return ", ".join(terms)

@@ -34,6 +34,19 @@ def processes(device: str) -> Generator[tuple[torch.device, int, int]]:
         dist.destroy_process_group()
 
 
+def mean_of_processes(value: Tensor) -> Tensor:
+    """The mean over the processes of a value without gradient: what each divides its own loss by.
+
+    With the divisor of its own share of a batch alone, several processes would not take the step that
+    one takes with the whole.
+    """
+    if not dist.is_initialized():
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep what a step frees, for the next one: for the whole process, and for good.
 
@@ -71,9 +84,21 @@ def to_device(sample: Sample, device: torch.device) -> Sample:
     return Sample(photos, moved(sample.low), moved(sample.frames))
 
 
+def bf16(recipe: Recipe, device: torch.device) -> bool:
+    """Whether to compute in BF16: where the recipe asks for it and the device has it.
+
+    A CPU without BF16 instructions computes it by conversions: VGG-16 took 3.7 times as long as in
+    float32 on one core with AVX-512 alone.
+    """
+    if recipe.precision != "bf16" or device.type != "cpu":
+        return recipe.precision == "bf16"
+    has = torch.cpu.get_capabilities()
+    return any(bool(has.get(name)) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
+
+
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
     """BF16 autocast where the recipe asks for it."""
-    if recipe.precision == "bf16":
+    if bf16(recipe, device):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 

@@ -21,9 +21,10 @@ from .checkpoint import Checkpoint
 from .data import FramePairs, PhotoCrops, Sample, Samples, UprightCrops, stream
 from .device import autocast, channels_last, machine_words, processes, to_device
 from .nets import build_net
+from .nets.blocks import take_scale
 from .nets.quantised import fake_quantise, without_quantisers
 from .objectives import Objective, build_objective
-from .perception import WeightPaths, resolve
+from .perception import WeightPaths
 from .recipe import Recipe
 from .record import Progress, Record
 from .unfold import begin_with
@@ -31,8 +32,8 @@ from .unfold import begin_with
 AGREE_EVERY = 8
 """Steps after which several processes compare their clocks."""
 
-STATISTICS_CROPS = 8
-"""Photographs that a network begun with a model's weights is normalised by."""
+SCALE_CROPS = 8
+"""Photographs that the layers of a new network are scaled by."""
 
 
 class TrainingError(ValueError):
@@ -98,7 +99,7 @@ class Run:
     ) -> None:  # fmt: skip
         self.options, self.device, self.rank, self.world = options, device, rank, world
         self.path = folder / "checkpoint.pt"
-        self.recipe = recipe = resolve(recipe, root, options.weights)
+        self.recipe = recipe
         torch.manual_seed(recipe.seed)
         options_of_net = {k: v for k, v in recipe.net.items() if k != "kind"}
         net: nn.Module = build_net(recipe.net["kind"], options_of_net)
@@ -119,7 +120,7 @@ class Run:
             fake_quantise(self.net, recipe.task)
             if saved is None and options.init is None:
                 raise ValueError("quantisation_aware needs --init, a checkpoint of the trained network")
-        self.average = AveragedModel(self.net, avg_fn=moving_average(recipe.average), use_buffers=True)
+        self.average = moving_average(self.net, recipe.average)
         self.optimizer = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate)
         if saved is not None:
             self._resume(saved)
@@ -145,10 +146,12 @@ class Run:
 
     def _begin(self) -> None:
         """Take over the weights to begin with."""
-        if isinstance(self.options.init, Path):
-            photos = self.samples.batch(0, STATISTICS_CROPS).photos
-            self.started_from = begin_with(self.net, self.options.init, photos.to(self.device))
-        elif self.options.init is not None:
+        if self.options.init is None:
+            sample = self.samples.batch(0, SCALE_CROPS)
+            take_scale(self.net, (sample.photos if sample.low is None else sample.low).to(self.device))
+        elif isinstance(self.options.init, Path):
+            self.started_from = begin_with(self.net, self.options.init)
+        else:
             given = self.options.init
             try:
                 self.net.load_state_dict(averaged_net(given).state_dict())
@@ -196,7 +199,7 @@ class Run:
                     per_second = (self.step - begun) * size * self.world / (time.monotonic() - start)
                     left = elapsed * (1.0 - done) / max(done, 1e-9)
                     # Before the feature loss counts, its network's speed is no measure.
-                    share = floor if done >= recipe.content_from else 0.0
+                    share = floor if done >= max(recipe.content_from, recipe.repeat_until) else 0.0
                     progress = Progress(
                         self.step, recipe.steps, mean, rate, elapsed, left, per_second, share
                     )
@@ -352,12 +355,13 @@ def read_samples(recipe: Recipe, root: Path) -> Samples:
     kind = PhotoCrops if recipe.task == "upscale" else UprightCrops
     folders = [root / folder for folder in recipe.photos]
     photos = kind(
-        folders, crop=recipe.crop, seed=recipe.seed, luma=recipe.planes == 1, reduce=recipe.reduce
-    )
+        folders, crop=recipe.crop, seed=recipe.seed, luma=recipe.planes == 1, reduce=recipe.reduce,
+        synthetic=recipe.synthetic,
+    )  # fmt: skip
     videos = [root / folder for folder in recipe.videos]
     pairs = FramePairs(videos, crop=recipe.crop, seed=recipe.seed) if videos else None
-    scale = recipe.scale if recipe.task == "upscale" else 1
-    return Samples(photos, videos=pairs, scale=scale, degradation=recipe.degradation)
+    degradation = recipe.degradation if recipe.task == "upscale" else ""
+    return Samples(photos, videos=pairs, scale=recipe.scale, degradation=degradation)
 
 
 def learning_rate(recipe: Recipe, step: int, done: float) -> float:
@@ -366,16 +370,24 @@ def learning_rate(recipe: Recipe, step: int, done: float) -> float:
     return recipe.learning_rate * min(1.0, (step + 1) / max(recipe.warmup, 1)) * cosine
 
 
-def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """Exponential moving average whose decay grows with its age, so that a short run does not lag."""
+def moving_average(net: nn.Module, decay: float) -> AveragedModel:
+    """Exponential moving average whose decay grows with its age, so that a short run does not lag.
 
-    def blend(average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-        if not average.is_floating_point():
-            return current
-        age = float(count)
-        return average.lerp(current.to(average.dtype), 1.0 - min(decay, (1.0 + age) / (10.0 + age)))
+    Its age is read on the host, where it is kept: read from the device, as PyTorch hands it to the
+    function, it would make the host wait at every step for all that was asked of a GPU.
+    """
 
-    return blend
+    def blend(averages: Any, currents: Any, _: Tensor | int) -> None:
+        age = float(average.n_averaged)
+        part = 1.0 - min(decay, (1.0 + age) / (10.0 + age))
+        for kept, current in zip(averages, currents, strict=True):
+            if kept.is_floating_point():
+                kept.lerp_(current.to(kept.dtype), part)
+            else:
+                kept.copy_(current)
+
+    average = AveragedModel(net, multi_avg_fn=blend, use_buffers=True)
+    return average
 
 
 def set_mode(net: nn.Module, *, training: bool, frozen_norm: bool) -> None:

@@ -223,3 +223,68 @@ def pan(
         frames.append(np.asarray(cv2.warpAffine(image, matrix, (width, height), flags=flags), np.uint8))
     flow = np.broadcast_to(np.array(velocity, np.float32), (height, width, 2))
     return frames, [(-flow, np.array(flow))] * (count - 1)
+
+
+Style = Callable[[Image], Image]
+"""A model that restyles an RGB picture, (H, W, 3) uint8 -> the same."""
+
+
+def light_correlation(output: Image, photo: Image, *, side: int = 16) -> float:
+    """Correlation of the mean luma of `side` x `side` blocks, output against photograph; 1 at best.
+
+    Whether the scene's light and dark are still where they were. (H, W, 3) uint8 RGB each.
+    """
+    a, b = (_block_luma(image, side).ravel() for image in (output, photo))
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _block_luma(image: Image, side: int) -> Array:
+    height, width = (size // side * side for size in image.shape[:2])
+    luma = matlab_luma(image)[:height, :width]
+    return luma.reshape(height // side, side, width // side, side).mean((1, 3))
+
+
+def sprites_picture(
+    size: tuple[int, int] = (360, 640), *, count: int = 16, seed: int = 1
+) -> tuple[Image, npt.NDArray[np.bool_]]:
+    """Black with square sprites of 4 to 10 pixels, and the pixels 8 to 40 away from the nearest."""
+    draw = np.random.default_rng(seed)
+    picture = np.zeros((*size, 3), np.uint8)
+    for _ in range(count):
+        side = int(draw.integers(4, 11))
+        top, left = (int(draw.integers(0, length - side)) for length in size)
+        picture[top : top + side, left : left + side] = draw.integers(96, 256, 3)
+    dark = (picture.max(2) == 0).astype(np.uint8)
+    away = np.asarray(cv2.distanceTransform(dark, cv2.DIST_L2, 5), np.float32)
+    return picture, (away >= 8) & (away <= 40)
+
+
+def halo(style: Style) -> float:
+    """How far bright dots on black shine into it, in levels of 255.
+
+    Mean absolute difference of the outputs for `sprites_picture` and for black, over the pixels 8 to 40
+    away from the nearest sprite.
+    """
+    picture, near = sprites_picture()
+    lit, dark = (style(image).astype(np.float64) for image in (picture, np.zeros_like(picture)))
+    return float(np.abs(lit - dark)[near].mean())
+
+
+def border_difference(
+    style: Style, photo: Image, *, width: int = 16, cut: int = 64
+) -> tuple[float, float]:
+    """What a model does differently at a picture's border, in levels of 255, and elsewhere.
+
+    The photograph less `cut` pixels on every side is restyled alone and as part of the whole: mean
+    absolute difference over its outermost `width` pixels, and over the rest. `cut` is a multiple of
+    every model's stride, so that only the border differs. Raises ValueError for a photograph that is
+    too small.
+    """
+    if min(photo.shape[:2]) <= 2 * (cut + width):
+        raise ValueError(f"a photograph of {photo.shape[:2]} is too small to cut {cut} pixels away")
+    inner = (slice(cut, -cut),) * 2
+    alone = style(np.ascontiguousarray(photo[inner])).astype(np.float64)
+    difference = np.abs(alone - style(photo)[inner])
+    rest = np.zeros(difference.shape[:2], np.bool_)
+    rest[width:-width, width:-width] = True
+    return float(difference[~rest].mean()), float(difference[rest].mean())

@@ -1,8 +1,9 @@
 """What differs between the tasks: how a batch becomes losses, and how a network is judged."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,15 +14,17 @@ from . import losses, temporal
 from .data import Image, Sample, read_image
 from .metrics import benchmark_psnr
 from .perception import Perception, WeightPaths, perception
-from .recipe import Recipe
+from .recipe import Recipe, Weights
 
 Network = Callable[[Tensor], Tensor]
 
-GRID_PERIOD = 4
+GRID_PERIOD = 8
 """The total stride of the style networks: the period at which their artefacts repeat."""
 
 STABILITY_BORDER = 32
-"""Pixels at the edge of a crop where a rolled picture shows its other side."""
+"""Pixels at the edge of a crop where the outputs differ for what lies beyond it, not for the shift."""
+
+EVERYWHERE = (slice(None), slice(None))
 
 VALIDATION_PICTURES = 4
 VALIDATION_SIDE = 256
@@ -47,6 +50,150 @@ class Objective(Protocol):
         ...
 
 
+@dataclass(slots=True, kw_only=True)
+class Scene:
+    """What the losses of one step look at."""
+
+    recipe: Recipe
+    output: Tensor
+    """(N, C, H, W) float32: what the network gave."""
+    target: Tensor
+    """The photographs, of the same shape."""
+    features: Perception | None = None
+    wanted: Callable[[], dict[str, Tensor]] = dict
+    """The photographs' features, within the window."""
+    window: tuple[slice, slice] = EVERYWHERE
+    """Rows and columns that the loss network sees at full size."""
+    grams: Sequence[Mapping[str, Tensor]] = ()
+    """The painting's Gram matrices at each scale."""
+    palette: Tensor | None = None
+    """The painting's chroma by bands of luma."""
+    net: Network | None = None
+    sample: Sample | None = None
+    _found: dict[int, dict[str, Tensor]] = field(default_factory=dict[int, dict[str, Tensor]])
+
+    def features_at(self, level: int) -> dict[str, Tensor]:
+        """All that the losses want of the output's features, at full, half, quarter .. size."""
+        if level not in self._found:
+            recipe = self.recipe
+            whole = self.output[:, :, *self.window] if level == 0 else reduced(self.output, level)
+            styled = level < len(recipe.style_scales) and recipe.style_scales[level]
+            layers = {*(recipe.content if level == 0 else ()), *(recipe.style if styled else ())}
+            self._found[level] = self.features_of(seen(whole), layers)
+        return self._found[level]
+
+    def features_of(self, pictures: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+        """The loss network's activations, those of `layers` alone."""
+        assert self.features is not None
+        return self.features(pictures, layers)
+
+    def restyled(self, pictures: Tensor) -> Tensor:
+        """The network's output for other pictures than the step's own."""
+        assert self.net is not None
+        return self.net(pictures).float()
+
+    def frames(self) -> tuple[Tensor, Tensor]:
+        """A frame of a video and the one after it, a batch each."""
+        assert self.sample is not None
+        assert self.sample.frames is not None
+        before, after = self.sample.frames
+        return before, after
+
+
+def _pixel(scene: Scene) -> Tensor:
+    return losses.PIXEL_LOSSES[scene.recipe.pixel_norm](scene.output, scene.target)
+
+
+def _content(scene: Scene) -> Tensor:
+    found = scene.features_at(0)
+    return losses.feature_reconstruction(found, scene.wanted(), scene.recipe.content)
+
+
+def _style(scene: Scene) -> Tensor:
+    recipe = scene.recipe
+    parts = [
+        weight
+        * losses.gram_style(
+            scene.features_at(level), grams, recipe.style, root=recipe.style_norm == "root"
+        )
+        for level, (weight, grams) in enumerate(zip(recipe.style_scales, scene.grams, strict=True))
+        if weight
+    ]
+    return torch.stack(parts).sum()
+
+
+def _palette(scene: Scene) -> Tensor:
+    assert scene.palette is not None
+    return losses.palette(scene.output, scene.palette)
+
+
+def _stability(scene: Scene) -> Tensor:
+    photos = scene.target
+    row, column = (int(n) for n in torch.randint(0, GRID_PERIOD, (2,)))
+    height, width = (side - GRID_PERIOD for side in photos.shape[2:])
+    part = photos[:, :, row : row + height, column : column + width]
+    moved = scene.restyled(part + torch.randn_like(part) * scene.recipe.noise)
+    border = min(STABILITY_BORDER, height // 4, width // 4)
+    return temporal.stability(moved, scene.output, (row, column), border)
+
+
+def _flow(scene: Scene) -> Tensor:
+    photos = scene.target
+    size = (photos.shape[2], photos.shape[3])
+    draw = torch.Generator().manual_seed(int(torch.randint(1 << 31, ())))
+    flow, back = temporal.random_motion(photos.shape[0], size, draw)
+    flow = flow.to(photos.device)
+    # This frame's sample at x is found at x + flow of the other.
+    other = scene.restyled(temporal.warp(photos, back.to(photos.device)).clamp(0, 1))
+    mask = temporal.inside(flow, STABILITY_BORDER)
+    return temporal.flow_consistency(scene.output, other, flow, mask)
+
+
+def _frame_difference(scene: Scene) -> Tensor:
+    before, after = scene.frames()
+    return temporal.frame_difference(scene.restyled(after), scene.restyled(before), after, before)
+
+
+def _feature_difference(scene: Scene) -> Tensor:
+    before, after = scene.frames()
+    weights = scene.recipe.feature_difference
+    with torch.no_grad():
+        still, still_before = (scene.features_of(frame, weights) for frame in (after, before))
+    moving, moving_before = (
+        scene.features_of(scene.restyled(frame), weights) for frame in (after, before)
+    )
+    return temporal.feature_difference(moving, moving_before, still, still_before, weights)
+
+
+LOSSES: dict[str, Callable[[Scene], Tensor]] = {
+    "pixel": _pixel,
+    "edge": lambda scene: losses.sobel_edge(scene.output, scene.target),
+    "content": _content,
+    "style": _style,
+    "total_variation": lambda scene: losses.total_variation(scene.output),
+    "light": lambda scene: losses.light(scene.output, scene.target),
+    "palette": _palette,
+    "stability": _stability,
+    "flow": _flow,
+    "frame_difference": _frame_difference,
+    "feature_difference": _feature_difference,
+    "grid": lambda scene: losses.pixel_grid(scene.output, GRID_PERIOD),
+}
+"""How each loss that a recipe's key weighs is computed; those by layer weigh their layers."""
+
+
+def weighted(scene: Scene, *, done: float = 1.0, of_picture: bool = False) -> dict[str, Tensor]:
+    """The losses that count at this part of the training, by name; or those of the picture alone."""
+    terms: dict[str, Tensor] = {}
+    for name, loss in scene.recipe.losses():
+        late = loss.since and done < getattr(scene.recipe, loss.since)
+        if late or (of_picture and not loss.of_picture):
+            continue
+        weight: float | Weights = getattr(scene.recipe, name)
+        terms[name] = LOSSES[name](scene) * (1.0 if isinstance(weight, dict) else weight)
+    return terms
+
+
 class UpscaleObjective:
     """Pixel, edge and feature losses against the photograph whose reduction is the input."""
 
@@ -61,23 +208,17 @@ class UpscaleObjective:
             self.features = perception(recipe, root, weights, device=device)
 
     def losses(self, net: Network, sample: Sample, done: float) -> dict[str, Tensor]:
-        recipe = self.recipe
         assert sample.low is not None
-        output = net(sample.low)
-        terms: dict[str, Tensor] = {}
-        if recipe.pixel:
-            pixel = losses.PIXEL_LOSSES[recipe.pixel_norm]
-            terms["pixel"] = recipe.pixel * pixel(output, sample.photos)
-        if recipe.edge:
-            terms["edge"] = recipe.edge * losses.sobel_edge(output, sample.photos)
-        if recipe.total_variation:
-            terms["tv"] = recipe.total_variation * losses.total_variation(output)
-        if self.features is not None and done >= recipe.content_from:
-            with torch.no_grad():
-                wanted = self.features(seen(sample.photos))
-            found = self.features(seen(output.float()))
-            terms["content"] = losses.feature_reconstruction(found, wanted, recipe.content)
-        return terms
+        scene = Scene(
+            recipe=self.recipe, output=net(sample.low).float(), target=sample.photos,
+            features=self.features, wanted=lambda: self._wanted(sample.photos),
+        )  # fmt: skip
+        return weighted(scene, done=done)
+
+    @torch.no_grad()
+    def _wanted(self, photos: Tensor) -> dict[str, Tensor]:
+        assert self.features is not None
+        return self.features(seen(photos), self.recipe.content)
 
     def floor(self, sample: Sample) -> bool:
         if self.features is None:
@@ -117,26 +258,44 @@ class StyleObjective:
         self.root = root
         self.device = device
         self.features = perception(recipe, root, weights, device=device)
-        self.target = self._style_target()
+        self.targets = self._style_targets()
+        self.palette = self._palette() if recipe.palette else None
 
     @torch.no_grad()
-    def _style_target(self) -> dict[str, Tensor]:
-        """The Gram matrices to meet: mean over sizes, weighted mean over paintings."""
+    def _style_targets(self) -> list[dict[str, Tensor]]:
+        """The Gram matrices to meet at each scale: mean over sizes, weighted mean over paintings."""
+        recipe = self.recipe
+        targets: list[dict[str, Tensor]] = []
+        for level in range(len(recipe.style_scales)):
+            grams: dict[str, Tensor] = {}
+            for painting, share in self._paintings():
+                features = self.features(reduced(painting, level), recipe.style)
+                for layer in recipe.style:
+                    gram = losses.gram_matrix(features[layer]) * share
+                    grams[layer] = grams[layer] + gram if layer in grams else gram
+            targets.append(grams)
+        return targets
+
+    def _paintings(self) -> Iterator[tuple[Tensor, float]]:
+        """Each painting at each of its sizes, (1, 3, H, W), and its share of the style."""
         recipe = self.recipe
         shares = recipe.style_blend or (1.0,) * len(recipe.style_images)
-        grams: dict[str, Tensor] = {}
         for name, share in zip(recipe.style_images, shares, strict=True):
             painting = self._painting(self.root / name)
             for short_side in recipe.style_sizes:
                 factor = short_side / min(painting.shape[2:])
                 size = [round(side * factor) for side in painting.shape[2:]]
                 resized = F.interpolate(painting, size, mode="bicubic", antialias=True).clamp(0, 1)
-                features = self.features(resized)
-                part = share / sum(shares) / len(recipe.style_sizes)
-                for layer in recipe.style:
-                    gram = losses.gram_matrix(features[layer]) * part
-                    grams[layer] = grams[layer] + gram if layer in grams else gram
-        return grams
+                yield resized, share / sum(shares) / len(recipe.style_sizes)
+
+    @torch.no_grad()
+    def _palette(self) -> Tensor:
+        """The chroma moments to meet, by bands of luma."""
+        found = [
+            losses.palette_of(F.avg_pool2d(painting, 4), least=0.005)[0] * share
+            for painting, share in self._paintings()
+        ]
+        return torch.stack(found).sum(0)
 
     def _painting(self, path: Path) -> Tensor:
         if not path.is_file():
@@ -153,64 +312,47 @@ class StyleObjective:
     def content(self, photos: Tensor) -> dict[str, Tensor]:
         """The photographs' features, which the output should keep."""
         with torch.no_grad():
-            return self.features(photos, {*self.recipe.content, *self.recipe.feature_difference})
+            return self.features(photos, self.recipe.content)
 
-    def picture_terms(self, output: Tensor, content: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The paper's objective (equation 5) of pictures alone: content, style, total variation."""
-        recipe = self.recipe
-        features = self.features(output)
-        terms: dict[str, Tensor] = {}
-        if recipe.content:
-            terms["content"] = losses.feature_reconstruction(features, content, recipe.content)
-        terms["style"] = losses.gram_style(features, self.target, recipe.style)
-        if recipe.total_variation:
-            terms["tv"] = recipe.total_variation * losses.total_variation(output)
-        return terms
+    def picture_terms(
+        self, output: Tensor, photos: Tensor, content: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The objective of pictures alone: the paper's (equation 5), at several scales, and the light.
+
+        `content` are the photographs' features, as `content` gives them.
+        """
+        return weighted(self._scene(output, photos, lambda: content), of_picture=True)
+
+    def _scene(
+        self, output: Tensor, photos: Tensor, wanted: Callable[[], dict[str, Tensor]], **more: Any
+    ) -> Scene:
+        return Scene(
+            recipe=self.recipe, output=output, target=photos, wanted=wanted, features=self.features,
+            grams=self.targets, palette=self.palette, **more,
+        )  # fmt: skip
 
     def losses(self, net: Network, sample: Sample, done: float) -> dict[str, Tensor]:
-        recipe, photos = self.recipe, sample.photos
+        photos = sample.photos
         output = net(photos).float()
-        terms = self.picture_terms(output, self.content(photos))
-        if recipe.grid:
-            terms["grid"] = recipe.grid * losses.pixel_grid(output, GRID_PERIOD)
-        if done >= recipe.stable_from:
-            terms |= self._stable_terms(net, output, sample)
-        return terms
+        if done < self.recipe.repeat_until:
+            return {"pixel": losses.pixel_l1(output, photos)}
+        window = self._window(photos)
+        scene = self._scene(
+            output, photos, lambda: self.content(photos[:, :, *window]),
+            window=window, net=net, sample=sample,
+        )  # fmt: skip
+        return weighted(scene, done=done)
 
-    def _stable_terms(self, net: Network, output: Tensor, sample: Sample) -> dict[str, Tensor]:
-        recipe, photos = self.recipe, sample.photos
-        terms: dict[str, Tensor] = {}
-        if recipe.stability:
-            rows, columns = (int(n) for n in torch.randint(0, GRID_PERIOD, (2,)))
-            noise = torch.randn_like(photos) * recipe.noise
-            moved = net(photos.roll((rows, columns), (2, 3)) + noise)
-            drift = temporal.stability(moved, output, (rows, columns), border=STABILITY_BORDER)
-            terms["stability"] = recipe.stability * drift
-        if recipe.flow:
-            size = (photos.shape[2], photos.shape[3])
-            draw = torch.Generator().manual_seed(int(torch.randint(1 << 31, ())))
-            flow, back = temporal.random_motion(photos.shape[0], size, draw)
-            flow = flow.to(photos.device)
-            # This frame's sample at x is found at x + flow of the other.
-            other = temporal.warp(photos, back.to(photos.device))
-            before = net(other.clamp(0, 1)).float()
-            mask = temporal.inside(flow, STABILITY_BORDER)
-            terms["flow"] = recipe.flow * temporal.flow_consistency(output, before, flow, mask)
-        if sample.frames is not None and (recipe.frame_difference or recipe.feature_difference):
-            before, after = sample.frames
-            styled_before, styled = net(before).float(), net(after).float()
-            if recipe.frame_difference:
-                change = temporal.frame_difference(styled, styled_before, after, before)
-                terms["frame_difference"] = recipe.frame_difference * change
-            if recipe.feature_difference:
-                terms["feature_difference"] = temporal.feature_difference(
-                    self.features(styled),
-                    self.features(styled_before),
-                    self.content(after),
-                    self.content(before),
-                    recipe.feature_difference,
-                )
-        return terms
+    def _window(self, photos: Tensor) -> tuple[slice, slice]:
+        """The place of this step's window, in whole cells of the deepest layers."""
+        if self.recipe.window == 1:
+            return EVERYWHERE
+        found: list[slice] = []
+        for side in photos.shape[2:]:
+            length = max(16, round(side * self.recipe.window) // 16 * 16)
+            start = int(torch.randint(0, side - length + 1, ()))
+            found.append(slice(start, start + length))
+        return found[0], found[1]
 
     def floor(self, sample: Sample) -> bool:
         _floor(self.features, sample.photos, self.recipe.content)
@@ -224,7 +366,7 @@ class StyleObjective:
         photos = torch.cat([centre_square(read_image(path), VALIDATION_SIDE) for path in paths])
         photos = photos.to(self.device)
         with torch.no_grad():
-            terms = self.picture_terms(net(photos).float().clamp(0, 1), self.content(photos))
+            terms = self.picture_terms(net(photos).float().clamp(0, 1), photos, self.content(photos))
         return {f"kodak_{name}": float(term) for name, term in terms.items()}
 
     def preview(self, net: Network, sample: Sample) -> Tensor:
@@ -240,6 +382,11 @@ def build_objective(
     """The objective of the (resolved) recipe's task."""
     kind = UpscaleObjective if recipe.task == "upscale" else StyleObjective
     return kind(recipe, root, weights, device or torch.device("cpu"))
+
+
+def reduced(pictures: Tensor, level: int) -> Tensor:
+    """Halved `level` times, each sample the mean of 2x2."""
+    return F.avg_pool2d(pictures, 2**level) if level else pictures
 
 
 def seen(pictures: Tensor) -> Tensor:

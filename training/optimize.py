@@ -51,7 +51,7 @@ def optimise(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        total = torch.stack(list(objective.picture_terms(picture, content).values())).sum()
+        total = torch.stack(list(objective.picture_terms(picture, photo, content).values())).sum()
         total.backward()
         return total
 
@@ -68,16 +68,15 @@ def optimise(
             report(iteration, value)
         if iteration in wanted:
             spent += time.monotonic() - begun
-            found.append(
-                Optimised(
-                    iteration, picture.detach().clone(), value_of(objective, picture, content), spent
-                )
-            )
+            value = value_of(objective, picture, photo, content)
+            found.append(Optimised(iteration, picture.detach().clone(), value, spent))
             begun = time.monotonic()
     return found
 
 
 @torch.no_grad()
-def value_of(objective: StyleObjective, picture: Tensor, content: dict[str, Tensor]) -> float:
+def value_of(
+    objective: StyleObjective, picture: Tensor, photo: Tensor, content: dict[str, Tensor]
+) -> float:
     """The objective of a picture (1, 3, H, W), given the features of the photograph it should keep."""
-    return float(sum(term for term in objective.picture_terms(picture, content).values()))
+    return float(sum(term for term in objective.picture_terms(picture, photo, content).values()))

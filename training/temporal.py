@@ -10,16 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .device import mean_of_processes
 
-def stability(shifted_output: Tensor, output: Tensor, shift: tuple[int, int], border: int) -> Tensor:
-    """Mean squared difference between f(shift(x) + noise) and shift(f(x)), `border` pixels left out.
 
-    `shift` is (rows, columns), by which the input was rolled. A network that passes through strides is
-    bound to the pixel lattice only by its artefacts: what moves with the lattice and not with the
-    picture is penalised, and so is what follows noise. Both flicker in a video.
+def stability(moved: Tensor, output: Tensor, place: tuple[int, int], border: int) -> Tensor:
+    """Mean squared difference between f(part of x + noise) and that part of f(x), less `border` pixels.
+
+    `moved` is the network's output for the input from row and column `place` on, (N, C, h, w). A
+    network that passes through strides is bound to the pixel lattice only by its artefacts: what moves
+    with the lattice and not with the picture is penalised, and so is what follows noise. Both flicker
+    in a video.
     """
-    moved = output.roll(shift, (2, 3))
-    difference = shifted_output.float() - moved.float()
+    row, column = place
+    height, width = moved.shape[2:]
+    same = output[:, :, row : row + height, column : column + width].float()
+    difference = moved.float() - same
     return difference[:, :, border:-border, border:-border].square().mean()
 
 
@@ -51,7 +56,7 @@ def feature_difference(
     for layer, weight in weights.items():
         change = output[layer].float() - output_before[layer].float()
         wanted = frame[layer].float() - frame_before[layer].float()
-        energy = frame[layer].float().abs().mean().clamp_min(1e-6)
+        energy = mean_of_processes(frame[layer].float().abs().mean()).clamp_min(1e-6)
         terms.append(weight * (change - wanted).abs().mean() / energy)
     return torch.stack(terms).sum()
 
@@ -91,7 +96,7 @@ def flow_consistency(output: Tensor, output_other: Tensor, flow: Tensor, mask: T
     other frame does not show the same thing.
     """
     squared = (output.float() - warp(output_other, flow)).square().mean(1, keepdim=True)
-    return (squared * mask).sum() / mask.sum().clamp_min(1.0)
+    return (squared * mask).sum() / mean_of_processes(mask.sum()).clamp_min(1.0)
 
 
 def random_motion(

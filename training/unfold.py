@@ -8,22 +8,19 @@ from typing import Any, cast
 import numpy as np
 import onnx
 import torch
-import torch.nn.functional as F
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from .nets.blocks import NormConv, UnshuffleConv, UpsampleConv, bilinear_phases
+from .nets.blocks import ScaledConv, UpsampleConv, bilinear_phases
 
 
 @torch.no_grad()
-def begin_with(net: nn.Module, path: Path, photos: Tensor) -> str:
+def begin_with(net: nn.Module, path: Path) -> str:
     """Give a style network the weights of an exported model, and say which, for the card.
 
-    `net` is changed in place and then computes what the model does. Its batch normalisation gets the
-    statistics of `photos`, (N, 3, H, W) RGB in 0..1, as training will see them: with those of a folded
-    network (none) the first steps would throw the weights away. Raises FileNotFoundError or ValueError
-    when the file is missing, no model, or one of another network.
+    `net` is changed in place and then computes what the model does. Raises FileNotFoundError or
+    ValueError when the file is missing, no model, or one of another network.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no model at {path} to begin with")
@@ -36,7 +33,7 @@ def begin_with(net: nn.Module, path: Path, photos: Tensor) -> str:
         for tensor in model.graph.initializer
     }
     modules = cast("Iterable[tuple[str, nn.Module]]", net.named_modules())
-    blocks = [(name, part) for name, part in modules if isinstance(part, NormConv | UpsampleConv)]
+    blocks = [(name, part) for name, part in modules if isinstance(part, ScaledConv | UpsampleConv)]
     for name, block in blocks:
         # An upsampling block is folded to a pair, of which the convolution is the first.
         folded = f"{name}.0" if isinstance(block, UpsampleConv) else name
@@ -46,13 +43,12 @@ def begin_with(net: nn.Module, path: Path, photos: Tensor) -> str:
     left = sorted(name for name in weights if name.endswith(".weight"))
     if left or not blocks:
         raise ValueError(f"{path} holds another network than the recipe asks for: {', '.join(left)}")
-    _take_statistics(net, photos)
     notes = {entry.key: entry.value for entry in model.metadata_props}
     trained = json.loads(notes.get("velatura", "{}")).get("training", "unknown training")
     return f"{path.name} ({trained})"
 
 
-def _unfold(block: NormConv | UpsampleConv, weight: Tensor, bias: Tensor) -> bool:
+def _unfold(block: ScaledConv | UpsampleConv, weight: Tensor, bias: Tensor) -> bool:
     """The inverse of the block's `fold`; False for weights that no such block folds to."""
     if isinstance(block, UpsampleConv):
         channels_out, channels_in = block.kernel.shape[:2]
@@ -68,40 +64,9 @@ def _unfold(block: NormConv | UpsampleConv, weight: Tensor, bias: Tensor) -> boo
         block.kernel.copy_(kernel.reshape(3, 3, channels_out, channels_in).permute(2, 3, 0, 1))
         block.bias.copy_(bias[::4])
         return True
-    if isinstance(block, UnshuffleConv):
-        weight = F.pixel_unshuffle(weight, 2)
-    if weight.shape != block.conv.weight.shape:
+    if weight.shape != block.kernel.shape:
         return False
-    block.conv.weight.copy_(weight)
-    nn.init.ones_(block.norm.weight)
-    block.norm.bias.copy_(bias)
-    assert block.norm.running_mean is not None
-    assert block.norm.running_var is not None
-    nn.init.zeros_(block.norm.running_mean)
-    nn.init.constant_(block.norm.running_var, 1.0 - block.norm.eps)
+    block.kernel.copy_(weight)
+    block.gain.copy_(weight.square().sum((1, 2, 3)).sqrt())
+    block.bias.copy_(bias)
     return True
-
-
-def _take_statistics(net: nn.Module, photos: Tensor) -> None:
-    """Normalise by what the photographs cause in each layer, and undo it by scale and shift."""
-
-    def take(norm: nn.Module, inputs: tuple[Tensor]) -> None:
-        assert isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        var, mean = torch.var_mean(inputs[0], (0, 2, 3))
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(var)
-        norm.weight.copy_((var + norm.eps).sqrt())
-        norm.bias.add_(mean)
-
-    hooks = [
-        part.register_forward_pre_hook(take)
-        for part in net.modules()
-        if isinstance(part, nn.BatchNorm2d | nn.SyncBatchNorm)
-    ]
-    mode = net.training
-    net.eval()(photos)
-    net.train(mode)
-    for hook in hooks:
-        hook.remove()

@@ -28,13 +28,11 @@ class WeightFile:
 TORCHVISION_FILES = {
     "vgg16": WeightFile("vgg16-397923af.pth", "VGG-16"),
     "vgg19": WeightFile("vgg19-dcbb9e9d.pth", "VGG-19"),
-    "squeezenet": WeightFile("squeezenet1_1-b8a52dc0.pth", "SqueezeNet 1.1"),
 }
 
 # SHA-256 of the Caffe conversions, by file name: they carry no hash in it.
 CONVERTED = {
     "vgg16_relu3_3.npz": "e48aa66f360bfd280602f6cabec42a90c49c923715133117de8bc13cf7b4c56a",
-    "squeezenet1_1_fire9.npz": "5a74b922999904f7fc347626f2a23b268c30705048df1067f455ced42077c257",
 }
 
 

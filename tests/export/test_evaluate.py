@@ -41,7 +41,7 @@ def test_a_style_is_measured_beside_its_input_and_a_blur(data_root: Path) -> Non
     assert code == 0, told
     found = json.loads(told)["measures"]
     assert found["objective"]["model"] < 0.6 * found["objective"]["input"]
-    parts = [found[f"objective_{name}"]["model"] for name in ("content", "style", "tv")]
+    parts = [found[f"objective_{name}"]["model"] for name in ("content", "style", "total_variation")]
     assert sum(parts) == pytest.approx(found["objective"]["model"], rel=1e-3)
     for measure in ("ewarp_pan", "ewarp_dis", "flicker_static"):
         assert found[measure]["blurred"] < found[measure]["model"], (

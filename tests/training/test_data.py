@@ -1,5 +1,6 @@
 """Photographs as crops: what is drawn, what is refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from velatura.training.data import (
 )
 from velatura.training.degrade import bicubic_downscale, gaussian_downscale, video_downscale
 from velatura.training.metrics import matlab_luma
+from velatura.training.synthetic import KINDS, sprites_on_black
 
 
 @pytest.fixture
@@ -77,11 +79,11 @@ def test_luma_is_matlabs_rounded() -> None:
     assert np.abs(limited_luma(rgb)[:, :, 0] - matlab_luma(rgb)).max() <= 0.5001
 
 
-def test_downscaling_agrees_with_the_standard_pairs(data_root: Path) -> None:
+def test_downscaling_agrees_with_the_standard_pairs(real_data: Path) -> None:
     """Our low resolution is the one that the field's test pictures were made with."""
     from velatura.training.data import read_image
 
-    for path in sorted((data_root / "eval/set5/x2/hr").glob("*.png")):
+    for path in sorted((real_data / "eval/set5/x2/hr").glob("*.png")):
         high = torch.from_numpy(read_image(path)).permute(2, 0, 1)[None].float() / 255
         low = read_image(path.parents[1] / "lr" / path.name).astype(float)
         found = bicubic_downscale(high, 2)[0].permute(1, 2, 0).numpy() * 255
@@ -146,7 +148,7 @@ def test_the_papers_reduction_blurs_more_than_bicubic(data_root: Path) -> None:
     image = read_image(data_root / "eval/kodak24/kodim08.png")
     high = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
     sharp, soft = bicubic_downscale(high, 4), gaussian_downscale(high, 4)
-    assert soft.shape == sharp.shape == (1, 3, 128, 192)
+    assert soft.shape == sharp.shape == (1, 3, 64, 96)
     assert soft.diff(dim=3).square().mean() < 0.95 * sharp.diff(dim=3).square().mean()
     assert (soft - sharp).abs().mean() < 0.05
     flat = torch.full((1, 3, 32, 32), 0.4)
@@ -170,3 +172,42 @@ def test_a_video_like_input_is_the_picture_but_damaged(data_root: Path, channels
     assert min(errors) > 0.3
     assert max(errors) < 8
     assert max(errors) > 1.3 * min(errors), "qualities differ"
+
+
+def test_a_part_of_the_crops_is_drawn(photos: Path) -> None:
+    """By seed, row by row: some batches' rows change against those of photographs alone."""
+    plain = UprightCrops([photos], crop=24, seed=1, luma=False)
+    mixed = UprightCrops([photos], crop=24, seed=1, luma=False, synthetic=0.25)
+    assert torch.equal(mixed.batch(3, 4), mixed.batch(3, 4))
+    everything = UprightCrops([photos], crop=24, seed=1, luma=False, synthetic=0.999)
+    kinds = {everything.batch(0, 1, first=row).numpy().tobytes() for row in range(12)}
+    assert len(kinds) == 12
+    drawn = sum(torch.equal(mixed.batch(index, 1), everything.batch(index, 1)) for index in range(200))
+    assert 25 < drawn < 80
+    assert not torch.equal(plain.batch(0, 8), mixed.batch(0, 8))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_screen_is_a_picture_and_another_each_time(
+    kind: Callable[[int, np.random.Generator], np.ndarray],
+) -> None:
+    pictures = [kind(64, np.random.default_rng(seed)) for seed in (1, 1, 2, 3)]
+    for picture in pictures:
+        assert picture.shape == (64, 64, 3)
+        assert picture.dtype == np.uint8
+        assert np.ptp(picture) > 0
+    assert np.array_equal(pictures[0], pictures[1])
+    assert not np.array_equal(pictures[0], pictures[2])
+
+
+def test_sprites_leave_most_of_the_picture_black() -> None:
+    shares = [(sprites_on_black(128, np.random.default_rng(s)) == 0).mean() for s in range(20)]
+    assert np.median(shares) > 0.8
+
+
+def test_styles_see_dark_and_bright_photographs(photos: Path) -> None:
+    crops = UprightCrops([photos], crop=24, seed=1, luma=False)
+    means = [float(crops.batch(index, 1).mean()) for index in range(100)]
+    # The photographs of this test are noise of mean one half.
+    assert min(means) < 0.1
+    assert max(means) > 0.58

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from velatura.training.checkpoint import Checkpoint
+from velatura.training.device import bf16
 from velatura.training.loop import (
     Options,
     TrainingError,
@@ -27,7 +28,7 @@ from velatura.training.recipe import Recipe, load_recipe, shipped_recipes
 
 
 def small(recipe: Recipe, **changes: object) -> Recipe:
-    """A recipe cut down to seconds, on the real photographs."""
+    """A recipe cut down to seconds, on the tests' own photographs."""
     return replace(recipe, **{"photos": ("photos/wikipedia_photos",), "warmup": 5, **changes})  # type: ignore[arg-type]
 
 
@@ -39,15 +40,17 @@ def upscaler() -> Recipe:
 
 @pytest.fixture
 def style() -> Recipe:
-    net = {"kind": "fast-style", "channels": 8, "stem": 8, "blocks": 1}
+    net = {"kind": "fast-style", "channels": 8, "stem": 8, "blocks": 1, "deep_blocks": 1}
     return small(
         load_recipe("starry-night"),
         net=net,
         steps=12,
         batch=1,
-        crop=96,
-        style_sizes=(128,),
+        crop=64,
+        style_sizes=(64,),
+        style_scales=(1.0, 1.0),
         stable_from=0.0,
+        repeat_until=0.0,
     )
 
 
@@ -70,12 +73,12 @@ def test_an_upscaler_learns(
 
 
 def test_a_style_learns(data_root: Path, tmp_path: Path, style: Recipe) -> None:
-    fit(style, root=data_root, folder=tmp_path, options=Options(report_every=3))
-    found = losses(tmp_path, "style")
-    assert found[-1] < found[0]
-    assert {"content", "style", "tv", "grid", "stability"} < set(
-        json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
-    )
+    fit(replace(style, steps=32), root=data_root, folder=tmp_path, options=Options(report_every=8))
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    pictures = ("content", "style", "total_variation", "light", "palette")
+    assert {*pictures, "grid", "stability"} < set(lines[0])
+    found = [sum(line[name] for name in pictures) for line in lines]
+    assert found[-1] < 0.9 * found[0]
 
 
 class StoppedError(Exception):
@@ -132,15 +135,13 @@ def test_the_rate_warms_up_and_falls_to_a_hundredth(upscaler: Recipe) -> None:
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_shipped_recipes_name_data_that_exists(data_root: Path, name: str) -> None:
+def test_shipped_recipes_name_data_that_exists(real_data: Path, name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
-    for folder in recipe.photos:
-        assert (data_root / folder).is_dir()
-    for painting in recipe.style_images:
-        assert (data_root / painting).is_file()
-    for layer in (*recipe.content, *recipe.style):
-        assert re.fullmatch(r"relu[1-3]_[1-3]|fire[2-9]", layer), "what the weights at hand hold"
+    for path in (*recipe.photos, *recipe.style_images, recipe.vgg):
+        assert (real_data / path).exists()
+    if recipe.style:
+        assert set(recipe.style) == {"relu1_2", "relu2_2", "relu3_3", "relu4_3"}, "the paper's"
 
 
 def recipe_text(**changes: str) -> str:
@@ -164,8 +165,17 @@ def recipe_text(**changes: str) -> str:
         (recipe_text(degradation='"jpeg"'), "degradation is 'jpeg', not bicubic"),
         (recipe_text(crop="31"), "a crop that it divides"),
         (recipe_text(pixel="0"), "needs a pixel or a content loss"),
-        (recipe_text(frame_difference="1.0"), "need videos"),
-        (recipe_text(grid="1.0"), "grid is a loss of styles"),
+        (
+            recipe_text(
+                task='"style"',
+                pixel="0",
+                style_images='["a.jpg"]',
+                style="{ relu1_2 = 1.0 }",
+                frame_difference="1.0",
+            ),
+            "need videos",
+        ),
+        (recipe_text(grid="1.0"), "grid is a loss of the task style, not upscale"),
         (recipe_text(reduce="0.0"), r"reduce must be in \(0, 1\]"),
         (recipe_text(content_from="1.0"), r"content_from in \[0, 1\)"),
         (
@@ -230,7 +240,9 @@ def test_every_recipe_lowers_its_loss(data_root: Path, tmp_path: Path, name: str
     steps = SMOKE["steps"].get(name, 24)
     crop = SMOKE["crop"].get(name, 48 if upscaler else 112)
     sizes = recipe.style_sizes and (192,)
-    quick = small(recipe, steps=steps, crop=crop, batch=2, style_sizes=sizes, stable_from=0.0)
+    quick = small(
+        recipe, steps=steps, crop=crop, batch=2, style_sizes=sizes, stable_from=0.0, repeat_until=0.0
+    )
     quick = replace(quick, content_from=0.0)
     done = fit(quick, root=data_root, folder=tmp_path, options=Options(report_every=steps // 6))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -298,22 +310,38 @@ def start(code: str, *arguments: object, **environment: str) -> subprocess.Popen
     )
 
 
+CURVE = "fit(recipe, root=root, folder=folder, options=Options(report_every=7, save_every=20))"
+
+
+def curve(folder: Path) -> list[tuple[int, float]]:
+    """Steps and losses of a run's log."""
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [(line["step"], line["pixel"]) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def whole(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, float]]:
+    """The curve of a run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    run = start(CURVE, data_root, folder, 280)
+    told, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, told
+    return curve(folder)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_run_goes_on_with_the_same_loss_curve(
-    data_root: Path, tmp_path: Path, number: signal.Signals
+    data_root: Path, tmp_path: Path, whole: list[tuple[int, float]], number: signal.Signals
 ) -> None:
-    code = "fit(recipe, root=root, folder=folder, options=Options(report_every=7, save_every=20))"
-    whole = start(code, data_root, tmp_path / "whole", 800)
-    assert whole.wait(timeout=300) == 0
     killed = 0
-    while killed < 3:
-        run = start(code, data_root, tmp_path / "cut", 800)
+    while killed < 2:
+        run = start(CURVE, data_root, tmp_path / "cut", 280)
         log = tmp_path / "cut/log.jsonl"
         before = log.stat().st_size if log.exists() else 0
         deadline = time.monotonic() + 120
         # Somewhere in the middle: after some new lines, wherever the step then is.
         while run.poll() is None and time.monotonic() < deadline:
-            if log.exists() and log.stat().st_size > before + 2500:
+            if log.exists() and log.stat().st_size > before + 700:
                 break
             time.sleep(0.002)
         if run.poll() is None:
@@ -325,17 +353,13 @@ def test_a_stopped_run_goes_on_with_the_same_loss_curve(
         if run.returncode == 0:
             break
     assert killed, "the run was over before it could be killed"
-    last = start(code, data_root, tmp_path / "cut", 800)
-    assert last.wait(timeout=300) == 0, last.stdout and last.stdout.read()
-
-    def curve(name: str) -> list[tuple[int, float]]:
-        lines = (tmp_path / name / "log.jsonl").read_text().splitlines()
-        return [(line["step"], line["pixel"]) for line in map(json.loads, lines)]
-
-    assert len(curve("whole")) == 114
-    assert [step for step, _ in curve("cut")] == [step for step, _ in curve("whole")]
-    values = [[value for _, value in curve(name)] for name in ("cut", "whole")]
-    assert values[0] == pytest.approx(values[1], rel=1e-6)
+    last = start(CURVE, data_root, tmp_path / "cut", 280)
+    told, _ = last.communicate(timeout=300)
+    assert last.returncode == 0, told
+    found = curve(tmp_path / "cut")
+    assert len(whole) == 40
+    assert [step for step, _ in found] == [step for step, _ in whole]
+    assert [v for _, v in found] == pytest.approx([v for _, v in whole], rel=1e-6)
 
 
 def test_two_processes_do_what_one_does_with_the_doubled_batch(data_root: Path, tmp_path: Path) -> None:
@@ -469,3 +493,70 @@ def test_the_progress_tells_speed_and_the_loss_networks_own(
     assert [progress.step for progress in found] == [6, 12]
     assert all(progress.images_per_second > 0 and progress.floor > 0 for progress in found)
     assert found[-1].remaining < found[0].elapsed
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_takes_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written, then synchronised, then renamed, then the folder synchronised."""
+    order: list[str] = []
+    sync, rename = os.fsync, Path.replace
+
+    def noted_sync(descriptor: int) -> None:
+        order.append("folder" if Path(f"/proc/self/fd/{descriptor}").resolve().is_dir() else "file")
+        sync(descriptor)
+
+    def noted_rename(self: Path, target: Path) -> Path:
+        order.append("rename")
+        assert self.stat().st_size > 0
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(Path, "replace", noted_rename)
+    Checkpoint({}, 3, 0.0, {}, {}, {}).save(tmp_path / "run/checkpoint.pt")
+    assert order == ["file", "rename", "folder"]
+    assert Checkpoint.load(tmp_path / "run/checkpoint.pt").step == 3
+
+
+def test_bf16_is_computed_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, style: Recipe
+) -> None:
+    """Elsewhere it is made of conversions, at a quarter of the speed."""
+    cpu = torch.device("cpu")
+    for has, recipe, expected in (
+        ({"avx512_bf16": True}, style, True),
+        ({"amx_bf16": True}, style, True),
+        ({"avx512_f": True}, style, False),
+        ({"avx512_bf16": True}, replace(style, precision="fp32"), False),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has)
+        assert bf16(recipe, cpu) == expected
+    assert bf16(style, torch.device("cuda"))
+
+
+def test_the_photograph_is_repeated_first(data_root: Path, tmp_path: Path, style: Recipe) -> None:
+    recipe = replace(style, repeat_until=0.5, steps=8)
+    fit(recipe, root=data_root, folder=tmp_path, options=Options(report_every=4))
+    early, late = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert early["pixel"] > 0
+    assert "style" not in early
+    assert late["style"] > 0
+    assert "pixel" not in late
+
+
+def test_the_window_bounds_what_the_loss_network_sees(data_root: Path, style: Recipe) -> None:
+    """The output outside of it gets no gradient from the content, and all of it some from the style."""
+    recipe = replace(style, crop=64, window=0.5, style_scales=(0.0,), light=0.0, palette=0.0, grid=0.0)
+    recipe = replace(recipe, total_variation=0.0, stability=0.0, precision="fp32")
+    reach: dict[float, int] = {}
+    for coarse in (0.0, 1.0):
+        scales = (1e-9, coarse) if coarse else (1e-9,)
+        objective = build_objective(replace(recipe, style_scales=scales), data_root)
+        sample = read_samples(recipe, data_root).batch(0, 1)
+        offset = torch.zeros_like(sample.photos, requires_grad=True)
+        torch.manual_seed(0)
+        terms = objective.losses(lambda x, o=offset: 0.8 * x + o, sample, 1.0)
+        (gradient,) = torch.autograd.grad(sum(terms.values()), offset)
+        reach[coarse] = int((gradient.abs().amax((0, 1)) > 0).sum())
+    assert reach[0.0] == 32 * 32
+    assert reach[1.0] > 0.9 * 64 * 64

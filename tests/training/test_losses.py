@@ -153,3 +153,53 @@ def test_a_matched_histogram_is_the_references() -> None:
             assert (np.diff(found[number, channel].ravel()[order]) >= 0).all(), "the order stays"
     same = tensor(image)
     torch.testing.assert_close(losses.match_histogram(same, same), same, rtol=0, atol=1e-6)
+
+
+def test_the_root_of_the_gram_loss_is_taken_by_picture_and_layer() -> None:
+    array, goal = features(2, 4, 5, 6), gram(features(1, 4, 9, 9))
+    each = np.sum((gram(array) - goal) ** 2, axis=(1, 2)) / np.sum(goal**2)
+    given = {"a": tensor(array)}, {"a": tensor(goal)}, {"a": 3.0}
+    assert losses.gram_style(*given, root=True).item() == pytest.approx(
+        3 * np.sqrt(each).mean(), rel=1e-5
+    )
+
+
+def test_light_is_the_luma_of_blocks() -> None:
+    output, photo = RNG.random((2, 3, 32, 48)), RNG.random((2, 3, 32, 48))
+    weights = np.array([0.299, 0.587, 0.114])
+    blocks = [
+        np.einsum("c,nchw->nhw", weights, p).reshape(2, 2, 16, 3, 16).mean((2, 4))
+        for p in (output, photo)
+    ]
+    expected = np.mean((blocks[0] - blocks[1]) ** 2)
+    assert losses.light(tensor(output), tensor(photo)).item() == pytest.approx(expected, rel=1e-4)
+    # Strokes within a block and any change of chroma cost nothing.
+    gray = torch.full((1, 3, 32, 32), 0.5)
+    stripes = gray + 0.2 * torch.tensor([1.0, -1.0]).repeat(16)
+    assert losses.light(stripes, gray).item() == pytest.approx(0.0, abs=1e-8)
+    tinted = gray + torch.tensor([0.114, 0.0, -0.299]).view(1, 3, 1, 1)
+    assert losses.light(tinted, gray).item() == pytest.approx(0.0, abs=1e-8)
+
+
+def two_tone(dark: list[float], bright: list[float]) -> torch.Tensor:
+    picture = torch.empty(1, 3, 16, 16)
+    picture[:, :, :8] = torch.tensor(dark).view(3, 1, 1)
+    picture[:, :, 8:] = torch.tensor(bright).view(3, 1, 1)
+    return picture
+
+
+def test_the_palette_asks_for_the_paintings_chroma_at_each_luma() -> None:
+    blue_and_yellow = two_tone([0.1, 0.15, 0.5], [0.9, 0.85, 0.3])
+    target, _ = losses.palette_of(blue_and_yellow, least=0.005)
+    assert losses.palette(blue_and_yellow, target).item() < 1e-6
+    exchanged = two_tone([0.25, 0.2, 0.0], [0.7, 0.8, 1.0])
+    gray = losses.luma(blue_and_yellow).expand(-1, 3, -1, -1)
+    assert losses.palette(exchanged, target) > losses.palette(gray, target) > 0.02
+
+
+def test_black_and_white_stay_without_colour_where_the_painting_has_neither() -> None:
+    target, mass = losses.palette_of(two_tone([0.2, 0.25, 0.6], [0.6, 0.55, 0.2]), least=0.005)
+    assert (mass[0, [0, -1]] == 0).all()
+    assert target[0, [0, -1]].abs().max() < 1e-6
+    for level in (0.0, 1.0):
+        assert losses.palette(torch.full((1, 3, 16, 16), level), target) < 1e-3

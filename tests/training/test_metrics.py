@@ -9,14 +9,18 @@ from velatura.training.data import limited_luma, read_image
 from velatura.training.metrics import (
     benchmark_pairs,
     benchmark_psnr,
+    border_difference,
     dis_flows,
     flicker,
     gradient_energy,
     grid_energy,
+    halo,
+    light_correlation,
     matlab_luma,
     occluded,
     pan,
     psnr,
+    sprites_picture,
     ssim,
     warp_error,
 )
@@ -41,13 +45,13 @@ def test_matlab_luma_of_the_primaries() -> None:
 
 
 @pytest.mark.parametrize(("name", "bicubic"), [("set5", 33.64), ("set14", 30.22)])
-def test_bicubic_reaches_the_published_figure(data_root: Path, name: str, bicubic: float) -> None:
+def test_bicubic_reaches_the_published_figure(real_data: Path, name: str, bicubic: float) -> None:
     """If our protocol differed from the field's, bicubic would not land on its known value."""
 
     def upscale(luma: np.ndarray) -> np.ndarray:
         return cv2.resize(luma, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
 
-    found = np.mean(list(benchmark_psnr(upscale, data_root / "eval" / name / "x2", 2)))
+    found = np.mean(list(benchmark_psnr(upscale, real_data / "eval" / name / "x2", 2)))
     # OpenCV's cubic has a = -0.75 where the papers' has -0.5, which is worth a few tenths.
     assert found == pytest.approx(bicubic, abs=0.45)
 
@@ -83,13 +87,13 @@ def test_ssim_and_psnr_are_scikit_images(data_root: Path) -> None:
         )
 
 
-def test_ssim_of_bicubic_is_the_published(data_root: Path) -> None:
+def test_ssim_of_bicubic_is_the_published(real_data: Path) -> None:
     """0.9299 on Set5 x2 for a = -0.5; OpenCV's a = -0.75 is a little sharper."""
 
     def upscale(luma: np.ndarray) -> np.ndarray:
         return cv2.resize(luma, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
 
-    pairs = benchmark_pairs(upscale, data_root / "eval/set5/x2", luma=True)
+    pairs = benchmark_pairs(upscale, real_data / "eval/set5/x2", luma=True)
     found = np.mean([ssim(output, truth, border=2) for output, truth in pairs])
     assert found == pytest.approx(0.9299, abs=0.005)
 
@@ -167,3 +171,48 @@ def test_flicker_of_noise_is_twice_its_variance() -> None:
         np.clip(np.round(draw.normal(128, 6, (80, 80, 3))), 0, 255).astype(np.uint8) for _ in range(4)
     ]
     assert flicker(frames) == pytest.approx(2 * 6**2 / 255**2, rel=0.05)
+
+
+def test_light_correlation_follows_the_light_and_nothing_else() -> None:
+    draw = np.random.default_rng(2)
+    blocks = draw.integers(40, 200, (6, 8))
+    photo = np.repeat(np.repeat(blocks, 16, 0), 16, 1)[..., None].repeat(3, 2).astype(np.uint8)
+    assert light_correlation(photo, photo) == pytest.approx(1.0)
+    strokes = photo.astype(int)
+    strokes[:, ::2] += 30
+    strokes[:, 1::2] -= 30
+    assert light_correlation(strokes.astype(np.uint8), photo) == pytest.approx(1.0, abs=1e-3)
+    assert light_correlation(255 - photo, photo) == pytest.approx(-1.0)
+    other = draw.integers(0, 255, photo.shape, np.uint8)
+    assert abs(light_correlation(other, photo)) < 0.4
+
+
+def test_halo_is_what_shines_into_black() -> None:
+    picture, near = sprites_picture()
+    assert picture.shape == (360, 640, 3)
+    assert (picture[near] == 0).all()
+    assert 0.2 < near.mean() < 0.6
+    assert halo(lambda image: image) == 0.0
+    assert halo(lambda image: np.full_like(image, 77)) == 0.0, "an even colour is no halo"
+
+    def glowing(image: np.ndarray) -> np.ndarray:
+        return np.clip(image.astype(float) + 4 * cv2.GaussianBlur(image, (0, 0), 12), 0, 255)
+
+    assert halo(lambda image: glowing(image).astype(np.uint8)) > 3
+
+
+def test_border_difference_sees_a_frame() -> None:
+    photo = np.random.default_rng(1).integers(0, 255, (256, 320, 3), np.uint8)
+    assert border_difference(lambda image: image, photo) == (0.0, 0.0)
+
+    def framed(image: np.ndarray) -> np.ndarray:
+        output = image.copy()
+        output[:8] = output[-8:] = 0
+        output[:, :8] = output[:, -8:] = 0
+        return output
+
+    outer, inner = border_difference(framed, photo)
+    assert outer > 30
+    assert inner == 0.0
+    with pytest.raises(ValueError, match="too small"):
+        border_difference(framed, photo[:150])

@@ -13,7 +13,7 @@ from velatura.training.nets import (
     Srcnn,
     build_net,
 )
-from velatura.training.nets.blocks import CollapsibleConv, NormConv, UnshuffleConv, UpsampleConv
+from velatura.training.nets.blocks import CollapsibleConv, ScaledConv, UpsampleConv, take_scale
 from velatura.training.nets.upscaler import grid_filter
 from velatura.training.recipe import load_recipe
 
@@ -45,9 +45,9 @@ def disturbed(module: nn.Module) -> nn.Module:
         CollapsibleConv(3, 5, width=16),
         CollapsibleConv(4, 4, width=16),
         UpsampleConv(3, 5),
-        NormConv(3, 5),
-        NormConv(3, 5, stride=2),
-        UnshuffleConv(3, 5),
+        ScaledConv(3, 5),
+        ScaledConv(3, 5, stride=2),
+        ScaledConv(3, 5, size=6, stride=2),
     ],
     ids=lambda block: type(block).__name__,
 )
@@ -68,8 +68,9 @@ def test_a_folded_block_computes_the_same(block: nn.Module) -> None:
         LumaUpscaler(scale=4, width=32, smooth=True),
         *(RgbUpscaler(scale=scale, channels=8, layers=2, width=32) for scale in (2, 3, 4)),
         RgbUpscaler(scale=3, channels=8, layers=2, width=32, smooth=True),
-        FastStyle(channels=16, stem=8, blocks=2),
-        FastStyle(size="small"),
+        FastStyle(channels=16, stem=8, blocks=3, deep_blocks=2),
+        FastStyle(size="fast"),
+        FastStyle(channels=8, stem=8, blocks=1, deep_blocks=0),
     ],
 )
 @torch.no_grad()
@@ -80,7 +81,9 @@ def test_a_folded_net_computes_the_same_without_normalisation(net: nn.Module) ->
     assert net(x).shape[2] == 56 * getattr(net, "scale", 1)
     plain = net.fold()  # type: ignore[operator]
     torch.testing.assert_close(plain(x), net(x), rtol=1e-4, atol=1e-4)
-    assert not any(isinstance(part, nn.BatchNorm2d | CollapsibleConv) for part in plain.modules())
+    assert not any(
+        isinstance(part, nn.BatchNorm2d | CollapsibleConv | ScaledConv) for part in plain.modules()
+    )
 
 
 @torch.no_grad()
@@ -106,17 +109,44 @@ def test_upsample_conv_is_bilinear_then_convolution() -> None:
 
 @torch.no_grad()
 def test_a_flat_picture_stays_flat() -> None:
-    """No grid in flat areas, whatever the weights: all phases share their kernels."""
-    net = disturbed(FastStyle(channels=16, stem=8, blocks=2))
-    assert isinstance(net, FastStyle)
-    output = net(torch.full((1, 3, 160, 160), 0.4))
-    inner = output[:, :, 64:-64, 64:-64]
-    assert (inner.amax((2, 3)) - inner.amin((2, 3))).max() < 1e-4 * output.abs().max()
+    """No grid in flat areas and no frame around them, whatever the weights: all phases share their
+    kernels, and what lies outside is what lies at the edge."""
+    net = disturbed(FastStyle(channels=16, stem=8, blocks=2, deep_blocks=2))
+    output = net(torch.full((1, 3, 64, 96), 0.4))
+    assert (output.amax((2, 3)) - output.amin((2, 3))).max() < 1e-4 * output.abs().max()
+
+
+@torch.no_grad()
+def test_a_new_net_is_scaled_by_pictures() -> None:
+    """Every layer then gives what its own normalisation would have: mean 0, the deviation it is for."""
+    torch.manual_seed(2)
+    net = FastStyle(channels=16, stem=8, blocks=2, deep_blocks=1)
+    pictures = torch.rand(4, 3, 48, 64)
+    take_scale(net, pictures)
+    found: list[tuple[float, float, float]] = []
+
+    def note(layer: nn.Module, _: object, output: torch.Tensor) -> None:
+        assert isinstance(layer, ScaledConv)
+        var, mean = torch.var_mean(output, (0, 2, 3))
+        found.append((layer.deviation, float(mean.abs().max()), float((var.sqrt()).mean())))
+
+    for part in net.modules():
+        if isinstance(part, ScaledConv):
+            part.register_forward_hook(note)
+    net(pictures)
+    assert len(found) == 1 + 1 + 4 + 3 + 1
+    for deviation, mean, spread in found:
+        assert mean < 1e-4
+        assert spread == pytest.approx(deviation, rel=1e-3)
 
 
 @pytest.mark.parametrize(
     "net",
-    [LumaUpscaler(width=16), LumaUpscaler(width=16, smooth=True), FastStyle(channels=8, stem=8)],
+    [
+        LumaUpscaler(width=16),
+        LumaUpscaler(width=16, smooth=True),
+        FastStyle(channels=4, stem=4, blocks=3, deep_blocks=1),
+    ],
 )
 def test_the_halo_covers_the_receptive_field(net: LumaUpscaler | FastStyle) -> None:
     """The gradient of one output pixel reaches no input further away than the halo."""
@@ -126,8 +156,8 @@ def test_the_halo_covers_the_receptive_field(net: LumaUpscaler | FastStyle) -> N
     net.eval()
     plain = net.fold()
     channels = 1 if isinstance(net, LumaUpscaler) else 3
-    side = 4 * (net.halo + net.size_multiple) // 4 * 2 + 8
-    side += -side % 4
+    side = 2 * (net.halo + net.size_multiple) + 8
+    side += -side % 8
     reach = 0
     centre = side // 2
     for offset in range(net.size_multiple):
@@ -238,9 +268,9 @@ def test_srcnn_has_the_published_weights() -> None:
 
 def test_the_real_time_style_has_three_sizes() -> None:
     small, medium, large = (
-        weights(FastStyle(size=size).fold()) for size in ("small", "medium", "large")
+        weights(FastStyle(size=size).fold()) for size in ("fast", "medium", "large")
     )
-    assert small < medium == 270_252 < large
+    assert small < medium == 480_396 < large
 
 
 @pytest.mark.parametrize(

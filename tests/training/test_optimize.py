@@ -9,6 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 from velatura.training import command
+from velatura.training.checkpoint import Checkpoint
 from velatura.training.data import read_image
 from velatura.training.describe import describe
 from velatura.training.objectives import StyleObjective, centre_square
@@ -35,9 +36,13 @@ def test_the_objective_falls_and_is_what_is_said(
     found = optimise(photo, objective, iterations=12, keep=[4], start=start)  # type: ignore[arg-type]
     assert [state.iterations for state in found] == [4, 12]
     assert found[1].objective < 0.8 * found[0].objective
-    assert found[1].objective < value_of(objective, photo, content), "closer than the photograph itself"
+    assert found[1].objective < value_of(objective, photo, photo, content), (
+        "closer than the photograph itself"
+    )
     for state in found:
-        assert value_of(objective, state.picture, content) == pytest.approx(state.objective, rel=1e-5)
+        assert value_of(objective, state.picture, photo, content) == pytest.approx(
+            state.objective, rel=1e-5
+        )
         assert 0 <= state.picture.min() <= state.picture.max() <= 1
     assert 0 < found[0].seconds < found[1].seconds
 
@@ -48,7 +53,7 @@ def test_two_paintings_give_the_weighted_mean_of_their_gram_matrices(data_root: 
 
     def target(**changes: object) -> dict[str, torch.Tensor]:
         changed = replace(recipe, **changes)  # type: ignore[arg-type]
-        return StyleObjective(changed, data_root, None, torch.device("cpu")).target
+        return StyleObjective(changed, data_root, None, torch.device("cpu")).targets[0]
 
     a, b = (target(style_images=(name,)) for name in paintings)
     even = target(style_images=paintings)
@@ -93,7 +98,8 @@ def test_the_command_trains_on_ones_own_painting_and_photographs(
         "wave", "--style", data_root / "style/udnie.jpg", "--photos", tmp_path / "photos",
         "--name", "mine",
         "--set", "crop=96", "--set", "batch=1", "--set", "style_sizes=[96]", "--steps", 2,
-        "--set", 'net={kind="fast-style", channels=8, stem=8, blocks=1}', "-o", tmp_path / "run",
+        "--set", 'net={kind="fast-style", channels=8, stem=8, blocks=1, deep_blocks=1}',
+        "-o", tmp_path / "run",
     ]  # fmt: skip
     code, told = invoke(*words)
     assert code == 0, told
@@ -144,3 +150,23 @@ def test_multiply_adds_of_known_networks() -> None:
     assert upscaler["macs_per_pixel"] == 9 * (14 + 4 * 14 * 14 + 14 * 4 + 4) == 7722
     assert (upscaler["parameters"], paper["parameters"]) == (7_796, 1_679_235)
     assert describe("no-such-thing") is None
+
+
+def test_a_style_begins_with_the_run_that_its_recipe_names(data_root: Path, tmp_path: Path) -> None:
+    """Where that run lies beside; else with nothing."""
+    quick = [
+        "--data", data_root, "--steps", 1, "--set", "crop=64", "--set", "style_sizes=[64]",
+        "--set", "repeat_until=0.99",
+        "--set", 'net={kind="fast-style", channels=8, stem=8, blocks=1, deep_blocks=1}',
+    ]  # fmt: skip
+    for name, out in (
+        ("wave", "alone/wave"),
+        ("starry-night", "runs/starry-night"),
+        ("wave", "runs/wave"),
+    ):
+        code, told = invoke(name, *quick, "-o", tmp_path / out)
+        assert code == 0, told
+    begun = [
+        Checkpoint.load(tmp_path / f"{f}/wave/checkpoint.pt").started_from for f in ("alone", "runs")
+    ]
+    assert begun == ["", "starry-night after 1 steps"]

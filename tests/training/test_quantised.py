@@ -17,7 +17,7 @@ from velatura.training.checkpoint import Checkpoint
 from velatura.training.command import app
 from velatura.training.loop import Options, averaged_net, fit, read_samples
 from velatura.training.nets import build_net
-from velatura.training.nets.blocks import CollapsibleConv, NormConv, UnshuffleConv, UpsampleConv
+from velatura.training.nets.blocks import CollapsibleConv, ScaledConv, UpsampleConv
 from velatura.training.nets.quantised import FakeQuantiser, fake_quantise
 from velatura.training.recipe import Recipe, load_recipe
 
@@ -36,10 +36,11 @@ def upscaler() -> Recipe:
 
 @pytest.fixture
 def style() -> Recipe:
-    net = {"kind": "fast-style", "channels": 8, "stem": 8, "blocks": 1}
+    net = {"kind": "fast-style", "channels": 8, "stem": 8, "blocks": 1, "deep_blocks": 1}
     return replace(
         load_recipe("starry-night"), net=net, photos=("photos/wikipedia_photos",), steps=4, batch=1,
-        crop=96, warmup=1, style_sizes=(128,), stable_from=0.0,
+        crop=64, warmup=1, style_sizes=(64,), style_scales=(1.0, 1.0), stable_from=0.0,
+        repeat_until=0.0,
     )  # fmt: skip
 
 
@@ -106,8 +107,8 @@ def test_the_gradient_passes_inside_of_the_range_only() -> None:
     [
         CollapsibleConv(4, 4, width=16),
         UpsampleConv(4, 3),
-        NormConv(4, 3, stride=2),
-        UnshuffleConv(4, 3),
+        ScaledConv(4, 3, stride=2),
+        ScaledConv(4, 3, size=6, stride=2),
     ],
     ids=lambda block: type(block).__name__,
 )
@@ -133,7 +134,11 @@ def test_a_block_rounds_its_folded_kernel(block: Any) -> None:
 def test_a_net_computes_what_its_int8_export_will(name: str) -> None:
     """Each layer on its grid and no other: what differs is a rounding that falls the other way."""
     recipe = load_recipe(name)
-    small = {"width": 16, "layers": 2} if recipe.task == "upscale" else {"channels": 16, "blocks": 2}
+    small = (
+        {"width": 16, "layers": 2}
+        if recipe.task == "upscale"
+        else {"channels": 16, "blocks": 2, "deep_blocks": 1}
+    )
     recipe = replace(recipe, net={**recipe.net, **small}, quantisation_aware=True)
     given = untrained(recipe)
     model, card = to_onnx(given)
@@ -154,14 +159,11 @@ def test_a_net_computes_what_its_int8_export_will(name: str) -> None:
 
 
 def test_a_run_saves_a_net_that_folds_in_float(data_root: Path, tmp_path: Path, style: Recipe) -> None:
-    """BF16, batch normalisation and losses over two passes, as a style trains."""
+    """Weight normalisation and losses over two passes, as a style trains."""
     before = untrained(style)
     recipe = replace(style, quantisation_aware=True)
     done = fit(recipe, root=data_root, folder=tmp_path, options=Options(init=before))
     assert any(name.endswith("quantiser.reach") and value[1] > 0 for name, value in done.net.items())
-    for name, value in before.net.items():
-        if "running" in name:
-            torch.testing.assert_close(done.net[name], value, rtol=0, atol=0)
     net = averaged_net(done)
     assert not any(isinstance(part, FakeQuantiser) for part in net.modules())
     x = torch.rand(1, 3, 64, 64)

@@ -18,9 +18,9 @@ def tensor(*shape: int) -> torch.Tensor:
 def test_stability_is_zero_for_a_network_that_moves_with_the_picture() -> None:
     image = tensor(1, 3, 24, 24)
     output = F.avg_pool2d(image, 3, 1, 1)
-    moved = F.avg_pool2d(image.roll((2, 3), (2, 3)), 3, 1, 1)
-    assert temporal.stability(moved, output, (2, 3), border=6).item() == pytest.approx(0, abs=1e-12)
-    assert temporal.stability(moved, output, (1, 3), border=6).item() > 1e-3
+    moved = F.avg_pool2d(image[:, :, 2:18, 3:19], 3, 1, 1)
+    assert temporal.stability(moved, output, (2, 3), border=2).item() == pytest.approx(0, abs=1e-12)
+    assert temporal.stability(moved, output, (1, 3), border=2).item() > 1e-3
 
 
 def test_frame_difference() -> None:
