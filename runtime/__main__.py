@@ -8,18 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from .command import engines, serve, streams
-from .command.options import (
-    Debug,
-    Job,
-    Json,
-    Overwrite,
-    choice,
-    fail,
-    reporting,
-    takes_job,
-    usage,
-)
+from .cli import engine_commands as engines
+from .cli import live_commands as streams
+from .jobs import serve
+from .jobs.options import Debug, Job, Json, Overwrite, choice, fail, reporting, takes_job, usage
 
 app = typer.Typer(
     name="velatura",
@@ -80,9 +72,8 @@ def run(
 
     A SOURCE that is a folder, or 'clips/*.mkv' in quotes, is a batch: each video into the folder SINK.
     """
-    from .command.batch import BatchOptions, run_batch
-    from .command.folder import names_videos
-    from .command.run import run_job
+    from .jobs.batch import BatchOptions, names_videos, run_batch
+    from .jobs.run import run_job
 
     with reporting(debug, as_json and sink != "-"):
         job = Job.of_command(source, sink, given)
@@ -94,7 +85,7 @@ def run(
         if options != BatchOptions():
             usage("--to, --recursive, --retry and --watch are for a folder, or 'clips/*.mkv'")
         if dry_run:
-            from .command.preflight import run_preflight
+            from .jobs.dry_run import run_preflight
 
             raise SystemExit(run_preflight(job, comparison, quiet=quiet, as_json=as_json))
         raise SystemExit(run_job(job, comparison, quiet=quiet, as_json=as_json))
@@ -113,7 +104,7 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Put two videos side by side: a still, a page with sliders, or a clip."""
-    from .command.compare import compare as run_compare
+    from .jobs.compare import compare as run_compare
 
     with reporting(debug, False):
         chosen = choice("--view", view, ("wipe", "side"))
@@ -123,7 +114,7 @@ def compare(
 @app.command()
 def models(as_json: Json = False) -> None:
     """List the shipped models."""
-    from .command.show import list_models
+    from .jobs.models import list_models
 
     list_models(as_json=as_json)
 
@@ -137,7 +128,7 @@ def info(
     debug: Debug = False,
 ) -> None:
     """Say what a model eats and gives, or what a video holds."""
-    from .command.show import show_info
+    from .jobs.models import show_info
 
     with reporting(debug, as_json):
         show_info(what, as_json=as_json)
@@ -155,7 +146,7 @@ def verify(
     debug: Debug = False,
 ) -> None:
     """Check that OUTPUT shows every frame of SOURCE at its time, beside its sound."""
-    from .command.verify import verify as run_verify
+    from .jobs.verify import verify as run_verify
 
     with reporting(debug, as_json):
         raise SystemExit(
@@ -166,7 +157,7 @@ def verify(
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what this machine can run: CPU, GPUs, backends, versions, and a two-second self-test."""
-    from .command.doctor import examine
+    from .jobs.doctor import examine
 
     raise SystemExit(examine(as_json=as_json))
 

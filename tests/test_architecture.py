@@ -51,7 +51,7 @@ def test_arrows_between_the_folders(folder: str) -> None:
 def test_leaves_import_neither_the_pump_nor_the_command(folder: str) -> None:
     for path in modules(f"runtime/{folder}"):
         for name in imports(path):
-            assert not name.startswith(("velatura.runtime.pump", "velatura.runtime.command")), (
+            assert not name.startswith(("velatura.runtime.pump", "velatura.runtime.jobs")), (
                 f"{path} imports {name}"
             )
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from velatura.runtime import open_engine
-from velatura.runtime.backends.tuning import sample_picture
+from velatura.runtime.backends.precision_choice import sample_picture
 from velatura.runtime.machine import nvidia_problem
 from velatura.runtime.zoo import zoo_models
 

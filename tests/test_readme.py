@@ -175,3 +175,19 @@ def test_every_page_is_in_the_navigation() -> None:
 @pytest.mark.parametrize("page", list(TEXTS))
 def test_nothing_is_left_to_fill_in(page: str) -> None:
     assert "@@" not in TEXTS[page]
+
+
+def test_the_architecture_page_names_what_there_is() -> None:
+    text = TEXTS["docs/architecture.md"]
+    drawn = re.search(r"```text\nruntime/\n(.*?)```", text, re.DOTALL)
+    assert drawn is not None
+    named = set(re.findall(r"^  ([a-z_]+(?:\.py|/)) ", drawn[1], re.MULTILINE))
+    folder = ROOT / "runtime"
+    assert all((folder / name).exists() for name in named), "the map names what is not there"
+    rooms = {f"{path.name}/" for path in folder.iterdir() if any(path.glob("*.py"))}
+    modules = {path.name for path in folder.glob("[a-z]*.py")}
+    assert rooms | modules == named, "the map is not whole"
+    for path in re.findall(
+        r"`((?:runtime|export|training|tests|docs|benchmarks|samples)/[\w/.-]*)`", text
+    ):
+        assert "NAME" in path or (ROOT / path).exists(), path

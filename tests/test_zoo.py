@@ -152,7 +152,7 @@ def test_a_style_is_stable_over_time(data_root: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["upscale-2x", "upscale-4x", *REAL_TIME[:2]])
 def test_tiles_are_seamless(name: str, own_pictures: list[Path]) -> None:
     """A frame cut into tiles is the frame in one piece, within one level."""
-    from velatura.runtime.backends.static import StaticEngine
+    from velatura.runtime.backends.shape_compiled import StaticEngine
 
     image = read_image(own_pictures[2])
     with open_engine(name, precision="fp32") as engine:

@@ -14,10 +14,9 @@ from ..errors import EngineError
 from ..frame import Array
 from ..machine import cpu_and_cores, cpu_name
 from .base import Engine, Hint, Options, Pending
-from .diagnosis import explain
-from .graph import io_shape, wrap
+from .graph import explain, io_shape, wrap
 from .model import Model
-from .static import Key, StaticEngine
+from .shape_compiled import Key, StaticEngine
 
 if TYPE_CHECKING:
     import openvino as ov

@@ -17,13 +17,12 @@ from onnx import TensorProto, helper
 from ..errors import BackendUnavailableError, EngineError, OutOfMemoryError
 from ..frame import Array
 from ..machine import cpu_and_cores, nvidia_gpu, nvidia_problem
-from . import nvinfer
 from .base import Engine, Options, Pending
-from .diagnosis import explain
-from .graph import INPUT, OUTPUT, io_shape, wrap
+from .graph import INPUT, OUTPUT, explain, io_shape, wrap
 from .half import to_half
 from .model import OPSET, Model
-from .static import Key, StaticEngine
+from .nvidia import library as nvinfer
+from .shape_compiled import Key, StaticEngine
 
 if TYPE_CHECKING:
     import onnxruntime as ort

@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from ..adaptive.processor import Tell
 from ..errors import SinkError, VelaturaError
 from ..frame import Frame
-from .processor import Tell
 from .stats import LiveStats
 
 

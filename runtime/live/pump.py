@@ -8,16 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..adaptive.processor import Processor, StagesProcessor
 from ..errors import SinkError, SourceError, StageError, VelaturaError
 from ..frame import Frame
+from ..meter import Histogram, Percentiles
 from ..sinks import Sink
 from ..sources import Source
 from ..sources.live import LiveSource
 from ..worker import DaemonThread
-from .latency import Histogram, Percentiles
-from .mailbox import Drop, Mailbox
-from .output import Output
-from .processor import Processor, StagesProcessor
+from .output import Drop, Mailbox, Output
 from .stats import Event, LiveStats
 
 EVENTS = 200

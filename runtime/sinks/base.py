@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self
 from ..frame import Frame, VideoInfo
 
 if TYPE_CHECKING:
-    from .passing import Passage
+    from ..media.passthrough import Passage
 
 
 class HasInfo(Protocol):

@@ -7,11 +7,11 @@ from av.video.stream import VideoStream
 
 from ..errors import SinkError
 from ..frame import Frame, VideoInfo
+from ..media.encode import Coding, VideoEncoder, encode
+from ..media.timestamps import Clock
+from ..resume.output_lock import Claim
 from .base import Encoding, Sink
-from .claim import Claim
-from .clock import Clock
-from .encoder import Coding, VideoEncoder, encode
-from .output import OutputFile, check_target, reporting
+from .output_file import OutputFile, check_target, reporting
 
 
 class FileSink(Sink):

@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..frame import Frame, VideoInfo
+from ..media.audio_encode import Hearing
 from .base import Encoding
 from .file import FileSink
-from .voice import Hearing
 
 
 class RecordingSink(FileSink):

@@ -12,11 +12,11 @@ import numpy as np
 from ..colour import over, to_rgb
 from ..errors import SinkError
 from ..frame import Array, Frame, VideoInfo
+from ..media.encoder_format import KEEP_ALPHA, LAID
+from ..media.hdr import refuse_hdr
+from ..resume.output_lock import Claim
 from .base import Encoding, Quality, Sink
-from .choice import KEEP_ALPHA, LAID
-from .claim import Claim
-from .hdr import refuse_hdr
-from .output import reporting
+from .output_file import reporting
 
 _NUMBER = re.compile(r"%(0\d+)?d")
 

@@ -51,6 +51,6 @@ def open_source(
         )
     if rate is None:
         return source
-    from .retiming import RateSource
+    from .constant_rate import RateSource
 
     return RateSource(source, rate)

@@ -12,14 +12,10 @@ from av.stream import Disposition
 
 from ..errors import SourceError
 from ..frame import Damage, Frame
-from ..pyav import ratio
-from ..tracks import is_mirrored
-from .base import Deinterlace, Source
-from .clock import Clock
-from .deinterlace import PROGRESSIVE, Picture, Plan, deinterlaced, plan
-from .opening import check_audio, choose_stream, listed, open_container
-from .pixels import read_planes
-from .probe import (
+from ..media.decode import ALPHA_DECODERS, Clock, Reader
+from ..media.deinterlace import PROGRESSIVE, Picture, Plan, deinterlaced, plan
+from ..media.demux import check_audio, choose_stream, listed, open_container
+from ..media.probe import (
     colour_of,
     describe,
     has_opacity,
@@ -30,7 +26,10 @@ from .probe import (
     start_of,
     usual_rate,
 )
-from .reader import ALPHA_DECODERS, Reader
+from ..media.pyav import ratio
+from ..media.source_planes import read_planes
+from ..media.tracks import is_mirrored
+from .base import Deinterlace, Source
 
 _AHEAD = 10
 """Frames to look at before work starts, unless the stream says that it is progressive."""

@@ -14,15 +14,15 @@ from av.packet import Packet
 
 from ..errors import SourceError, VelaturaError
 from ..frame import Damage, Frame
-from ..pyav import open_input, ratio
+from ..media.demux import STDIN
+from ..media.live_audio import LiveAudio
+from ..media.pyav import open_input, ratio
 from .address import Address
 from .base import Source, names_sequence
 from .file import FileSource
 from .live import TIME_BASE, LiveSource, Seldom, Slot
-from .opening import STDIN
 from .pattern import PatternSource
 from .sequence import SequenceSource
-from .sound import LiveAudio
 
 LATE = 0.5
 """Seconds by which a frame may be late before the clock is put back: the file is too slow to decode."""

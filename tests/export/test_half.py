@@ -15,8 +15,8 @@ from velatura.export.precision import extremes, half_precision, largest_activati
 from velatura.export.to_onnx import save, to_onnx
 from velatura.export.verify import open_measured, parity_db
 from velatura.runtime import ModelCard, open_engine
-from velatura.runtime.backends.rounding import RoundedGraph
-from velatura.runtime.backends.tuning import sample_picture
+from velatura.runtime.backends.half_emulation import RoundedGraph
+from velatura.runtime.backends.precision_choice import sample_picture
 from velatura.runtime.card import read_card
 from velatura.runtime.zoo import zoo_models
 from velatura.training.checkpoint import Checkpoint

@@ -9,20 +9,20 @@ from typing import Any
 
 import av
 import pytest
-from velatura.runtime.sinks import journalled
+from velatura.runtime.sinks import segmented_file as journalled
 
 from . import videos
 from .commands import velatura
 
 SINK, INTERRUPTED = 4, 130
 FRAMES = 64
-SHORT = "import velatura.runtime.sinks.journalled as j; j.SEGMENT = 10"
+SHORT = "import velatura.runtime.sinks.segmented_file as j; j.SEGMENT = 10"
 MAIN = "from velatura.runtime.__main__ import main; main()"
 
 DIE = "import os, signal; die = lambda: os.kill(os.getpid(), signal.SIGKILL)"
 DIE_AFTER_SEGMENTS = f"""
 {DIE}
-import velatura.runtime.sinks.journal as jj
+import velatura.runtime.resume.journal as jj
 keep = jj.Journal.keep
 def kept(self, *a, **k):
     found = keep(self, *a, **k)

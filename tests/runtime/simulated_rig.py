@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 from velatura.runtime import CardFlags
-from velatura.runtime.backends import cuda as cuda_module
-from velatura.runtime.backends import nvinfer
 from velatura.runtime.backends.base import Options
-from velatura.runtime.backends.builder import Plan
-from velatura.runtime.backends.cuda import Cuda
-from velatura.runtime.backends.device import DeviceEngine
 from velatura.runtime.backends.model import Model, load_model
-from velatura.runtime.backends.opening import find_backend, trial_runner
-from velatura.runtime.backends.tuning import sample_picture
+from velatura.runtime.backends.nvidia import cuda as cuda_module
+from velatura.runtime.backends.nvidia import library as nvinfer
+from velatura.runtime.backends.nvidia.builder import Plan
+from velatura.runtime.backends.nvidia.cuda import Cuda
+from velatura.runtime.backends.nvidia.engine import DeviceEngine
+from velatura.runtime.backends.open import find_backend, trial_runner
+from velatura.runtime.backends.precision_choice import sample_picture
 from velatura.runtime.cache import EngineCache
 from velatura.runtime.zoo import zoo_models
 

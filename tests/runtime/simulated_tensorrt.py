@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
-from velatura.runtime.backends.rounding import RoundedGraph
+from velatura.runtime.backends.half_emulation import RoundedGraph
 
 from .simulated import ALIGNMENT, BROKEN, OK, Gpu, Step, Stream, cudaError_t
 from .simulated_builder import (

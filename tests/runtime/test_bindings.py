@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from velatura.runtime import BackendUnavailableError
-from velatura.runtime.backends import nvinfer
+from velatura.runtime.backends.nvidia import library as nvinfer
 from velatura.runtime.machine import nvidia_problem
 
 from . import bindings
@@ -296,7 +296,7 @@ def test_a_handle_is_no_number_but_gives_one() -> None:
 
 def test_the_adapter_finds_cuda_by_its_name() -> None:
     pytest.importorskip("cuda.bindings.runtime")
-    from velatura.runtime.backends import cuda
+    from velatura.runtime.backends.nvidia import cuda
 
     assert cuda.missing_package() is None
     assert cuda.load().api is import_module("cuda.bindings.runtime")

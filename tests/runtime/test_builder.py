@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from onnx import helper
 from velatura.runtime import BackendUnavailableError, EngineError, ModelCard, ModelError
-from velatura.runtime.backends import nvinfer
 from velatura.runtime.backends.base import Options
-from velatura.runtime.backends.builder import BuildOptions, Built, Profile, build
-from velatura.runtime.backends.built import (
+from velatura.runtime.backends.graph import INPUT, OUTPUT, Samples, io_shape, wrap
+from velatura.runtime.backends.half import to_half
+from velatura.runtime.backends.model import Model, load_model
+from velatura.runtime.backends.nvidia import library as nvinfer
+from velatura.runtime.backends.nvidia.builder import BuildOptions, Built, Profile, build
+from velatura.runtime.backends.nvidia.engine_file import (
     EngineFacts,
     check_fits,
     facts_path,
@@ -21,10 +24,7 @@ from velatura.runtime.backends.built import (
     open_built,
     save,
 )
-from velatura.runtime.backends.graph import INPUT, OUTPUT, Samples, io_shape, wrap
-from velatura.runtime.backends.half import to_half
-from velatura.runtime.backends.model import Model, load_model
-from velatura.runtime.backends.opening import trial_runner
+from velatura.runtime.backends.open import trial_runner
 from velatura.runtime.cache import EngineCache, digest_of
 from velatura.runtime.card import CardFlags
 from velatura.runtime.machine import nvidia_problem

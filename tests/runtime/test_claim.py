@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from velatura.runtime import SinkError, open_sink, open_source
-from velatura.runtime.sinks import claim
+from velatura.runtime.resume import output_lock as claim
 
 from . import videos
 from .cutting import DIE, SINK, command, contents, cut_off, finish, journal, names, run
@@ -41,7 +41,7 @@ def test_with_a_journal_or_without(journals: tuple[str, str], source: Path) -> N
     target = source.with_name("out.mp4")
     second = command(source, target, journals[1], "--overwrite")
     meanwhile = f"""
-import subprocess, velatura.runtime.sinks.output as o
+import subprocess, velatura.runtime.sinks.output_file as o
 finish = o.OutputFile.finish
 def finished(self):
     done = subprocess.run({second!r}, capture_output=True, text=True)
@@ -61,9 +61,9 @@ def test_what_a_killed_run_leaves_is_removed(suffix: str, source: Path) -> None:
     target = source.with_name(f"out{suffix}")
     other = source.with_name(f".out.ffffff.partial.other{suffix}")
     other.write_bytes(b"not ours")
-    die = f"{DIE}\nimport velatura.runtime.sinks.output as m; m.prove = lambda *a, **k: die()\n"
+    die = f"{DIE}\nimport velatura.runtime.sinks.output_file as m; m.prove = lambda *a, **k: die()\n"
     if suffix == ".y4m":
-        die += "import velatura.runtime.sinks.raw as r; r.prove = m.prove"
+        die += "import velatura.runtime.sinks.y4m as r; r.prove = m.prove"
     done = run(source, target, "--no-journal", before=die)
     assert done.returncode == -signal.SIGKILL
     left = [name for name in names(source.parent) if name.endswith(f".partial{suffix}")]

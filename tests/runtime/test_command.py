@@ -72,7 +72,7 @@ def test_frames_size_and_encoding_options(clip: Path, tmp_path: Path) -> None:
 def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
     """A run of some seconds reports its progress in whole lines, without control characters."""
     code = (
-        "import velatura.runtime.command.view as v; v.LineView.EVERY = 0.2; "
+        "import velatura.runtime.jobs.progress as v; v.LineView.EVERY = 0.2; "
         "from velatura.runtime.__main__ import main; main()"
     )
     arguments = ["run", "pattern:320x240?frames=150", str(tmp_path / "o.mkv"), "-m", "upscale-2x"]
@@ -110,7 +110,7 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
 
 
 UNHURRIED = """
-import pathlib, sys, time, velatura.runtime.sinks.encoder as e
+import pathlib, sys, time, velatura.runtime.media.encode as e
 make, made, middle = e.VideoEncoder.picture, 0, pathlib.Path(sys.argv.pop())
 def picture(*a):
     global made

@@ -12,17 +12,17 @@ import av
 import numpy as np
 import pytest
 from velatura.runtime import SourceError
-from velatura.runtime import inspection as inspection_module
-from velatura.runtime.alignment import compare_times
-from velatura.runtime.command.job import Job
-from velatura.runtime.command.run import run_job
-from velatura.runtime.command.verify import verify
-from velatura.runtime.contract import (
+from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.run import run_job
+from velatura.runtime.jobs.verify import verify
+from velatura.runtime.verify import inspect as inspection_module
+from velatura.runtime.verify.compare import (
     ContractError,
     Promise,
     Tally,
     check,
     compare,
+    compare_times,
     inspect,
     require,
 )

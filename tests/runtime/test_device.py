@@ -14,10 +14,10 @@ import pytest
 from onnx import helper
 from velatura.runtime import CardFlags, EngineError, ModelCard
 from velatura.runtime.backends.base import Options
-from velatura.runtime.backends.device import open_device
 from velatura.runtime.backends.model import Model, load_model
-from velatura.runtime.backends.opening import trial_runner
-from velatura.runtime.backends.tuning import agreement_db
+from velatura.runtime.backends.nvidia.engine import open_device
+from velatura.runtime.backends.open import trial_runner
+from velatura.runtime.backends.precision_choice import agreement_db
 from velatura.runtime.errors import OutOfMemoryError
 from velatura.runtime.zoo import zoo_models
 

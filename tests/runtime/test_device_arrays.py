@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from velatura.runtime import EngineError
-from velatura.runtime.backends import cuda as cuda_module
-from velatura.runtime.backends.cuda import DeviceArray
-from velatura.runtime.backends.device import DeviceEngine
+from velatura.runtime.backends.nvidia import cuda as cuda_module
+from velatura.runtime.backends.nvidia.cuda import DeviceArray
+from velatura.runtime.backends.nvidia.engine import DeviceEngine
 from velatura.runtime.errors import OutOfMemoryError
 
 from . import simulated_rig

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from velatura.runtime import BackendUnavailableError, EngineError
-from velatura.runtime.backends import nvinfer
 from velatura.runtime.backends.base import Options, sample_dtype
-from velatura.runtime.backends.builder import BuildOptions, Plan, Profile, build
-from velatura.runtime.backends.built import SUFFIX, EngineFacts, open_built, save
 from velatura.runtime.backends.graph import io_shape, wrap
 from velatura.runtime.backends.model import Model
-from velatura.runtime.backends.tiling import pad_for
+from velatura.runtime.backends.nvidia import library as nvinfer
+from velatura.runtime.backends.nvidia.builder import BuildOptions, Plan, Profile, build
+from velatura.runtime.backends.nvidia.engine_file import SUFFIX, EngineFacts, open_built, save
+from velatura.runtime.backends.shape_compiled import pad_for
 from velatura.runtime.cache import EngineCache, digest_of
-from velatura.runtime.command.build import BuildJob, run_build
 from velatura.runtime.errors import OutOfMemoryError
+from velatura.runtime.jobs.build import BuildJob, run_build
 from velatura.runtime.machine import nvidia_problem
 
 from . import simulated_rig

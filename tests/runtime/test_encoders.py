@@ -18,12 +18,12 @@ import pytest
 from av.sidedata.sidedata import Type
 from velatura.runtime import Encoding, Frame, Pump, SinkError, open_sink, open_source
 from velatura.runtime.frame import Array, Colour, Hdr, PixelFormat, VideoInfo
-from velatura.runtime.sinks import journalled
-from velatura.runtime.sinks.clock import Clock
-from velatura.runtime.sinks.codecs import encoder_of, merged
-from velatura.runtime.sinks.encoder import Coding, VideoEncoder
-from velatura.runtime.sinks.layout import fill, in_depth, layout_of, picture_of
-from velatura.runtime.sinks.matroska import state_aspect
+from velatura.runtime.media.codecs import encoder_of, merged
+from velatura.runtime.media.encode import Coding, VideoEncoder
+from velatura.runtime.media.encoder_planes import fill, in_depth, layout_of, picture_of
+from velatura.runtime.media.matroska import state_aspect
+from velatura.runtime.media.timestamps import Clock
+from velatura.runtime.sinks import segmented_file as journalled
 
 from . import videos
 

@@ -7,8 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from velatura.runtime.backends import BACKENDS, built
-from velatura.runtime.backends.opening import CPU_BACKENDS
+from velatura.runtime.backends import BACKENDS
+from velatura.runtime.backends.nvidia import engine_file as built
+from velatura.runtime.backends.open import CPU_BACKENDS
 from velatura.runtime.machine import nvidia_problem
 
 from . import commands, videos

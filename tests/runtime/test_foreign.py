@@ -10,14 +10,14 @@ import onnxruntime
 import pytest
 from onnx import helper
 from velatura.runtime import BackendUnavailableError, CardFlags, EngineError, ModelError, open_engine
-from velatura.runtime.backends import opening
-from velatura.runtime.backends.diagnosis import explain
+from velatura.runtime.backends import open as opening
+from velatura.runtime.backends.graph import explain
 from velatura.runtime.backends.model import load_model
-from velatura.runtime.backends.opening import CPU_BACKENDS
+from velatura.runtime.backends.open import CPU_BACKENDS
 from velatura.runtime.backends.ort import PROVIDERS
 from velatura.runtime.card import ModelCard
-from velatura.runtime.command.job import Job
-from velatura.runtime.command.run import run_job
+from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.run import run_job
 
 from . import networks, videos
 

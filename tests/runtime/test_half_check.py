@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from velatura.runtime import Engine, open_engine
 from velatura.runtime.backends.identity import IdentityEngine
-from velatura.runtime.backends.tuning import Agreement, agree
+from velatura.runtime.backends.precision_choice import Agreement, agree
 from velatura.runtime.frame import Array
 
 from . import networks, simulated_rig

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 from av.sidedata.sidedata import Type
-from velatura.runtime.command.job import Job
-from velatura.runtime.command.run import run_job
-from velatura.runtime.command.verify import verify as run_verify
+from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.run import run_job
+from velatura.runtime.jobs.verify import verify as run_verify
 
 from . import videos
 

@@ -11,8 +11,8 @@ import pytest
 import typer
 from velatura.runtime import Encoding, Pump, open_sink, open_source
 from velatura.runtime.colour import over
-from velatura.runtime.command.options import red_green_blue
 from velatura.runtime.frame import Colour, Frame, PixelFormat
+from velatura.runtime.jobs.options import red_green_blue
 
 GREEN = (0, 200, 40)
 SIZE = (64, 48)

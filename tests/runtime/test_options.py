@@ -4,8 +4,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from velatura.runtime.command.job import settings_of
-from velatura.runtime.command.options import FLAGS, Job
+from velatura.runtime.jobs.chain import settings_of
+from velatura.runtime.jobs.options import FLAGS, Job
 
 JOB = Job(source="in.mp4", sink="out.mp4")
 OTHER: dict[str, Any] = {

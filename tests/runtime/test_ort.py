@@ -16,7 +16,7 @@ from velatura.runtime import CardFlags, EngineError, machine, open_engine
 from velatura.runtime.backends import ort, refusals
 from velatura.runtime.backends.base import Options
 from velatura.runtime.backends.model import load_model
-from velatura.runtime.backends.opening import trial_runner
+from velatura.runtime.backends.open import trial_runner
 from velatura.runtime.backends.ort import CPU, CUDA, PROVIDERS, RTX, TENSORRT, OrtBackend
 from velatura.runtime.zoo import zoo_models
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 from av.stream import Disposition
-from velatura.runtime.command.job import Job
-from velatura.runtime.command.run import run_job
+from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.run import run_job
 
 from . import videos
 
@@ -75,7 +75,7 @@ def rich_film(path: Path, *, subtitle: str = "ass") -> Path:
 
 
 def videos_header() -> bytes:
-    from velatura.runtime.sinks.passing import PLAIN_HEADER
+    from velatura.runtime.media.passthrough import PLAIN_HEADER
 
     return PLAIN_HEADER
 

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from velatura.runtime import EngineError, ModelError, open_engine
-from velatura.runtime.backends import opening, tuning
+from velatura.runtime.backends import open as opening
+from velatura.runtime.backends import precision_choice as tuning
 from velatura.runtime.backends.graph import INPUT, OUTPUT, wrap
 from velatura.runtime.backends.half import to_half
-from velatura.runtime.backends.tuning import Measured, choose, sample_picture
+from velatura.runtime.backends.precision_choice import Measured, choose, sample_picture
 from velatura.runtime.cache import EngineCache
 from velatura.runtime.card import read_card
 from velatura.runtime.zoo import zoo_models

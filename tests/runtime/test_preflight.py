@@ -12,18 +12,18 @@ import cv2
 import numpy as np
 import pytest
 from velatura.runtime import ModelError, SinkError, SourceError, open_sink, open_source
-from velatura.runtime.command import preflight
-from velatura.runtime.command.forecast import (
+from velatura.runtime.jobs import dry_run as preflight
+from velatura.runtime.jobs.chain import Job, settings_of
+from velatura.runtime.jobs.dry_run import preview_folder, run_preflight
+from velatura.runtime.jobs.dry_run_estimate import (
     Coded,
     Packet,
     forecast_bytes,
     forecast_seconds,
     weights_of,
 )
-from velatura.runtime.command.job import Job, settings_of
-from velatura.runtime.command.preflight import preview_folder, run_preflight
-from velatura.runtime.command.run import run_job
-from velatura.runtime.command.sample import Excerpt, Sample
+from velatura.runtime.jobs.dry_run_sample import Excerpt, Sample
+from velatura.runtime.jobs.run import run_job
 
 from ..own_data import SAMPLE
 from . import videos

@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import pytest
 from velatura.runtime import open_source
-from velatura.runtime.pyav import ratio
+from velatura.runtime.media.pyav import ratio
 
 RUNTIME = Path(__file__).parents[2] / "runtime"
 CLIP = Path(__file__).parents[2] / "samples" / "clip.mp4"

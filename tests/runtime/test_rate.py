@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from velatura.runtime import Damage, Frame, SourceError, VideoInfo, open_source
 from velatura.runtime.frame import GRAY
 from velatura.runtime.sources import Source
-from velatura.runtime.sources.retiming import RateSource
+from velatura.runtime.sources.constant_rate import RateSource
 
 from . import videos
 

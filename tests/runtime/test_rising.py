@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from velatura.runtime import EngineError, open_engine
-from velatura.runtime.backends import Engine, Pending, Precision, opening
+from velatura.runtime.backends import Engine, Pending, Precision
+from velatura.runtime.backends import open as opening
+from velatura.runtime.backends.background_build import RisingEngine
 from velatura.runtime.backends.base import Options
 from velatura.runtime.backends.model import Model
-from velatura.runtime.backends.rising import RisingEngine
-from velatura.runtime.command.job import Job
-from velatura.runtime.command.run import run_job
+from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.run import run_job
 
 from . import videos
 

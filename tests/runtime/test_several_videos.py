@@ -7,9 +7,9 @@ import av
 import pytest
 from av.stream import Disposition
 from velatura.runtime import SourceError, open_source
-from velatura.runtime.command.job import Job
-from velatura.runtime.command.run import run_job
-from velatura.runtime.command.verify import verify
+from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.run import run_job
+from velatura.runtime.jobs.verify import verify
 
 from . import videos
 

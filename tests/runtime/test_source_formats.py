@@ -11,7 +11,7 @@ import pytest
 from av.video.format import names
 from velatura.runtime import SourceError, open_source
 from velatura.runtime.frame import Hdr, PixelFormat
-from velatura.runtime.sources.pixels import layout_of, read_planes
+from velatura.runtime.media.source_planes import layout_of, read_planes
 
 from . import videos
 

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from velatura.runtime import SourceError, open_source
 from velatura.runtime.frame import PixelFormat
+from velatura.runtime.media.decode import Clock
 from velatura.runtime.sources import Deinterlace
-from velatura.runtime.sources.clock import Clock
 
 from ..own_data import CLIPS
 from . import videos

@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from velatura.runtime.backends.tiling import pad_for, tiles, window_size
+from velatura.runtime.backends.shape_compiled import pad_for, tiles, window_size
 
 
 @settings(max_examples=200, deadline=None)

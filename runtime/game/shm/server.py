@@ -12,12 +12,11 @@ from types import TracebackType
 from ...backends import Precision
 from ...worker import DaemonThread
 from . import layout
-from .asked import Conventions
-from .desk import ClientStats, Desk, free
+from .frame_request import Conventions, OpenPost, Post
 from .layout import Layout
-from .liveness import is_held
-from .posts import OpenPost, Post
+from .locks import is_held
 from .segment import create, restore, sweep
+from .slot_server import ClientStats, Desk, free
 
 EVERY = 0.25
 """Seconds after which the slots are looked at though nobody rings."""
@@ -49,7 +48,7 @@ class Work:
 
     def scale(self) -> int:
         """Side of a result over that of its frame. Raises ModelError for an unreadable model."""
-        from ..painter import scale_of
+        from ..frame_pass import scale_of
 
         return math.prod(scale_of(model) for model in self.models)
 

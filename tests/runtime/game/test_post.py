@@ -16,16 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from velatura.runtime import EngineError, Frame, ModelError, PostProcess, open_engine
 from velatura.runtime import worker as worker_module
+from velatura.runtime.adaptive import executor as running_module
 from velatura.runtime.card import ModelCard
 from velatura.runtime.colour import to_rgb
 from velatura.runtime.frame import RGB, Colour
 from velatura.runtime.game import MotionConvention
-from velatura.runtime.game import maker as maker_module
-from velatura.runtime.game import painter as painter_module
-from velatura.runtime.game.given import Given
-from velatura.runtime.game.maker import Finished
-from velatura.runtime.game.pipeline import Pipeline
-from velatura.runtime.live import running as running_module
+from velatura.runtime.game import frame_pass as painter_module
+from velatura.runtime.game import pipeline as maker_module
+from velatura.runtime.game.frame_inputs import Given
+from velatura.runtime.game.pipeline import Finished, Pipeline
 from velatura.runtime.stages import Neural
 from velatura.runtime.worker import Job
 
@@ -673,7 +672,7 @@ def test_pipelined_never_waits_for_the_models(hanging: threading.Event) -> None:
 
 INTERRUPTED = """
 import os, signal, threading, time
-from velatura.runtime.game.maker import Finished
+from velatura.runtime.game.pipeline import Finished
 from velatura.runtime.game.pipeline import Pipeline
 
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from velatura.runtime.errors import EngineError, ModelError
 from velatura.runtime.game import Client
-from velatura.runtime.game.shm import names
+from velatura.runtime.game.shm import segment_names as names
 
 from ..commands import velatura
 from .shared import fresh_name, leftovers, picture, serving, until

@@ -8,11 +8,7 @@ from itertools import pairwise
 
 import onnx
 import pytest
-from velatura.runtime.backends.model import find_model
-from velatura.runtime.card import ModelCard, read_card
-from velatura.runtime.errors import EngineError
-from velatura.runtime.frame import GRAY, RGB, YUV420P, Array, PixelFormat
-from velatura.runtime.live.ladder import (
+from velatura.runtime.adaptive.ladder import (
     GAIN,
     Ladder,
     inner_size,
@@ -22,6 +18,10 @@ from velatura.runtime.live.ladder import (
     sample_of,
     smaller_models,
 )
+from velatura.runtime.backends.model import find_model
+from velatura.runtime.card import ModelCard, read_card
+from velatura.runtime.errors import EngineError
+from velatura.runtime.frame import GRAY, RGB, YUV420P, Array, PixelFormat
 
 from ..ctrl_c import press
 from .engines import LUMA, STYLE, Negative, Shelf, frame, info_of

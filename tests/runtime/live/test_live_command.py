@@ -16,16 +16,15 @@ from typing import Any
 
 import av
 import pytest
-from velatura.runtime.command.live import Session, run_live
+from velatura.runtime.adaptive.processor import StagesProcessor
 from velatura.runtime.errors import SinkError
 from velatura.runtime.frame import Frame
+from velatura.runtime.jobs.live import Session, run_live
 from velatura.runtime.live import LivePump, LiveStats
 from velatura.runtime.live.controls import Controls, Recorder
-from velatura.runtime.live.frames import FramesSink
-from velatura.runtime.live.metrics import Metrics
-from velatura.runtime.live.opening import Place, record
-from velatura.runtime.live.processor import StagesProcessor
-from velatura.runtime.live.sound import Branch, Sounds
+from velatura.runtime.live.frames_sink import FramesSink
+from velatura.runtime.live.open_outputs import Branch, Place, Sounds, record
+from velatura.runtime.live.prometheus import Metrics
 from velatura.runtime.sinks import Encoding, Sink
 from velatura.runtime.sinks import window as window_module
 from velatura.runtime.sinks.null import NullSink

@@ -14,9 +14,8 @@ from velatura.runtime.errors import SinkError, SourceError, StageError
 from velatura.runtime.frame import Frame, VideoInfo
 from velatura.runtime.live import LivePump, Processed, Processor, StagesProcessor
 from velatura.runtime.live import pump as pump_module
-from velatura.runtime.live.latency import RESOLUTION, TOP, Histogram, Percentiles, Recent
-from velatura.runtime.live.mailbox import Drop, Mailbox
-from velatura.runtime.live.output import RECORDING, Output
+from velatura.runtime.live.output import RECORDING, Drop, Mailbox, Output
+from velatura.runtime.meter import RESOLUTION, TOP, Histogram, Percentiles, Recent
 from velatura.runtime.sinks import Sink
 from velatura.runtime.sources import Source
 

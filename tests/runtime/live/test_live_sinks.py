@@ -20,12 +20,13 @@ import numpy as np
 import pytest
 from velatura.runtime.errors import SinkError
 from velatura.runtime.frame import YUV420P, Frame, PixelFormat, VideoInfo
-from velatura.runtime.live.sound import Sounds
-from velatura.runtime.sinks import Encoding, virtual
+from velatura.runtime.live.open_outputs import Sounds
+from velatura.runtime.media.audio_encode import RATE, Evened
+from velatura.runtime.sinks import Encoding
+from velatura.runtime.sinks import virtual_camera as virtual
 from velatura.runtime.sinks.recording import RecordingSink
 from velatura.runtime.sinks.stream import StreamSink, is_stream
-from velatura.runtime.sinks.virtual import VirtualCameraSink
-from velatura.runtime.sinks.voice import RATE, Evened
+from velatura.runtime.sinks.virtual_camera import VirtualCameraSink
 
 from ..videos import plane
 from .senders import drawing, number

@@ -23,19 +23,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from velatura.runtime.errors import SourceError
 from velatura.runtime.frame import Frame
+from velatura.runtime.media.live_audio import LiveAudio
 from velatura.runtime.sources import camera, open_source
 from velatura.runtime.sources.address import Address
-from velatura.runtime.sources.backlog import Backlog
-from velatura.runtime.sources.live import (
-    TIME_BASE,
-    Backoff,
-    LiveSource,
-    Slot,
-    open_live_source,
-)
+from velatura.runtime.sources.ffmpeg_live import Backlog, Timeline
+from velatura.runtime.sources.live import TIME_BASE, Backoff, LiveSource, Slot, open_live_source
 from velatura.runtime.sources.paced import PacedSource
-from velatura.runtime.sources.sound import LiveAudio
-from velatura.runtime.sources.timeline import Timeline
 
 from .. import videos
 
@@ -485,7 +478,7 @@ def test_why_a_camera_cannot_be_opened(devices: Path, monkeypatch: pytest.Monkey
 def test_the_command_lists_what_there_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from velatura.runtime.command.devices import show_devices
+    from velatura.runtime.jobs.devices import show_devices
 
     monkeypatch.delenv("DISPLAY", raising=False)
     show_devices(as_json=True)
@@ -596,7 +589,7 @@ def test_a_clock_that_jumps_is_followed() -> None:
 
 def test_a_backlog_goes_on_at_the_newest_whole_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("velatura.runtime.sources.backlog.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("velatura.runtime.sources.ffmpeg_live.time.monotonic", lambda: now[0])
 
     def packets(backlog: Backlog, kinds: str) -> None:
         for kind in kinds:

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from velatura.runtime.adaptive import executor as running_module
+from velatura.runtime.adaptive.ladder import open_ladder
+from velatura.runtime.adaptive.ladder_processor import LadderProcessor, open_processor
+from velatura.runtime.adaptive.processor import Processed
 from velatura.runtime.card import ModelCard
 from velatura.runtime.errors import EngineError
 from velatura.runtime.frame import GRAY, RGB, YUV420P, YUV444P, Frame, PixelFormat
-from velatura.runtime.live import running as running_module
-from velatura.runtime.live.ladder import open_ladder
-from velatura.runtime.live.neural import LadderProcessor, open_processor
-from velatura.runtime.live.processor import Processed
 
 from .engines import Shelf, frame, info_of, wait_until
 

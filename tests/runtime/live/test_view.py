@@ -24,13 +24,13 @@ from hypothesis import strategies as st
 from velatura.runtime.errors import SinkError
 from velatura.runtime.frame import GRAY, RGB, YUV420P, Colour, Frame, PixelFormat
 from velatura.runtime.live import Output
-from velatura.runtime.live.view import ViewSink
-from velatura.runtime.live.view.guard import is_loopback
-from velatura.runtime.live.view.history import SECONDS, History
-from velatura.runtime.live.view.messages import LIMIT, RubbishError, parse
-from velatura.runtime.live.view.picture import Coder, jpeg, png, shown
-from velatura.runtime.live.view.server import PAGES
-from velatura.runtime.live.view.session import PATIENCE
+from velatura.runtime.web import ViewSink
+from velatura.runtime.web.guard import is_loopback
+from velatura.runtime.web.panel import LIMIT, RubbishError, parse
+from velatura.runtime.web.pictures import Coder, jpeg, png, shown
+from velatura.runtime.web.server import PAGES
+from velatura.runtime.web.session import PATIENCE
+from velatura.runtime.web.shared import SECONDS, History
 
 from . import showing
 from .showing import PATCHES, FakePanel, Feeder
@@ -277,7 +277,7 @@ def test_every_answer_forbids_scripts_frames_and_files_from_elsewhere(view: View
 
 
 def test_the_page_needs_nothing_from_elsewhere() -> None:
-    folder = Path(showing.__file__).resolve().parents[3] / "runtime/live/view/page"
+    folder = Path(showing.__file__).resolve().parents[3] / "runtime/web/page"
     for file in folder.iterdir():
         text = file.read_text().replace("http://www.w3.org/2000/svg", "")
         assert "http://" not in text, file
@@ -307,7 +307,7 @@ def test_no_file_but_the_pages_own_is_served(view: ViewSink, asked: str) -> None
 def test_a_link_in_the_pages_folder_leads_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from velatura.runtime.live.view import server
+    from velatura.runtime.web import server
 
     folder = tmp_path / "page"
     folder.mkdir()
@@ -782,7 +782,7 @@ def test_without_the_library_the_error_says_how_to_get_it(monkeypatch: pytest.Mo
         patch.setitem(sys.modules, "aiortc", None)
         with ViewSink() as view:
             assert "velatura[live]" in view.notes[0]
-    for name in [name for name in sys.modules if name.startswith("velatura.runtime.live.view.")]:
+    for name in [name for name in sys.modules if name.startswith("velatura.runtime.web.")]:
         if name.rpartition(".")[2] in ("guard", "server", "session"):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "aiohttp", None)

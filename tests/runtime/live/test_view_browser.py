@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from velatura.runtime.errors import SinkError
 from velatura.runtime.frame import Colour
-from velatura.runtime.live.view import ViewSink
+from velatura.runtime.web import ViewSink
 
 from . import showing
 from .chromium import Chromium, Page, found
