@@ -507,7 +507,7 @@ def test_layouts_are_filled_as_ffmpeg_reads_them(name: str, plain: str) -> None:
     assert layout is not None
     frame = given(layout.format, alpha=layout.alpha, count=1).frames[0]
     picture = av.VideoFrame(*SIZE, name)
-    fill(picture, picture_of(frame, layout), layout)
+    fill(picture, picture_of(frame, layout, (0, 0, 0)), layout)
     seen = picture.reformat(format=plain)
     if layout.format.family == "yuv":
         for index in range(3):
@@ -533,7 +533,7 @@ def test_the_upper_bits_of_a_sample() -> None:
     assert layout is not None
     frame = given(PixelFormat("yuv", 10), count=1).frames[0]
     picture = av.VideoFrame(*SIZE, "yuv444p10msble")
-    fill(picture, picture_of(frame, layout), layout)
+    fill(picture, picture_of(frame, layout, (0, 0, 0)), layout)
     np.testing.assert_array_equal(samples(picture, 0), frame.planes[0] << 6)
 
 

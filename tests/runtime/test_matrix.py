@@ -170,7 +170,7 @@ def same_chroma(before: Film, after: Film) -> None:
 def same_alpha(before: Film, after: Film, said: str) -> None:
     """Opacity arrives, or its loss is said."""
     count = len(after.pictures[0].format.components)
-    if count in (2, 4):
+    if has_opacity(after.pictures[0]):
         for a, b in zip(before.pictures, after.pictures, strict=True):
             shift = depth(b) - depth(a)
             wanted = opacity(a).astype(int) << shift if shift >= 0 else opacity(a) >> -shift
@@ -186,19 +186,27 @@ def opacity(frame: Any) -> np.ndarray:
 
 
 def like_source(before: Film, after: Film) -> None:
-    """Of a lossy output: each frame shows its own moment, in about its colours."""
+    """Of a lossy output: each frame shows its own moment, in about its colours, laid over black."""
+    over = has_opacity(before.pictures[0]) and not has_opacity(after.pictures[0])
+    shown = [seen(a, before, over=over) for a in before.pictures]
     for index, (a, b) in enumerate(zip(before.pictures, after.pictures, strict=True)):
         given = seen(b, after, (a.width, a.height))
-        errors = [np.abs(given - seen(a, before)).mean()]
+        errors = [np.abs(given - shown[index]).mean()]
         for other in (index - 1, index + 1):
             if 0 <= other < len(before.pictures):
-                errors.append(np.abs(given - seen(before.pictures[other], before)).mean())
+                errors.append(np.abs(given - shown[other]).mean())
         assert errors[0] < 12, f"frame {index} differs by {errors[0]:.1f} of 255 on the average"
         assert errors[0] <= min(errors), f"frame {index} shows another moment"
 
 
-def seen(frame: Any, film: Film, size: tuple[int, int] | None = None) -> np.ndarray:
-    """The frame in 8-bit RGB as its tags say, smoothed; by the standard's formula."""
+def has_opacity(frame: Any) -> bool:
+    return len(frame.format.components) in (2, 4)
+
+
+def seen(
+    frame: Any, film: Film, size: tuple[int, int] | None = None, *, over: bool = False
+) -> np.ndarray:
+    """The frame in 8-bit RGB as its tags say, smoothed, by the standard's formula; maybe `over` black."""
     name = frame.format.name
     if is_rgb(name) or name in PACKED:
         rgb = frame.to_ndarray(format="rgb24").astype(float)
@@ -222,6 +230,9 @@ def seen(frame: Any, film: Film, size: tuple[int, int] | None = None) -> np.ndar
             r, b = luma + 2 * (1 - kr) * red, luma + 2 * (1 - kb) * blue
             rgb = np.stack([r, (luma - kr * r - kb * b) / (1 - kr - kb), b], 2)
         rgb = np.clip(rgb, 0, 1) * 255
+    if over:
+        alpha = opacity(frame)
+        rgb = rgb * (alpha / ((1 << (8 if name in PACKED else depth(frame))) - 1))[..., None]
     if size is not None:
         rgb = rgb[: size[1], : size[0]]
     high, wide = rgb.shape[0] // 4 * 4, rgb.shape[1] // 4 * 4
@@ -280,7 +291,8 @@ def check(clip: Clip, folder: Path, said: pytest.CaptureFixture[str]) -> None:
                 and len(before.pictures[0].format.components) == 4
             ):
                 same_alpha(before, after, words)
-        else:
+        elif not clip.pixels.startswith("yuva") or has_opacity(before.pictures[0]):
+            # FFmpeg's own decoder of VP8 and VP9 shows no opacity, so that here is nothing to compare with.
             like_source(before, after)
         if sound:
             agrees(source, target, words, said)

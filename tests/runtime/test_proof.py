@@ -59,13 +59,22 @@ def lose_the_sound(patch: pytest.MonkeyPatch) -> None:
     passing = output_module.PassingStreams
     until = passing.mux_until
 
-    def silent(self: Any, seconds: float) -> None:
-        class Deaf:
-            def mux(self, packet: Any) -> None:
-                del packet
+    class Deaf:
+        """The container, to which no packet comes through."""
 
-        self._output = Deaf()
+        def __init__(self, output: Any) -> None:
+            self._output = output
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._output, name)
+
+        def mux(self, packet: Any) -> None:
+            del packet
+
+    def silent(self: Any, seconds: float) -> None:
+        output, self._output = self._output, Deaf(self._output)
         until(self, seconds)
+        self._output = output
 
     patch.setattr(passing, "mux_until", silent)
 
