@@ -206,7 +206,7 @@ def has_opacity(frame: Any) -> bool:
 def seen(
     frame: Any, film: Film, size: tuple[int, int] | None = None, *, over: bool = False
 ) -> np.ndarray:
-    """The frame in 8-bit RGB as its tags say, smoothed, by the standard's formula; maybe `over` black."""
+    """The frame in 8-bit RGB as its tags say, smoothed, by the standard's formula; or `over` black."""
     name = frame.format.name
     if is_rgb(name) or name in PACKED:
         rgb = frame.to_ndarray(format="rgb24").astype(float)
@@ -292,7 +292,7 @@ def check(clip: Clip, folder: Path, said: pytest.CaptureFixture[str]) -> None:
             ):
                 same_alpha(before, after, words)
         elif not clip.pixels.startswith("yuva") or has_opacity(before.pictures[0]):
-            # FFmpeg's own decoder of VP8 and VP9 shows no opacity, so that here is nothing to compare with.
+            # FFmpeg's own decoder of VP8 and VP9 shows no opacity: nothing to compare with.
             like_source(before, after)
         if sound:
             agrees(source, target, words, said)
