@@ -1,1 +1,1 @@
-"""Measurements behind the README's claims; `python -m benchmarks` writes them to results/ as JSON."""
+"""Measurements behind the documents' claims; `python -m benchmarks` writes them to results/ as JSON."""

@@ -1,25 +1,31 @@
-"""`python -m benchmarks [NAME]...`: measure and write results/NAME.json; all of `NAMES` by default."""
+"""`python -m benchmarks [NAME]...`: measure and write results/NAME.json; all of `NAMES` by default.
+
+The documents' tables are then filled from the results; `python -m benchmarks tables` does that alone.
+"""
 
 import json
 import sys
 from importlib import import_module
 from pathlib import Path
 
+from . import tables
 from .machine import facts
 
 NAMES = (
-    "pipeline", "identity", "engines", "quality", "training", "optimisation", "stability", "peers",
-    "gpu", "live", "games", "game_stability", "shm",
+    "pipeline", "identity", "engines", "quality", "recipes", "training", "optimisation", "stability",
+    "peers", "gpu", "live", "games", "game_stability", "shm",
 )  # fmt: skip
 RESULTS = Path(__file__).with_name("results")
 
 
 def main() -> int:
-    """Run the named benchmarks, or all."""
-    chosen = sys.argv[1:] or list(NAMES)
+    """Run the named benchmarks, or all, and fill the documents' tables."""
+    chosen = [name for name in sys.argv[1:] if name != "tables"]
+    if len(sys.argv) == 1:
+        chosen = list(NAMES)
     unknown = sorted(set(chosen) - set(NAMES))
     if unknown:
-        sys.stderr.write(f"no benchmark {', '.join(unknown)}; there are: {', '.join(NAMES)}\n")
+        sys.stderr.write(f"no benchmark {', '.join(unknown)}; there are: {', '.join(NAMES)}, tables\n")
         return 2
     for name in chosen:
         try:
@@ -30,6 +36,8 @@ def main() -> int:
         path = RESULTS / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"machine": facts(), **found}, indent=2) + "\n")
+        sys.stdout.write(f"{path}\n")
+    for path in tables.write():
         sys.stdout.write(f"{path}\n")
     return 0
 

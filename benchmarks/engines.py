@@ -11,9 +11,8 @@ from velatura.runtime import CardFlags, open_engine
 from velatura.runtime.backends import openvino
 from velatura.runtime.backends.graph import macs_per_pixel, wrap
 from velatura.runtime.backends.model import find_model, load_model
-from velatura.runtime.backends.opening import trial_runner
-from velatura.runtime.backends.peak import Peak, measure_peak
-from velatura.runtime.command.bench import BenchJob, measure_model
+from velatura.runtime.backends.open import trial_runner
+from velatura.runtime.jobs.bench import BenchJob, Peak, measure_model, measure_peak
 
 from .machine import spread
 

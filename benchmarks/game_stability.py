@@ -21,7 +21,7 @@ import numpy as np
 from velatura.runtime import Frame, PostProcess, open_engine
 from velatura.runtime.frame import RGB
 from velatura.runtime.stages import Neural
-from velatura.runtime.stages.temporal import Stabiliser
+from velatura.runtime.temporal.stabilizer import Stabiliser
 from velatura.training.metrics import Flow, gradient_energy, warp_error
 
 MODEL = "starry-night"

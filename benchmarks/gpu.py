@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from velatura.runtime import Engine, EngineError, open_engine
 from velatura.runtime.backends import refusals
-from velatura.runtime.backends.tuning import agreement_db, sample_picture
+from velatura.runtime.backends.precision_choice import agreement_db, sample_picture
 from velatura.runtime.machine import nvidia_problem
 from velatura.runtime.zoo import zoo_models
 

@@ -19,11 +19,11 @@ from unittest import mock
 import av
 import numpy as np
 from av.video.frame import PictureType
-from velatura.runtime.command.job import Job
-from velatura.runtime.command.run import run_job
+from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.run import run_job
+from velatura.runtime.media.encode import VideoEncoder
 from velatura.runtime.sinks import Encoding
-from velatura.runtime.sinks.encoder import VideoEncoder
-from velatura.runtime.sinks.output import OutputFile
+from velatura.runtime.sinks.output_file import OutputFile
 
 from .machine import spread
 from .quality import ROOT

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from velatura.runtime.adaptive.ladder_processor import LadderProcessor, open_processor
 from velatura.runtime.frame import Frame
 from velatura.runtime.live import LivePump
-from velatura.runtime.live.neural import LadderProcessor, open_processor
 from velatura.runtime.sinks import Sink
 from velatura.runtime.sources import Source
 from velatura.runtime.sources.pattern import PatternSource

@@ -1,14 +1,20 @@
-"""What the shipped models are worth, in the measures of `velatura evaluate`, and INT8 against FP32."""
+"""What the shipped models are worth, by `velatura evaluate`, and what INT8 and FP16 cost them."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import onnx
 from velatura.export.evaluate import style, upscaling
-from velatura.export.verify import grid_excess, parity_db, upscaler_psnr
+from velatura.export.precision import extremes, half_precision
+from velatura.export.to_onnx import save
+from velatura.export.verify import grid_excess, open_measured, parity_db, upscaler_psnr
 from velatura.runtime import open_engine
+from velatura.runtime.backends.graph import macs_per_pixel
 from velatura.runtime.zoo import zoo_models
 from velatura.training.data import Image, limited_luma, read_image
+from velatura.training.describe import describe
 
 ROOT = Path(os.environ.get("VELATURA_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 
@@ -20,41 +26,92 @@ PUBLISHED = {
 }
 
 
+HALF_PICTURES = 6
+"""Photographs on which FP16 is measured, cut to 384x256: its graph runs node by node."""
+
+
 def measure() -> dict[str, Any]:
     """Figures of every model in every precision; raises FileNotFoundError without the data folder."""
     if not ROOT.is_dir():
         raise FileNotFoundError(f"no data folder at {ROOT}: set VELATURA_DATA")
     kodak = [read_image(path) for path in sorted((ROOT / "eval" / "kodak24").glob("*.png"))]
     luma = [limited_luma(image)[:, :, 0] for image in kodak]
-    found: dict[str, Any] = {"published": PUBLISHED}
+    models: dict[str, Any] = {}
     for name, variants in zoo_models().items():
         with open_engine(name, "openvino", precision="fp32") as engine:
-            upscales = engine.card.task == "upscale"
+            card = engine.card
+            upscales = card.task == "upscale"
             report = upscaling(engine, ROOT) if upscales else style(engine, ROOT)
-        row: dict[str, Any] = {"fp32": report, "parity_db": parities(name, luma if upscales else kodak)}
+        pictures = luma if card.input_channels == 1 else kodak
+        proto = onnx.load(str(variants["fp32"]))
+        cost = describe(card.recipe)
+        assert cost is not None, card.recipe
+        row: dict[str, Any] = {
+            "task": card.task,
+            "title": card.title,
+            "training": card.training,
+            "weights": cost["parameters"],
+            "macs_per_pixel": round(macs_per_pixel(proto, card)),
+            "card": card.measures,
+            "fp32": report,
+            "fp16": half(name, variants["fp32"], pictures),
+        }
         if "int8" in variants:
-            row["int8"] = int8(name, upscales, kodak)
-        found[name] = row
-    return found
+            row["int8"] = {"parity_db": int8_parity(name, pictures), **int8(name, kodak)}
+        models[name] = row
+    return {"published": PUBLISHED, "models": models}
 
 
-def int8(name: str, upscales: bool, kodak: list[Image]) -> dict[str, float]:
+def int8(name: str, photographs: list[Image]) -> dict[str, float]:
     """Fidelity, or grid energy over the input's, of the INT8 variant."""
     with open_engine(name, "openvino", precision="int8") as engine:
-        if upscales:
+        if engine.card.task == "upscale":
             return {
                 f"{data}_psnr_y_db": round(upscaler_psnr(engine, folder), 3)
                 for data in ("set5", "set14")
                 if (folder := ROOT / "eval" / data / f"x{engine.card.scale}").is_dir()
             }
-        return {f"grid_{period}px": round(grid_excess(engine, kodak, period), 3) for period in (2, 4)}
+        return {
+            f"grid_{period}px": round(grid_excess(engine, photographs, period), 3) for period in (2, 4)
+        }
 
 
-def parities(model: str, pictures: list[Image]) -> dict[str, float]:
-    """PSNR in dB of each precision's output against FP32's."""
-    found: dict[str, float] = {}
-    with open_engine(model, "openvino", precision="fp32") as reference:
-        for precision in ("bf16", *(["int8"] if "int8" in zoo_models()[model] else [])):
-            with open_engine(model, "openvino", precision=precision) as engine:
-                found[precision] = round(parity_db(reference, engine, pictures), 2)
+def int8_parity(model: str, pictures: list[Image]) -> float:
+    """PSNR in dB of INT8's output against FP32's, over all the pictures."""
+    with (
+        open_engine(model, "openvino", precision="fp32") as reference,
+        open_engine(model, "openvino", precision="int8") as engine,
+    ):
+        return round(parity_db(reference, engine, pictures), 2)
+
+
+def half(name: str, path: Path, pictures: list[Image]) -> dict[str, Any]:
+    """FP16 against FP32 on photographs and on extreme pictures, each tensor rounded to half."""
+    with (
+        open_engine(name, "ort", precision="fp32") as reference,
+        tempfile.TemporaryDirectory() as place,
+    ):
+        made, card, largest = half_precision(onnx.load(str(path)), reference.card)
+        target = Path(place) / f"{name}.fp16.onnx"
+        save(made, card, target)
+        with open_measured(target, "fp16") as other:
+            photographs = [picture[:256, :384].copy() for picture in pictures[:HALF_PICTURES]]
+            return {
+                "parity_db": round(min(99.0, parity_db(reference, other, photographs)), 2),
+                "parity_db_on_extremes": {
+                    kind: round(min(99.0, parity_db(reference, other, [picture])), 2)
+                    for kind, picture in flat_pictures(reference.card).items()
+                },
+                "largest_activation_on_extremes": round(largest.value, 2),
+            }
+
+
+def flat_pictures(card: Any) -> dict[str, Image]:
+    """The pictures of `extremes` as 8-bit frames."""
+    low, high = card.value_range
+    found: dict[str, Image] = {}
+    for kind, batch in extremes(card).items():
+        picture = batch[0] if card.layout == "nhwc" else batch[0].transpose(1, 2, 0)
+        levels = ((picture - low) / (high - low) * 255).round().astype("uint8")
+        found[kind] = levels[:, :, 0] if card.input_channels == 1 else levels
     return found

@@ -10,10 +10,10 @@ import typer
 
 from ..runtime.backends import open_engine
 from ..runtime.backends.model import Model, find_model, load_model
-from ..runtime.backends.opening import trial_runner
+from ..runtime.backends.open import trial_runner
 from ..runtime.card import CardFlags, ModelCard
-from ..runtime.command.options import usage
 from ..runtime.errors import VelaturaError
+from ..runtime.jobs.options import usage
 from ..training.checkpoint import Checkpoint
 from ..training.data import Image, PhotoCrops, data_root, limited_luma, read_image
 from ..training.loop import averaged_net

@@ -25,8 +25,8 @@ import typer
 
 from ..runtime.backends.model import Model, find_model
 from ..runtime.card import ModelCard
-from ..runtime.command.options import reporting, usage, width_height
 from ..runtime.errors import ModelError, SinkError, SourceError
+from ..runtime.jobs.options import reporting, usage, width_height
 from ..training.checkpoint import Checkpoint
 from .checker import Violation, check_file
 from .game_engines import graph_for

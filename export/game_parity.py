@@ -12,8 +12,8 @@ import onnx
 from onnx import ModelProto
 from onnxruntime import InferenceSession
 
-from ..runtime.backends.rounding import RoundedGraph
-from ..runtime.backends.tuning import sample_picture
+from ..runtime.backends.half_emulation import RoundedGraph
+from ..runtime.backends.precision_choice import sample_picture
 from ..runtime.card import ModelCard
 from ..runtime.errors import EngineError, ModelError
 from ..runtime.frame import Array

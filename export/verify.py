@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from ..runtime.backends import Engine, open_engine
+from ..runtime.backends.half_emulation import RoundedEngine
 from ..runtime.backends.model import load_model
-from ..runtime.backends.opening import trial_runner
-from ..runtime.backends.rounding import RoundedEngine
+from ..runtime.backends.open import trial_runner
 from ..runtime.card import CardFlags
 from ..training.data import Image
 from ..training.metrics import benchmark_psnr, grid_energy

@@ -8,23 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from .command import engines, serve, streams
-from .command.options import (
-    PRECISIONS,
-    Channels,
-    Debug,
-    Fitting,
-    Json,
-    Overwrite,
-    ValueRange,
-    choice,
-    fail,
-    pair,
-    part_of_one,
-    reporting,
-    usage,
-    width_height,
-)
+from .cli import engine_commands as engines
+from .cli import live_commands as streams
+from .jobs import serve
+from .jobs.options import Debug, Job, Json, Overwrite, choice, fail, reporting, takes_job, usage
 
 app = typer.Typer(
     name="velatura",
@@ -38,6 +25,7 @@ app = typer.Typer(
 
 
 @app.command()
+@takes_job
 def run(
     source: Annotated[
         str,
@@ -50,81 +38,6 @@ def run(
         str,
         typer.Argument(help="Video file, frames/%05d.png, - (standard output), null:, or a folder."),
     ],
-    model: Annotated[
-        list[str] | None,
-        typer.Option("-m", "--model", help="Zoo name or .onnx file; repeat to chain several."),
-    ] = None,
-    size: Annotated[str | None, typer.Option(help="Resize to WIDTHxHEIGHT after the models.")] = None,
-    backend: Annotated[
-        str, typer.Option(help="auto, or one of `velatura doctor`'s, or identity.")
-    ] = "auto",
-    precision: Annotated[
-        str,
-        typer.Option(
-            help="auto (measured, remembered), fp32, fp16 (GPUs), bf16, int8 or int8-bf16 (CPUs)."
-        ),
-    ] = "auto",
-    codec: Annotated[
-        str,
-        typer.Option(help="h264, hevc, av1, vp9, ffv1, prores, gif, or an FFmpeg encoder. [by SINK]"),
-    ] = "auto",
-    quality: Annotated[
-        str, typer.Option(help="draft (fast), good, or archive (large, slow).")
-    ] = "good",
-    crf: Annotated[
-        int | None, typer.Option(help="Constant quality; lower is better. [--quality]")
-    ] = None,
-    preset: Annotated[str | None, typer.Option(help="Encoder speed. [--quality]")] = None,
-    pix_fmt: Annotated[
-        str | None, typer.Option(help="Pixel format of the output, e.g. yuv444p.")
-    ] = None,
-    enc: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Option of the FFmpeg encoder; repeatable."),
-    ] = None,
-    fps: Annotated[
-        str | None,
-        typer.Option(help="Convert to this frame rate; of an image sequence, its rate [25]."),
-    ] = None,
-    deinterlace: Annotated[
-        str, typer.Option(help="auto, no, force (frames that do not say so), fields (double rate).")
-    ] = "auto",
-    stabilize: Annotated[
-        float | None,
-        typer.Option(metavar="STRENGTH", help="Keep results on what they show, 0 (off) to 1. [off]"),
-    ] = None,
-    bake: Annotated[
-        bool, typer.Option("--bake", help="Turn pictures upright and make their pixels square.")
-    ] = False,
-    frames: Annotated[int | None, typer.Option(min=1, help="Stop after this many frames.")] = None,
-    audio: Annotated[bool, typer.Option(help="Copy the audio.")] = True,
-    overwrite: Overwrite = False,
-    tolerate: Annotated[
-        bool, typer.Option("--tolerate", help="Exit with 0 though frames of a damaged source are lost.")
-    ] = False,
-    value_range: ValueRange = None,
-    channels: Channels = None,
-    fit: Fitting = "tile",
-    building: Annotated[
-        str,
-        typer.Option(
-            "--while-building",
-            help="While an engine is built, frames: wait, fallback (to the CPU) or pass (unchanged).",
-        ),
-    ] = "wait",
-    journal: Annotated[
-        bool | None,
-        typer.Option(
-            "--journal/--no-journal",
-            help="Keep what is done beside SINK, so that a run cut off goes on there. [long videos]",
-        ),
-    ] = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Throw away what a run that was cut off left.")
-    ] = False,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes that work on one file side by side.")
-    ] = 1,
     to: Annotated[
         str | None,
         typer.Option(metavar="SUFFIX", help="Of a batch: suffix of all outputs. [as the sources]"),
@@ -153,46 +66,17 @@ def run(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
     as_json: Json = False,
     debug: Debug = False,
+    **given: Any,
 ) -> None:
     """Restyle and upscale SOURCE into SINK.
 
     A SOURCE that is a folder, or 'clips/*.mkv' in quotes, is a batch: each video into the folder SINK.
     """
-    from .command.batch import BatchOptions, run_batch
-    from .command.folder import names_videos
-    from .command.job import Job
-    from .command.run import run_job
+    from .jobs.batch import BatchOptions, names_videos, run_batch
+    from .jobs.run import run_job
 
     with reporting(debug, as_json and sink != "-"):
-        job = Job(
-            source=source,
-            sink=sink,
-            models=tuple(model or ()),
-            size=width_height(size),
-            backend=backend,
-            precision=choice("--precision", precision, PRECISIONS),
-            codec=codec,
-            quality=choice("--quality", quality, ("draft", "good", "archive")),
-            crf=crf,
-            preset=preset,
-            pix_fmt=pix_fmt,
-            enc=tuple(pair("--enc", text) for text in enc or ()),
-            fps=fps,
-            deinterlace=choice("--deinterlace", deinterlace, ("auto", "no", "force", "fields")),
-            stabilize=part_of_one("--stabilize", stabilize) or None,
-            bake=bake,
-            frames=frames,
-            audio=audio,
-            overwrite=overwrite,
-            tolerate=tolerate,
-            value_range=float(choice("--range", value_range, ("1", "255"))) if value_range else None,
-            channels=choice("--channels", channels, ("rgb", "bgr")) if channels else None,
-            fit=choice("--fit", fit, ("tile", "resize")),
-            building=choice("--while-building", building, ("wait", "fallback", "pass")),
-            journal=journal,
-            restart=restart,
-            workers=workers,
-        )
+        job = Job.of_command(source, sink, given)
         options = BatchOptions(to=to, recursive=recursive, retry=retry, watch=watch)
         if names_videos(source):
             if dry_run or comparison is not None:
@@ -201,7 +85,7 @@ def run(
         if options != BatchOptions():
             usage("--to, --recursive, --retry and --watch are for a folder, or 'clips/*.mkv'")
         if dry_run:
-            from .command.preflight import run_preflight
+            from .jobs.dry_run import run_preflight
 
             raise SystemExit(run_preflight(job, comparison, quiet=quiet, as_json=as_json))
         raise SystemExit(run_job(job, comparison, quiet=quiet, as_json=as_json))
@@ -220,7 +104,7 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Put two videos side by side: a still, a page with sliders, or a clip."""
-    from .command.compare import compare as run_compare
+    from .jobs.compare import compare as run_compare
 
     with reporting(debug, False):
         chosen = choice("--view", view, ("wipe", "side"))
@@ -230,7 +114,7 @@ def compare(
 @app.command()
 def models(as_json: Json = False) -> None:
     """List the shipped models."""
-    from .command.show import list_models
+    from .jobs.models import list_models
 
     list_models(as_json=as_json)
 
@@ -244,7 +128,7 @@ def info(
     debug: Debug = False,
 ) -> None:
     """Say what a model eats and gives, or what a video holds."""
-    from .command.show import show_info
+    from .jobs.models import show_info
 
     with reporting(debug, as_json):
         show_info(what, as_json=as_json)
@@ -255,20 +139,25 @@ def verify(
     source: Annotated[str, typer.Argument(help="The video that was the input.")],
     output: Annotated[str, typer.Argument(help="The video that was made of it.")],
     deep: Annotated[bool, typer.Option("--deep", help="Decode every frame of both.")] = False,
+    video_stream: Annotated[
+        int | None, typer.Option(min=0, help="Which of several videos of SOURCE, as the run was told.")
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Check that OUTPUT shows every frame of SOURCE at its time, beside its sound."""
-    from .command.verify import verify as run_verify
+    from .jobs.verify import verify as run_verify
 
     with reporting(debug, as_json):
-        raise SystemExit(run_verify(source, output, deep=deep, as_json=as_json))
+        raise SystemExit(
+            run_verify(source, output, deep=deep, as_json=as_json, video_stream=video_stream)
+        )
 
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what this machine can run: CPU, GPUs, backends, versions, and a two-second self-test."""
-    from .command.doctor import examine
+    from .jobs.doctor import examine
 
     raise SystemExit(examine(as_json=as_json))
 

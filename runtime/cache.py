@@ -60,7 +60,10 @@ class EngineCache:
     def get(self, key: Key) -> bytes | None:
         """The engine of that key, or None; damaged files are removed."""
         path = self.path_of(key)
-        found = _read(path)
+        try:
+            found = _read(path)
+        except FileNotFoundError:
+            return None  # a neighbour may be putting it there by now: nothing is removed
         if found is None:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -80,14 +83,20 @@ class EngineCache:
         except OSError as error:
             self.problem = f"an engine was not kept: {self.folder}: {error.strerror or error}"
 
-    def get_or_build(self, key: Key, build: Callable[[], bytes]) -> tuple[bytes, bool]:
-        """(engine, whether it was built now). Of several processes one builds and the others wait."""
+    def get_or_build(
+        self, key: Key, build: Callable[[], bytes], *, refused: bytes | None = None
+    ) -> tuple[bytes, bool]:
+        """(engine, whether it was built now). Of several processes one builds and the others wait.
+
+        `refused` is a kept engine that the library does not load: it is built anew, unless a neighbour
+        has done so already.
+        """
         found = self.get(key)
-        if found is not None:
+        if found is not None and found != refused:
             return found, False
         with self._locked(key):
             found = self.get(key)  # a neighbour may have built it while this one waited
-            if found is not None:
+            if found is not None and found != refused:
                 return found, False
             data = build()
             self.put(key, data)
@@ -205,7 +214,7 @@ def _pack(key: Key, data: bytes) -> bytes:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes] | None:
-    """(key, engine) of a whole file, else None."""
+    """(key, engine) of a whole file, else None. Raises FileNotFoundError where there is none."""
     try:
         with path.open("rb") as file:
             if file.readline() != MAGIC:
@@ -214,5 +223,7 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes] | None:
             data = file.read()
         whole = len(data) == header["size"] and digest_of(data) == header["sha256"]
         return (header["key"], data) if whole else None
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, KeyError, TypeError):
         return None

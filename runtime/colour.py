@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .buffers import Take
-from .frame import Array, Colour, Frame, Matrix, PixelFormat, Siting
+from .frame import RGB, Array, Colour, Frame, Matrix, PixelFormat, Siting
 
 # Kr, Kb of ITU-R BT.601-7, BT.709-6 and BT.2020-2.
 LUMA_WEIGHTS: dict[Matrix, tuple[float, float]] = {
@@ -115,6 +115,32 @@ def to_format(frame: Frame, format: PixelFormat, colour: Colour) -> Frame:
     pixels = _with_depth(rgb.planes[0], bits, format.bits)
     alpha = None if frame.alpha is None else _with_depth(frame.alpha, bits, format.bits)
     return replace(rgb, planes=(pixels,), format=format, colour=colour, alpha=alpha)
+
+
+def over(frame: Frame, background: tuple[int, int, int]) -> Frame:
+    """The frame laid over a colour, 8-bit red, green and blue, by its opacity, which then is full.
+
+    The opacity is straight: samples are not multiplied by it, as PNG, ProRes 4444, GIF and VP9 have it.
+    """
+    if frame.alpha is None:
+        return frame
+    dot = np.full((1, 1, 3), background, np.uint8)
+    colour = replace(
+        frame, planes=(dot,), format=RGB, alpha=None, depth=None, motion=None, reactive=None
+    )
+    below = to_format(colour, replace(frame.format, subsample=(1, 1)), frame.colour)
+    opacity = frame.alpha.astype(np.float32) / frame.format.peak
+    planes: list[Array] = []
+    for plane, under in zip(frame.planes, below.planes, strict=True):
+        height, width = plane.shape[:2]
+        # What a chroma sample shows is as opaque as its pixels are on the average.
+        part = opacity
+        if (height, width) != opacity.shape:
+            part = cv2.resize(opacity, (width, height), interpolation=cv2.INTER_AREA)
+        part = part if plane.ndim == 2 else part[..., None]
+        base = under.reshape(-1).astype(np.float32) if plane.ndim == 3 else np.float32(under.flat[0])
+        planes.append(np.rint(base + (plane.astype(np.float32) - base) * part).astype(plane.dtype))
+    return replace(frame, planes=tuple(planes), alpha=None)
 
 
 def _to_yuv(frame: Frame, format: PixelFormat, colour: Colour) -> Frame:

@@ -215,6 +215,8 @@ class VideoInfo:
     """The file that sound and all else can be copied from."""
     stream: int = 0
     """Index of the video stream in that file; all others may pass by."""
+    audio_stream: int | None = None
+    """Index of the only audio stream that passes; None for all of them."""
     files: tuple[str, ...] = ()
     """Every file that is read: none of them may be written to."""
     start: float = 0.0

@@ -17,6 +17,8 @@ CPU_FLAGS = (
 """What inference on a CPU gains by."""
 
 
+NVIDIA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+
 PACKAGES = (
     "velatura", "numpy", "av", "opencv-python", "openvino", "onnx", "onnxruntime", "onnxruntime-gpu",
     "onnxruntime-ep-nv-tensorrt-rtx-cu13", "tensorrt", "tensorrt-rtx-cu13-bindings", "cuda-python",
@@ -31,6 +33,11 @@ def cpu_name() -> str:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor() or "unknown"
+
+
+def cpu_and_cores() -> str:
+    """What a measured speed on the CPU depends on."""
+    return f"{cpu_name()}, {os.cpu_count()} cores"
 
 
 def cpu_features() -> list[str]:
@@ -70,11 +77,10 @@ def facts() -> dict[str, Any]:
 @cache
 def nvidia_problem() -> str | None:
     """Why no NVIDIA GPU can be used, or None when the driver's own library lists one."""
-    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
-        driver = ctypes.CDLL(name)
+        driver = ctypes.CDLL(NVIDIA_DRIVER)
     except OSError:
-        return f"no NVIDIA driver is installed ({name} was not found)"
+        return f"no NVIDIA driver is installed ({NVIDIA_DRIVER} was not found)"
     code = int(driver.cuInit(0))
     if code:
         return f"the NVIDIA driver finds no usable GPU (cuInit: error {code})"
@@ -83,6 +89,16 @@ def nvidia_problem() -> str | None:
     if code or count.value == 0:
         return "the NVIDIA driver lists no GPU"
     return None
+
+
+def nvidia_gpu() -> str:
+    """The first GPU and the CUDA version of its driver, where `nvidia_problem` finds no problem."""
+    driver = ctypes.CDLL(NVIDIA_DRIVER)
+    name, gpu, version = ctypes.create_string_buffer(256), ctypes.c_int(), ctypes.c_int()
+    driver.cuDeviceGet(ctypes.byref(gpu), 0)
+    driver.cuDeviceGetName(name, len(name), gpu)
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    return f"{name.value.decode()}, driver {version.value}"
 
 
 def _cpuinfo() -> list[str]:

@@ -4,8 +4,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from .errors import StageError, VelaturaError
@@ -14,6 +14,7 @@ from .meter import Meter, Timing
 from .sinks import Sink
 from .sources import Source
 from .stages import PipelinedStage, Stage
+from .worker import DaemonThread
 
 T = TypeVar("T")
 
@@ -153,22 +154,21 @@ class Pump:
             *((f"stage-{i}", self._stage, (i,)) for i in range(len(self.stages))),
             ("write", self._write, ()),
         )
-        # Not `Thread.join`: a Ctrl-C inside it makes CPython 3.11 take the thread for ended, and the
-        # sink would be closed while the writer still encodes, which crashes the encoder.
-        ended = [threading.Event() for _ in work]
-        for (name, target, args), end in zip(work, ended, strict=True):
-            threading.Thread(
-                target=self._guard, args=(end, target, *args), name=f"velatura-{name}", daemon=True
-            ).start()
+        threads = [
+            DaemonThread(partial(self._guard, target, *args), f"velatura-{name}")
+            for name, target, args in work
+        ]
         interrupted = False
         while True:
             try:
-                self._watch(ended, progress, every)
+                for thread in threads:
+                    thread.start()
+                self._watch(threads, progress, every)
                 break
             except BaseException as error:
                 if not isinstance(error, KeyboardInterrupt) or interrupted:
                     self._break_off()
-                    _wait_for_all(ended)
+                    _wait_for_all(threads)
                     raise
                 interrupted = True
                 self._stop.set()
@@ -190,12 +190,12 @@ class Pump:
         )
 
     def _watch(
-        self, ended: list[threading.Event], progress: Callable[[Snapshot], None] | None, every: float
+        self, threads: list[DaemonThread], progress: Callable[[Snapshot], None] | None, every: float
     ) -> None:
         """Report until every thread has ended."""
-        while not all(end.is_set() for end in ended):
-            for end in ended:
-                end.wait(every / len(ended))
+        while any(thread.at_work for thread in threads):
+            for thread in threads:
+                thread.wait(every / len(threads))
             if progress is not None:
                 progress(self.snapshot())
 
@@ -260,7 +260,7 @@ class Pump:
             if self._first is None:
                 self._first = time.perf_counter() - self._start
 
-    def _guard(self, end: threading.Event, work: Callable[..., None], *args: object) -> None:
+    def _guard(self, work: Callable[..., None], *args: object) -> None:
         """Run a thread's work; its first error stops the others and waits for `run` to raise it."""
         try:
             work(*args)
@@ -268,8 +268,6 @@ class Pump:
             with self._lock:
                 self._failure = self._failure or error
             self._break_off()
-        finally:
-            end.set()
 
     def _break_off(self) -> None:
         self._stop.set()
@@ -277,17 +275,15 @@ class Pump:
             channel.break_off()
 
 
-def _wait_for_all(ended: list[threading.Event]) -> None:
+def _wait_for_all(threads: list[DaemonThread]) -> None:
     """Until no thread uses the engines and the sink, which the caller closes next.
 
-    A thread stuck in its library, as on a source that no longer answers, is given up after a while.
+    A thread stuck in its library, as on a source that no longer answers, is given up after a while;
+    whoever asks a third time waits as long.
     """
-    patience = time.monotonic() + PATIENCE
-    while not all(end.is_set() for end in ended) and time.monotonic() < patience:
-        # Whoever asks a third time waits as long.
-        with suppress(KeyboardInterrupt):
-            for end in ended:
-                end.wait(max(patience - time.monotonic(), 0.0))
+    until = time.monotonic() + PATIENCE
+    for thread in threads:
+        thread.outwait(max(until - time.monotonic(), 0.0))
 
 
 class _blaming:  # noqa: N801 - reads as a verb
@@ -302,11 +298,19 @@ class _blaming:  # noqa: N801 - reads as a verb
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, VelaturaError):
-            raise type(error)(f"frame {self.number}: {error}") from error
+            raise _renamed(error, f"frame {self.number}: {error}") from error
         if isinstance(error, Exception):
             raise StageError(
                 f"frame {self.number}: {_name(self.culprit)} failed: {type(error).__name__}: {error}"
             ) from error
+
+
+def _renamed(error: VelaturaError, text: str) -> VelaturaError:
+    """A copy with another text and all that the error carries, whatever its class is made from."""
+    copied = type(error).__new__(type(error))
+    copied.__dict__.update(error.__dict__)
+    copied.args = (text,)
+    return copied
 
 
 def _name(stage: object) -> str:

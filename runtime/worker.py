@@ -1,10 +1,11 @@
-"""Worker: a thread that does one thing at a time, and may be left behind when it is stuck."""
+"""Threads that may be left behind when they are stuck, and Worker, which does one thing at a time."""
 
 import atexit
 import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -14,6 +15,60 @@ LEAVING = 10.0
 
 One that is cut off in the middle of it brings down the process with an abort.
 """
+
+
+class DaemonThread(threading.Thread):
+    """A daemon thread that says truly whether it is at work, whatever interrupts those who wait for it.
+
+    `is_alive` and `join` do not: a Ctrl-C inside them makes CPython 3.11 take the thread for ended, and
+    what it still uses would be closed under its hands.
+    """
+
+    def __init__(self, work: Callable[[], object], name: str) -> None:
+        super().__init__(target=work, name=name, daemon=True)
+        self._begun = False
+        self._over = threading.Event()
+
+    def start(self) -> None:
+        """Begin, unless it has begun. Raises RuntimeError where the system has no more threads."""
+        if self._begun:
+            return
+        self._begun = True
+        try:
+            super().start()
+        except RuntimeError:
+            self._over.set()
+            raise
+
+    def run(self) -> None:
+        """The work, in the thread."""
+        try:
+            super().run()
+        finally:
+            self._over.set()
+
+    @property
+    def at_work(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._begun and not self._over.is_set()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Whether it has ended, or was never started, by now or within that time."""
+        if not self._begun:
+            return True
+        if not self._over.wait(seconds):
+            return False
+        # Its last instructions, which touch nothing of ours.
+        self.join()
+        return True
+
+    def outwait(self, seconds: float) -> bool:
+        """`wait` that no Ctrl-C ends, for when what the thread is at must not be cut off."""
+        until = time.monotonic() + seconds
+        while self.at_work and time.monotonic() < until:
+            with suppress(KeyboardInterrupt):
+                self.wait(max(until - time.monotonic(), 0.0))
+        return not self.at_work
 
 
 class Job(Generic[T]):
@@ -76,7 +131,7 @@ class Worker:
         self._leaving = leaving
         self._at: Job[object] | None = None
         self._ending = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = DaemonThread(self._run, name)
         if leaving:
             atexit.register(self._end)
         self._thread.start()
@@ -90,9 +145,11 @@ class Worker:
             self._jobs.put(job)  # pyright: ignore[reportArgumentType]
         return job
 
-    def leave(self) -> None:
-        """End the thread once its jobs have returned, if ever."""
+    def leave(self, patience: float = 0.0) -> None:
+        """End the thread once its jobs have returned, if ever; wait at most so many seconds for it,
+        through any Ctrl-C."""
         self._jobs.put(None)
+        self._thread.outwait(patience)
 
     def _run(self) -> None:
         try:
@@ -112,4 +169,4 @@ class Worker:
         self._jobs.put(None)
         job = self._at
         age = 0.0 if job is None else time.monotonic() - job.begun
-        self._thread.join(max(self._leaving - age, 0.0))
+        self._thread.outwait(max(self._leaving - age, 0.0))

@@ -3,7 +3,6 @@
 import ast
 import subprocess
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def test_arrows_between_the_folders(folder: str) -> None:
 def test_leaves_import_neither_the_pump_nor_the_command(folder: str) -> None:
     for path in modules(f"runtime/{folder}"):
         for name in imports(path):
-            assert not name.startswith(("velatura.runtime.pump", "velatura.runtime.command")), (
+            assert not name.startswith(("velatura.runtime.pump", "velatura.runtime.jobs")), (
                 f"{path} imports {name}"
             )
 
@@ -91,18 +90,6 @@ except SystemExit as stop:
     assert not stop.code
 """
     assert not loaded_after(code) & HEAVY
-
-
-def test_help_answers_within_half_a_second() -> None:
-    def once() -> float:
-        start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "velatura.runtime", "--help"], check=True, capture_output=True
-        )
-        return time.perf_counter() - start
-
-    # The fastest of five: a busy machine must not fail a property of the code.
-    assert min(once() for _ in range(5)) < 0.5
 
 
 @pytest.mark.parametrize(

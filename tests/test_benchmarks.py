@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from velatura.runtime import open_engine
-from velatura.runtime.backends.tuning import sample_picture
+from velatura.runtime.backends.precision_choice import sample_picture
 from velatura.runtime.machine import nvidia_problem
 from velatura.runtime.zoo import zoo_models
 
@@ -63,10 +63,12 @@ def test_the_gpu_comparison_runs_through_on_a_cpu(monkeypatch: pytest.MonkeyPatc
     assert min(found["parity_db"].values()) > 60
 
 
-def test_a_run_with_the_identity_encodes_what_the_plain_loop_does(clips: Path, tmp_path: Path) -> None:
+def test_a_run_with_the_identity_encodes_what_the_plain_loop_does(
+    own_clips: Path, tmp_path: Path
+) -> None:
     from benchmarks import identity
 
-    found = identity.compare(clips / "rabbit320.mp4", tmp_path, 5, 1)
+    found = identity.compare(own_clips / "film.mp4", tmp_path, 5, 1)
     assert found["same_packets_without_journal"]
     assert set(found["wall_over_pyav"]) == {"velatura", "velatura --no-journal"}
     assert found["parts_seconds"]["proof"] > 0

@@ -57,7 +57,7 @@ def test_the_base_is_what_it_should_be() -> None:
         "av", "filelock", "numpy", "onnx", "opencv-python", "openvino", "platformdirs", "rich", "typer",
     }  # fmt: skip
     extras = set(project["optional-dependencies"])
-    assert extras == {"ort", "gpu", "rtx", "live", "game", "export", "train", "dev"}
+    assert extras == {"ort", "gpu", "rtx", "live", "game", "docs", "export", "train", "test", "dev"}
 
 
 def test_every_package_is_listed() -> None:

@@ -1,4 +1,4 @@
-"""Every command of the README exists, and those that can run here do."""
+"""Every command, option, link and target that the documents name exists; what can run here does."""
 
 import re
 import shlex
@@ -6,21 +6,36 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from .runtime.commands import velatura
+
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
+PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
+TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text() for path in PAGES}
+ALL = "\n".join(TEXTS.values())
+APPS = {
+    "runtime.__main__": "app",
+    "training.command": "app",
+    "export.command": "app",
+    "export.evaluate": "app",
+}
+"""Where the options of commands stand."""
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, text: str = ALL) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def commands(start: str) -> list[str]:
-    lines = [line.strip() for block in blocks("sh") for line in block.splitlines()]
-    return [line for line in lines if line.startswith(start)]
+def commands(start: str, text: str = ALL) -> list[str]:
+    """Lines of all examples, each once, in the order of the pages."""
+    lines = [line.strip() for block in blocks("sh", text) for line in block.splitlines()]
+    return list(dict.fromkeys(line for line in lines if line.startswith(start)))
 
 
 def runnable() -> list[str]:
@@ -34,7 +49,7 @@ def verified() -> set[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("readme")
+    path = tmp_path_factory.mktemp("documents")
     (path / "samples").mkdir()
     shutil.copy(ROOT / "samples/clip.mp4", path / "samples/clip.mp4")
     return path
@@ -47,10 +62,13 @@ def test_commands_run(line: str, folder: Path) -> None:
         words += ["--frames", "5"]
     elif words[0] in ("train", "export", "evaluate"):
         words = [words[0], "--help"]
-    done = subprocess.run(
-        [sys.executable, "-m", "velatura.runtime", *words],
-        cwd=folder, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+    if words[-1] == "--help":
+        done = velatura(*words)
+    else:
+        done = subprocess.run(
+            [sys.executable, "-m", "velatura.runtime", *words],
+            cwd=folder, capture_output=True, text=True, check=False, timeout=600,
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr
     if "--dry-run" in words:
         assert not (folder / words[2]).exists()
@@ -62,8 +80,13 @@ def test_commands_run(line: str, folder: Path) -> None:
 
 
 def test_there_are_commands_to_test() -> None:
-    assert len(runnable()) >= 10
-    assert len(commands("make ")) == 2
+    assert len(runnable()) >= 30
+    assert len(commands("make ", TEXTS["README.md"])) == 2
+    assert len(commands("velatura ", TEXTS["README.md"])) == 5
+
+
+def test_the_readme_is_short() -> None:
+    assert len(TEXTS["README.md"].splitlines()) <= 200
 
 
 def test_the_python_examples_run(folder: Path) -> None:
@@ -73,23 +96,50 @@ def test_the_python_examples_run(folder: Path) -> None:
     assert (folder / "out.mp4").stat().st_size > 0
 
 
+def options_of(command: Any) -> set[str]:
+    """Every option of a command and of its subcommands."""
+    found = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+    for other in getattr(command, "commands", {}).values():
+        found |= options_of(other)
+    return found
+
+
+def test_options_named_in_prose_exist() -> None:
+    from typer.main import get_command
+
+    known = {"--help"}
+    for module, app in APPS.items():
+        known |= options_of(get_command(getattr(import_module(f"velatura.{module}"), app)))
+    prose = re.sub(r"```.*?```", "", ALL, flags=re.DOTALL)
+    named = {
+        name for code in re.findall(r"`([^`]+)`", prose) for name in re.findall(r"--[a-z-]+", code)
+    }
+    assert len(named) > 30
+    # Options of other programs: of Python modules that the documents call.
+    assert named - known <= {"--minutes"}
+
+
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    named = set(re.findall(r"`?make ([a-z]+)", README))
-    assert {"demo", "test", "lint", "bench", "clean"} <= named
+    text = ALL + (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE))
+    assert {"demo", "test", "lint", "bench", "docs"} <= named
     for target in named:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
 def test_extras_exist() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(re.findall(r"`\[([a-z]+)\]`", README)) == set(extras)
+    assert set(re.findall(r"`\[([a-z]+)\]`", TEXTS["docs/install.md"])) == set(extras)
+    assert set(re.findall(r"`\[([a-z]+)\]`", ALL)) <= set(extras)
 
 
 def test_exit_codes_are_those_of_the_errors() -> None:
     from velatura.runtime import errors
 
-    documented = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
+    documented = {
+        int(code) for code in re.findall(r"^\| (\d+) \|", TEXTS["docs/files.md"], re.MULTILINE)
+    }
     raised = {
         value.exit_code
         for value in vars(errors).values()
@@ -98,11 +148,46 @@ def test_exit_codes_are_those_of_the_errors() -> None:
     assert raised | {0, 2, 130} == documented
 
 
-def test_links_lead_to_files() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+def test_backends_are_those_that_there_are() -> None:
+    from velatura.runtime.backends import BACKENDS
+
+    named = re.findall(r"^\| (`.*?) \|", TEXTS["docs/engines.md"], re.MULTILINE)
+    assert {name for cell in named for name in re.findall(r"`([a-z-]+)`", cell)} == set(BACKENDS)
+
+
+@pytest.mark.parametrize("page", list(TEXTS))
+def test_links_lead_to_files(page: str) -> None:
+    home = (ROOT / page).parent
+    targets = [*re.findall(r"\]\(([^)#]+)[)#]", TEXTS[page])]
+    snippets = re.findall(r'--8<-- "(.*?)"', TEXTS[page])
+    for target in targets:
         if not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+            assert (home / target).exists(), target
+    for snippet in snippets:
+        assert (ROOT / snippet).is_file(), snippet
 
 
-def test_nothing_is_left_to_fill_in() -> None:
-    assert "@@" not in README
+def test_every_page_is_in_the_navigation() -> None:
+    listed = set(re.findall(r": ([a-z-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert listed == {path.name for path in PAGES if path != README}
+
+
+@pytest.mark.parametrize("page", list(TEXTS))
+def test_nothing_is_left_to_fill_in(page: str) -> None:
+    assert "@@" not in TEXTS[page]
+
+
+def test_the_architecture_page_names_what_there_is() -> None:
+    text = TEXTS["docs/architecture.md"]
+    drawn = re.search(r"```text\nruntime/\n(.*?)```", text, re.DOTALL)
+    assert drawn is not None
+    named = set(re.findall(r"^  ([a-z_]+(?:\.py|/)) ", drawn[1], re.MULTILINE))
+    folder = ROOT / "runtime"
+    assert all((folder / name).exists() for name in named), "the map names what is not there"
+    rooms = {f"{path.name}/" for path in folder.iterdir() if any(path.glob("*.py"))}
+    modules = {path.name for path in folder.glob("[a-z]*.py")}
+    assert rooms | modules == named, "the map is not whole"
+    for path in re.findall(
+        r"`((?:runtime|export|training|tests|docs|benchmarks|samples)/[\w/.-]*)`", text
+    ):
+        assert "NAME" in path or (ROOT / path).exists(), path

@@ -80,8 +80,8 @@ def test_the_shift_and_the_blur(data_root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_contact_sheet_shows_every_model(data_root: Path, tmp_path: Path) -> None:
-    photo = cv2.imread(str(data_root / "eval/kodak24/kodim15.png"))[100:360, 100:500]
+def test_the_contact_sheet_shows_every_model(own_pictures: list[Path], tmp_path: Path) -> None:
+    photo = cv2.imread(str(own_pictures[2]))[60:320, 100:500]
     cv2.imwrite(str(tmp_path / "photo.png"), photo)
     sample("contact_sheet.py", tmp_path / "photo.png", "-o", tmp_path / "sheet.jpg")
     sheet = cv2.imread(str(tmp_path / "sheet.jpg"))

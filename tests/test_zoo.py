@@ -60,7 +60,7 @@ def test_upscaling_is_as_faithful_as_it_must_be(data_root: Path, name: str, back
 
 
 def test_upscaling_costs_less_than_opencvs_fsrcnn() -> None:
-    """Half of it is the aim, which at this fidelity is not reached: the README's status says so."""
+    """Half of it is the aim, which at this fidelity is not reached: the status page says so."""
     peers = json.loads((Path(__file__).parents[1] / "benchmarks/results/peers.json").read_text())
     path = zoo_models()["upscale-2x"]["fp32"]
     model = onnx.load(str(path))
@@ -82,8 +82,8 @@ def test_upscaling_keeps_flat_pictures_flat(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def photographs(data_root: Path) -> list[np.ndarray]:
-    return [read_image(data_root / f"eval/kodak24/kodim{n:02d}.png") for n in (4, 7, 15, 19, 23)]
+def photographs(own_pictures: list[Path]) -> list[np.ndarray]:
+    return [read_image(path) for path in own_pictures]
 
 
 @pytest.mark.parametrize("name", REAL_TIME)
@@ -150,11 +150,11 @@ def test_a_style_is_stable_over_time(data_root: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["upscale-2x", "upscale-4x", *REAL_TIME[:2]])
-def test_tiles_are_seamless(name: str, data_root: Path) -> None:
+def test_tiles_are_seamless(name: str, own_pictures: list[Path]) -> None:
     """A frame cut into tiles is the frame in one piece, within one level."""
-    from velatura.runtime.backends.static import StaticEngine
+    from velatura.runtime.backends.shape_compiled import StaticEngine
 
-    image = read_image(data_root / "eval/kodak24/kodim08.png")
+    image = read_image(own_pictures[2])
     with open_engine(name, precision="fp32") as engine:
         assert isinstance(engine, StaticEngine)
         picture = limited_luma(image)[:, :, 0] if engine.card.input_colour == "luma" else image

@@ -1,7 +1,7 @@
 """Backends: one module per inference library, and `open_engine`, which picks one."""
 
 from .base import Backend, Engine, Fit, Hint, Options, Pending, Precision, Progress
-from .opening import BACKENDS, Building, open_engine, refusals
+from .open import BACKENDS, Building, open_engine, refusals
 
 __all__ = [
     "BACKENDS",

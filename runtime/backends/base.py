@@ -19,8 +19,8 @@ Hint = Literal["throughput", "latency"]
 """`throughput` keeps several frames in flight, for files; `latency` finishes one soonest, for live."""
 
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8", "int8-bf16"]
-"""`auto` takes the fastest that agrees with FP32: measured on a CPU, FP16 on a GPU. `int8-bf16`
-computes in BF16 what a quantised graph keeps in float."""
+"""`auto` takes the fastest that agrees with FP32: measured on a CPU; on a GPU FP16, if it was found to.
+`int8-bf16` computes in BF16 what a quantised graph keeps in float."""
 
 Fit = Literal["tile", "resize"]
 """What happens to frames where a model takes one size only."""
@@ -120,6 +120,11 @@ class Backend(Protocol):
 
     def version(self) -> str:
         """The inference library's version."""
+        ...
+
+    def device(self) -> str:
+        """What computes, and its driver: what was measured on another says nothing. Only where the
+        backend can be used."""
         ...
 
     def precisions(self) -> tuple[str, ...]:

@@ -1,21 +1,22 @@
 """OpenVINO on the CPU: FP32, BF16 where the CPU has it, INT8 for quantised graphs, both mixed."""
 
 import io
+import sys
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ..cache import digest_of
 from ..errors import EngineError
 from ..frame import Array
-from ..machine import cpu_name
+from ..machine import cpu_and_cores, cpu_name
 from .base import Engine, Hint, Options, Pending
-from .diagnosis import explain
-from .graph import io_shape, wrap
+from .graph import explain, io_shape, wrap
 from .model import Model
-from .static import Key, StaticEngine
+from .shape_compiled import Key, StaticEngine
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -30,11 +31,32 @@ def unavailable() -> str | None:
     return None
 
 
+def library() -> Any:
+    """The package openvino, imported without its telemetry.
+
+    That sends an event at every import, from a thread, in a process that it forks: beside other threads
+    such a process can stand still for ever, and ours with it, which waits for it at its end. Where
+    openvino has been imported before, it stays as it is.
+    """
+    reporter = "openvino_telemetry"
+    if "openvino" not in sys.modules and reporter not in sys.modules:
+        # None in this place makes the import fail, for which the package has a stand-in.
+        cast("dict[str, Any]", sys.modules)[reporter] = None
+        try:
+            return import_module("openvino")
+        finally:
+            del sys.modules[reporter]
+    return import_module("openvino")
+
+
 def version() -> str:
     """OpenVINO's version."""
-    import openvino as ov
+    return str(library().__version__)
 
-    return str(ov.__version__)
+
+def device() -> str:
+    """The CPU."""
+    return cpu_and_cores()
 
 
 def precisions() -> tuple[str, ...]:
@@ -165,8 +187,7 @@ class _Job:
     error: RuntimeError | None = field(default=None)
 
     def start(self) -> None:
-        import openvino as ov
-
+        ov = library()
         card, request = self.engine.card, self.slot.request
         height, width = self.image.shape[:2]
         given = self.image.reshape(io_shape(card, height, width))
@@ -193,9 +214,7 @@ class _Job:
 
 
 def _core() -> "ov.Core":
-    import openvino as ov
-
-    return ov.Core()
+    return library().Core()
 
 
 def _properties(precision: str, hint: Hint) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """ONNX Runtime: the second choice on a CPU, the reference for the others, and five GPU providers."""
 
+import contextlib
+import io
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,16 +12,17 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from onnx import TensorProto, helper
 
-from ..errors import EngineError, OutOfMemoryError
+from ..errors import BackendUnavailableError, EngineError, OutOfMemoryError
 from ..frame import Array
-from ..machine import nvidia_problem
+from ..machine import cpu_and_cores, nvidia_gpu, nvidia_problem
 from .base import Engine, Options, Pending
-from .diagnosis import explain
-from .graph import INPUT, OUTPUT, io_shape, wrap
+from .graph import INPUT, OUTPUT, explain, io_shape, wrap
 from .half import to_half
-from .model import Model
-from .static import Key, StaticEngine
+from .model import OPSET, Model
+from .nvidia import library as nvinfer
+from .shape_compiled import Key, StaticEngine
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -39,6 +42,10 @@ class OrtBackend:
     plugin: str | None = None
     """The package whose library brings the provider, where it is not part of onnxruntime itself."""
     options: tuple[tuple[str, str], ...] = ()
+    concurrent: bool = True
+    """Whether a session may be run from two threads at a time."""
+    libraries: Callable[[], str] = lambda: ""
+    """Opens the libraries that the provider needs where pip has put them; what was said meanwhile."""
 
     @property
     def on_cpu(self) -> bool:
@@ -55,18 +62,22 @@ class OrtBackend:
         if self.plugin is not None:
             if find_spec(self.plugin) is None:
                 return f"the package {self.plugin} is not installed ({self.advice})"
-            return _plugin_problem(self.plugin, self.provider)
+            return _plugin_problem(self.plugin, self.provider) or _load_problem(self)
         import onnxruntime as ort
 
         if self.provider not in ort.get_available_providers():
             return f"this onnxruntime has no {self.provider} ({self.advice})"
-        return None
+        return None if self.on_cpu else _load_problem(self)
 
     def version(self) -> str:
         """ONNX Runtime's version."""
         import onnxruntime as ort
 
         return str(ort.__version__)
+
+    def device(self) -> str:
+        """The GPU and its driver; the CPU for providers whose driver cannot be asked."""
+        return nvidia_gpu() if self.problem is nvidia_problem else cpu_and_cores()
 
     def precisions(self) -> tuple[str, ...]:
         """FP32 everywhere, INT8 for quantised graphs on CPUs, FP16 on GPUs."""
@@ -82,24 +93,68 @@ class OrtBackend:
         return OrtEngine(model, backend=self, precision=precision, options=options)
 
     def session(self, model: bytes, *, threads: int) -> "ort.InferenceSession":
-        """A session on this provider. Raises EngineError when ONNX Runtime fell back to another."""
+        """A session on this provider. Raises EngineError when ONNX Runtime would compute on another."""
+        session = self.loaded(model, threads=threads)
+        # Since 1.24 it tells which provider has taken what; those that take nothing raise nothing.
+        told = getattr(session, "get_provider_graph_assignment_info", None)
+        if told is None or self.on_cpu:
+            return session
+        takers = {part.ep_name for part in told()}
+        if takers and self.provider not in takers:
+            raise EngineError(
+                f"{self.provider} takes no operator of the model: all would run on the CPU"
+            )
+        return session
+
+    def loaded(self, model: bytes, *, threads: int) -> "ort.InferenceSession":
+        """A session that this provider was loaded for, whatever it has taken of the model."""
         import onnxruntime as ort
 
+        said = self.libraries()
         options: Any = ort.SessionOptions()  # pyright: ignore[reportUnknownVariableType]
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what matters is raised
+        if not self.on_cpu:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         if self.plugin is not None:
             devices = [d for d in _devices(ort) if d.ep_name == self.provider]
             options.add_provider_for_devices(devices[:1], dict(self.options))
-            return ort.InferenceSession(model, options)
-        session = ort.InferenceSession(model, options, providers=[(self.provider, dict(self.options))])
+            session = ort.InferenceSession(model, options)
+        else:
+            provider = (self.provider, dict(self.options))
+            session = ort.InferenceSession(model, options, providers=[provider])
         # A provider whose libraries are missing is replaced by the CPU's, with a line in a log.
         if self.provider not in session.get_providers():
             raise EngineError(
-                f"{self.provider} could not be loaded and ONNX Runtime fell back to the CPU: its CUDA, "
-                "cuDNN or TensorRT libraries are missing or of another version"
+                f"{self.provider} could not be loaded and ONNX Runtime fell back to the CPU: libraries "
+                f"that it needs are missing or of another version ({said or self.advice})"
             )
         return session
+
+
+@cache
+def _cuda_libraries() -> str:
+    """Open CUDA's and cuDNN's libraries, which lie in packages where no linker looks for them."""
+    import onnxruntime as ort
+
+    preload = getattr(ort, "preload_dlls", None)  # since 1.21
+    if preload is None:
+        return ""
+    # It prints what it does not find, and frames may be on their way to the standard output.
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        preload()
+    return "; ".join(said.getvalue().splitlines())
+
+
+@cache
+def _tensorrt_libraries() -> str:
+    """Open TensorRT's libraries, too: its package does so when it is imported."""
+    said = _cuda_libraries()
+    try:
+        nvinfer.load("tensorrt")
+    except BackendUnavailableError as error:
+        return f"{said}; {error}" if said else str(error)
+    return said
 
 
 CPU = OrtBackend(NAME="ort", provider="CPUExecutionProvider", advice="pip install 'velatura[ort]'")
@@ -108,12 +163,14 @@ CUDA = OrtBackend(
     provider="CUDAExecutionProvider",
     advice="pip install 'velatura[gpu]'",
     problem=nvidia_problem,
+    libraries=_cuda_libraries,
 )
 TENSORRT = OrtBackend(
     NAME="ort-tensorrt",
     provider="TensorrtExecutionProvider",
     advice="pip install 'velatura[gpu]'",
     problem=nvidia_problem,
+    libraries=_tensorrt_libraries,
 )
 RTX = OrtBackend(
     NAME="ort-rtx",
@@ -126,6 +183,7 @@ DIRECTML = OrtBackend(
     NAME="ort-directml",
     provider="DmlExecutionProvider",
     advice="pip install onnxruntime-directml, on Windows",
+    concurrent=False,
 )
 COREML = OrtBackend(
     NAME="ort-coreml",
@@ -155,7 +213,8 @@ class OrtEngine(StaticEngine["ort.InferenceSession"]):
         )
         self._provider = backend
         self._threads = 1 if throughput or not backend.on_cpu else cores
-        self._pool = ThreadPoolExecutor(side_by_side, thread_name_prefix="velatura-ort")
+        workers = side_by_side if backend.concurrent else 1
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="velatura-ort")
         self._proto, self._graph_card = model.proto, model.card
         if precision == "fp16":
             self._proto, self._graph_card = halved(model)
@@ -218,6 +277,23 @@ def _devices(ort: Any) -> list[Any]:
 
 def _is_memory(text: str) -> bool:
     return any(word in text.lower() for word in ("out of memory", "failed to allocate memory"))
+
+
+@cache
+def _load_problem(backend: OrtBackend) -> str | None:
+    """Load a provider, once per process; why it cannot be, which engines would hear at a frame only."""
+    # No provider but the CPU's takes a string, so that nothing is compiled.
+    text = helper.make_tensor_value_info("text", TensorProto.STRING, [1])
+    same = helper.make_tensor_value_info("same", TensorProto.STRING, [1])
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["text"], ["same"])], "load", [text], [same]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    try:
+        backend.loaded(model.SerializeToString(), threads=1)
+    except Exception as error:  # its errors derive from Exception alone
+        return str(error)
+    return None
 
 
 @cache

@@ -1,8 +1,9 @@
 """TensorRT on the NVIDIA GPU of this machine."""
 
-from . import cuda, nvinfer
 from .base import Engine, Options
 from .model import Model
+from .nvidia import cuda
+from .nvidia import library as nvinfer
 
 NAME = "tensorrt"
 
@@ -17,6 +18,11 @@ def version() -> str:
     return nvinfer.load("tensorrt").version
 
 
+def device() -> str:
+    """The current GPU and its driver."""
+    return cuda.load().device().title
+
+
 def precisions() -> tuple[str, ...]:
     """FP32 (in TF32 where the GPU has it) and FP16."""
     return ("fp32", "fp16")
@@ -24,7 +30,7 @@ def precisions() -> tuple[str, ...]:
 
 def open(model: Model, *, precision: str, options: Options) -> Engine:
     """Load the model. Raises EngineError when TensorRT refuses it."""
-    from .device import open_device  # costs a start on a CPU nothing
+    from .nvidia.engine import open_device  # costs a start on a CPU nothing
 
     library = nvinfer.load("tensorrt")
     return open_device(model, library, cuda.load(), precision=precision, options=options)

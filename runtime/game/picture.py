@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..buffers import BufferPool
 from ..frame import RGB, Array, Colour, Frame, PixelFormat
-from .arrays import as_array
+from .conventions import as_array
 
 Order = Literal["rgba", "bgra", "rgb", "bgr"]
 ColourEncoding = Literal["srgb", "linear"]

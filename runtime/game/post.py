@@ -10,11 +10,11 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from ..adaptive.ladder import Opener
+from ..adaptive.processor import Tell
 from ..backends import Precision
 from ..errors import EngineError
-from ..live.ladder import Opener
-from ..live.processor import Tell
-from .conventions import (
+from .conventions import (  # fmt: skip
     DepthConvention,
     Jitter,
     MotionConvention,
@@ -22,12 +22,11 @@ from .conventions import (
     jitter_of,
     motion_array,
     reactive_array,
-)  # fmt: skip
-from .given import Given, Reader, Vectors
-from .maker import Finished, Maker, Sparing
-from .painter import Painter, Plan, no_smaller, scale_of, zoo_opener
+)
+from .frame_inputs import Given, Reader, Vectors
+from .frame_pass import Painter, Plan, no_smaller, scale_of, zoo_opener
 from .picture import ColourEncoding, Order, Picture, Pictures, out_array, picture_array, picture_type
-from .pipeline import Pipeline
+from .pipeline import Finished, Maker, Pipeline, Sparing
 from .stats import Log, PostStats, Shown, Tally
 
 PATIENCE = 2.0

@@ -5,9 +5,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..live.latency import Histogram, Percentiles
-from ..live.processor import Tell
+from ..adaptive.processor import Tell
 from ..live.stats import Event
+from ..meter import Histogram, Percentiles
 
 LATENCIES = 8
 """Latencies that are told apart, in frames from 0; one more stands for all above."""

@@ -1,9 +1,8 @@
 """Live: sources that do not wait, held to a deadline."""
 
-from .latency import Percentiles
-from .mailbox import Drop
-from .output import Output
-from .processor import Processed, Processor, StagesProcessor
+from ..adaptive.processor import Processed, Processor, StagesProcessor
+from ..meter import Percentiles
+from .output import Drop, Output
 from .pump import LivePump
 from .stats import Event, LiveStats, OutputStats
 

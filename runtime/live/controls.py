@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from ..adaptive.processor import Tell
 from ..errors import SinkError, VelaturaError
 from ..frame import Frame
-from .processor import Tell
 from .stats import LiveStats
 
 
@@ -90,6 +90,7 @@ class Controls:
         self._newest: Frame | None = None
         self._statistics = False
         self._recording_lock = threading.Lock()
+        self._closed = False
 
     @property
     def off(self) -> bool:
@@ -166,7 +167,14 @@ class Controls:
         if self._recorder is None or self._folder is None:
             raise SinkError("this run has no place for recordings: give --record-to FOLDER")
         with self._recording_lock:
+            if self._closed:
+                raise SinkError("the run has ended: no recording can be begun or ended any more")
             return self._record(on, self._recorder, self._folder)
+
+    def close(self) -> None:
+        """The run ends: once it has returned, nobody begins or ends a recording any more."""
+        with self._recording_lock:
+            self._closed = True
 
     def _record(self, on: bool, recorder: Recorder, folder: Path) -> Path | None:
         if on and self.recording is None:
@@ -200,6 +208,6 @@ def _unused(folder: Path) -> Path:
     stem, number = f"recording-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}", 1
     while True:
         name = f"{stem}-{number}"
-        if not any((folder / taken).exists() for taken in (f"{name}.mkv", f".{name}.partial.mkv")):
+        if not any((folder / taken).exists() for taken in (f"{name}.mkv", f".{name}.mkv.lock")):
             return folder / f"{name}.mkv"
         number += 1

@@ -1,15 +1,91 @@
-"""Output: a sink of a live run, with a mailbox and a thread of its own."""
+"""Outputs of a live run: a sink, a thread, and a mailbox for what it cannot take at once."""
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from typing import Generic, Literal, TypeVar
 
 from ..errors import SinkError, VelaturaError
 from ..frame import Frame
+from ..meter import Histogram
 from ..sinks import Sink
-from .latency import Histogram
-from .mailbox import Drop, Mailbox
+from ..worker import DaemonThread
 from .stats import OutputStats
+
+T = TypeVar("T")
+
+Drop = Literal["oldest", "newest", "never"]
+"""Who goes when a frame comes and there is no room: the `oldest` that waits, so that the newest is
+shown; the `newest`, which has just come; or nobody, and the sender waits."""
+
+
+class Mailbox(Generic[T]):
+    """At most `depth` items wait; what happens to more is the policy's."""
+
+    def __init__(self, drop: Drop = "oldest", *, depth: int = 1) -> None:
+        if depth < 1:
+            raise ValueError(f"a mailbox of depth {depth} holds nothing")
+        self.dropped = 0
+        self._drop = drop
+        self._depth = depth
+        self._items: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def put(self, item: T) -> bool:
+        """Leave an item. False when something was dropped for it, itself or an older one.
+
+        Waits for room only where nothing may be dropped; a closed mailbox takes nothing.
+        """
+        with self._changed:
+            if self._drop == "never":
+                self._changed.wait_for(lambda: len(self._items) < self._depth or self._closed)
+            if self._closed:
+                return False
+            full = len(self._items) >= self._depth
+            self.dropped += full
+            if full and self._drop == "newest":
+                return False
+            if full:
+                self._items.popleft()
+            self._items.append(item)
+            self._changed.notify_all()
+            return not full
+
+    def take(self, timeout: float | None = None) -> T | None:
+        """The item that waits longest; None when the time is up, or nothing will come any more."""
+        end = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            while not self._items and not self._closed:
+                left = None if end is None else end - time.monotonic()
+                if left is not None and left <= 0:
+                    return None
+                self._changed.wait(left)
+            if not self._items:
+                return None
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def close(self, *, drop: bool = False) -> None:
+        """Take no more; what waits is still given out, unless it is to be dropped."""
+        with self._changed:
+            self._closed = True
+            if drop:
+                self.dropped += len(self._items)
+                self._items.clear()
+            self._changed.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing will come any more."""
+        with self._changed:
+            return self._closed and not self._items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
 
 RECORDING = 240
 """Frames that wait for a sink which wants them all, such as a file, before any is dropped."""
@@ -42,7 +118,7 @@ class Output:
         self._begin = 0.0
         self._heard: Callable[[Output, float, float], None] | None = None
         self._failed: Callable[[Output], None] | None = None
-        self._thread = threading.Thread(target=self._run, name=f"velatura-{sink.uri}", daemon=True)
+        self._thread = DaemonThread(self._run, f"velatura-{sink.uri}")
 
     def start(
         self,
@@ -67,22 +143,23 @@ class Output:
         if self.alive:
             self._mailbox.put((frame, time.monotonic()))
 
-    def finish(self, patience: float) -> bool:
+    def finish(self, patience: float, *, drop: bool = False) -> bool:
         """Let what waits be taken; False when the sink takes nothing for so many seconds.
 
-        A file takes all that waits, however long it needs. What is only looked at is not waited for.
+        A file takes all that waits, however long it needs, unless that is to be dropped. What is only
+        looked at is not waited for.
         """
-        self._mailbox.close(drop=not self.keeps)
+        self._mailbox.close(drop=drop or not self.keeps)
         shown = -1
-        while self._thread.is_alive() and self._shown != shown:
+        while self._thread.at_work and self._shown != shown:
             shown = self._shown
-            self._thread.join(patience)
-        return not self._thread.is_alive()
+            self._thread.wait(patience)
+        return not self._thread.at_work
 
     @property
     def busy(self) -> bool:
         """Whether a frame is being written: nobody else may touch the sink then."""
-        return self._thread.is_alive()
+        return self._thread.at_work
 
     def stats(self) -> OutputStats:
         """So far."""

@@ -8,14 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..adaptive.processor import Processor, StagesProcessor
 from ..errors import SinkError, SourceError, StageError, VelaturaError
 from ..frame import Frame
+from ..meter import Histogram, Percentiles
 from ..sinks import Sink
 from ..sources import Source
-from .latency import Histogram, Percentiles
-from .mailbox import Drop, Mailbox
-from .output import Output
-from .processor import Processor, StagesProcessor
+from ..sources.live import LiveSource
+from ..worker import DaemonThread
+from .output import Drop, Mailbox, Output
 from .stats import Event, LiveStats
 
 EVENTS = 200
@@ -64,7 +65,7 @@ class LivePump:
         self._seers: list[Callable[[Frame], None]] = []
         self._stop = threading.Event()
         self._joining = threading.Lock()
-        self._running = False
+        self._running = self._over = False
         self._failure: VelaturaError | None = None
         self._begin = 0.0
         self._end: float | None = None
@@ -81,47 +82,54 @@ class LivePump:
     ) -> LiveStats:
         """Run until the source ends, `seconds` have passed, or `stop` or Ctrl-C; tell what was done.
 
-        Raises SourceError when the source fails, SinkError when no sink is left. The sinks are left
-        open, whichever way it ends: closing or aborting them belongs to who opened them.
+        A second Ctrl-C drops what still waits for the sinks and raises KeyboardInterrupt, once none is
+        being written. Raises SourceError when the source fails, SinkError when no sink is left. The
+        sinks are left open, whichever way it ends: closing or aborting them belongs to who opened them.
         """
         self._begin = self._came = time.monotonic()
         self.processor.listen(self.tell)
-        threads = [
-            threading.Thread(target=self._read, name="velatura-capture", daemon=True),
-            threading.Thread(target=self._process, name="velatura-process", daemon=True),
-        ]
-        with self._joining:
-            self._running = True
-            for output in self.outputs:
-                output.start(shown=self._shown, failed=self._sink_failed)
-        for thread in threads:
-            thread.start()
+        capture = DaemonThread(self._read, "velatura-capture")
+        process = DaemonThread(self._process, "velatura-process")
         try:
-            while threads[1].is_alive() and not self._stop.is_set():
+            with self._joining:
+                self._running = True
+                for output in self.outputs:
+                    output.start(shown=self._shown, failed=self._sink_failed)
+            capture.start()
+            process.start()
+            while process.at_work and not self._stop.is_set():
                 left = None if seconds is None else self._begin + seconds - time.monotonic()
                 if left is not None and left <= 0:
                     break
-                threads[1].join(every if left is None else min(every, left))
+                process.wait(every if left is None else min(every, left))
                 self._look_for_stalls()
                 if progress is not None:
                     progress(self.stats())
         except KeyboardInterrupt:
             self.tell("stopped")
         finally:
-            self._finish(threads)
+            self._finish((capture, process))
         if self._failure is not None:
             raise self._failure
         return self.stats()
 
-    def stop(self) -> None:
-        """End the run soon; from any thread."""
+    def stop(self, *, drop: bool = False) -> None:
+        """End the run soon; from any thread. `drop` drops what still waits for files, too."""
         self._stop.set()
         self._box.close(drop=True)
+        if drop:
+            for output in self.outputs:
+                output.finish(0.0, drop=True)
 
     def add(self, sink: Sink | Output) -> Output:
-        """Give frames to one more sink from now on; from any thread, before the run or in it."""
+        """Give frames to one more sink from now on; from any thread, before the run or in it.
+
+        Raises SinkError after the run: nobody would end the sink.
+        """
         output = sink if isinstance(sink, Output) else Output(sink)
         with self._joining:
+            if self._over:
+                raise SinkError(f"the run is over: {output.sink.uri} gets no frames any more")
             if self._running:
                 output.start(shown=self._shown, failed=self._sink_failed)
             self.outputs = [*self.outputs, output]
@@ -129,7 +137,8 @@ class LivePump:
 
     def remove(self, output: Output) -> bool:
         """Give no more frames to a sink; False when it is stuck with one. Its sink is left open."""
-        self.outputs = [other for other in self.outputs if other is not output]
+        with self._joining:
+            self.outputs = [other for other in self.outputs if other is not output]
         return output.finish(PATIENCE)
 
     def tell(self, text: str) -> None:
@@ -137,7 +146,10 @@ class LivePump:
         event = Event(time.monotonic() - self._begin if self._begin else 0.0, text)
         self._events.append(event)
         for hear in tuple(self._hearers):
-            hear(event)
+            try:
+                hear(event)
+            except Exception as error:  # it ends the run, not the thread in which something happened
+                self._fail(_foreign(error, "what hears of events"))
 
     def on_event(self, hear: Callable[[Event], None]) -> None:
         """Let `hear` be called with every event, from the thread in which it happens."""
@@ -188,6 +200,12 @@ class LivePump:
             self._box.close()
 
     def _process(self) -> None:
+        try:
+            self._process_all()
+        except Exception as error:
+            self._fail(_foreign(error, "what sees the frames"))
+
+    def _process_all(self) -> None:
         while not self._stop.is_set():
             taken = self._box.take()
             if taken is None:
@@ -228,9 +246,9 @@ class LivePump:
         return StageError(f"{name} failed: {type(error).__name__}: {error}")
 
     def _sink_failed(self, output: Output) -> None:
-        self.tell(f"{output.sink.uri} is given up: {output.failure}")
-        if not any(output.alive for output in self.outputs):
+        if not any(other.alive for other in self.outputs):
             self._fail(output.failure or SinkError("no sink is left"))
+        self.tell(f"{output.sink.uri} is given up: {output.failure}")
 
     def _look_for_stalls(self) -> None:
         silent = time.monotonic() - self._came
@@ -245,17 +263,49 @@ class LivePump:
         self._failure = self._failure or error
         self.stop()
 
-    def _finish(self, threads: list[threading.Thread]) -> None:
+    def _finish(self, threads: Sequence[DaemonThread]) -> None:
+        """Until no thread uses the source, the processor and the sinks, which the caller closes next.
+
+        What is stuck is given up after `PATIENCE`, counted once, however often Ctrl-C comes.
+        """
+        until, hurried = time.monotonic() + PATIENCE, None
+        while True:
+            try:
+                if hurried is not None:
+                    self.stop(drop=True)
+                self._wind_up(threads, until, hurried)
+                break
+            except KeyboardInterrupt:
+                hurried = hurried or time.monotonic() + PATIENCE
+        if hurried is not None:
+            raise KeyboardInterrupt
+
+    def _wind_up(self, threads: Sequence[DaemonThread], until: float, hurried: float | None) -> None:
         self._box.close(drop=self._stop.is_set())
         self._stop.set()
+        with self._joining:
+            self._over = True
+        if not isinstance(self.source, LiveSource):
+            # Others must not be closed while they are read.
+            threads[0].wait(max(until - time.monotonic(), 0.0))
         # A live source may be waiting for a frame that never comes: closing it ends the wait.
         self.source.close()
         for thread in threads:
-            thread.join(PATIENCE)
+            thread.wait(max(until - time.monotonic(), 0.0))
         self._end = time.monotonic()
         for output in self.outputs:
-            if not output.finish(PATIENCE):
+            patience = PATIENCE if hurried is None else max(hurried - time.monotonic(), 0.0)
+            if not output.finish(patience):
                 self.tell(f"{output.sink.uri} is stuck and was left")
+
+
+def _foreign(error: Exception, culprit: str) -> VelaturaError:
+    """An error as `run` raises it."""
+    if isinstance(error, VelaturaError):
+        return error
+    found = StageError(f"{culprit} failed: {type(error).__name__}: {error}")
+    found.__cause__ = error
+    return found
 
 
 class _Watchdog:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from .latency import Percentiles
+from ..meter import Percentiles
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,11 +49,11 @@ def open_sink(
         )
     path, encoding = Path(text), encoding or Encoding()
     if text == "-" or path.suffix.lower() == ".y4m":
-        from .raw import RawSink
+        from .y4m import RawSink
 
         return RawSink(text, like=like.info, encoding=encoding, overwrite=overwrite, audio=audio)
     if journal is not None:
-        from .journalled import JournalSink
+        from .segmented_file import JournalSink
 
         return JournalSink(
             path,

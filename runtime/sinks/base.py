@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self
 from ..frame import Frame, VideoInfo
 
 if TYPE_CHECKING:
-    from .passing import Passage
+    from ..media.passthrough import Passage
 
 
 class HasInfo(Protocol):
@@ -42,6 +42,8 @@ class Encoding:
     of ProRes."""
     pix_fmt: str | None = None
     """FFmpeg's name of the pixel format; the frames' own where the encoder takes it."""
+    background: tuple[int, int, int] = (0, 0, 0)
+    """Red, green and blue of 0 to 255 that frames are laid over where the file holds no opacity."""
 
 
 class Sink(ABC):

@@ -7,10 +7,11 @@ from av.video.stream import VideoStream
 
 from ..errors import SinkError
 from ..frame import Frame, VideoInfo
+from ..media.encode import Coding, VideoEncoder, encode
+from ..media.timestamps import Clock
+from ..resume.output_lock import Claim
 from .base import Encoding, Sink
-from .clock import Clock
-from .encoder import Coding, VideoEncoder, encode
-from .output import OutputFile, check_target, reporting
+from .output_file import OutputFile, check_target, reporting
 
 
 class FileSink(Sink):
@@ -23,13 +24,20 @@ class FileSink(Sink):
         self.uri = str(path)
         self.path = path
         self.overwrite = overwrite
-        check_target(path, like=like, overwrite=overwrite)
-        self._encoder = VideoEncoder(encoding, suffix=path.suffix, like=like)
+        check_target(path, like=like, overwrite=True)
+        with reporting(path):
+            self._claim = Claim(path)
+        try:
+            check_target(path, like=like, overwrite=overwrite)
+            self._encoder = VideoEncoder(encoding, suffix=path.suffix, like=like)
+            self._output = OutputFile(path, self._encoder, like=like, audio=audio)
+        except BaseException:
+            self._claim.release()
+            raise
         self._clock = Clock(like.rate)
         self._coding: Coding | None = None
         self._stream: VideoStream | None = None
-        self._output = OutputFile(path, self._encoder, like=like, audio=audio)
-        self.notes = (*self._output.notes, *self._encoder.notes)
+        self.notes = (*self._claim.notes, *self._output.notes, *self._encoder.notes)
         self.plan = self._output.plan
 
     def write(self, frame: Frame) -> None:
@@ -37,7 +45,7 @@ class FileSink(Sink):
             if self._coding is None or self._stream is None:
                 self._coding = self._encoder.coding(frame)
                 self._stream = self._output.begin(self._coding)
-                self.notes = (*self._output.notes, *self._encoder.notes)
+                self.notes = (*self._claim.notes, *self._output.notes, *self._encoder.notes)
             picture = self._encoder.picture(frame, self._coding)
             self._clock.stamp(picture, self._coding.ticks(frame), self._coding.time_base, frame.length)
             self.duration = self._clock.duration
@@ -61,9 +69,11 @@ class FileSink(Sink):
         except BaseException:
             self.abort()
             raise
+        self._claim.release()
 
     def abort(self) -> None:
         self._output.abort()
+        self._claim.release()
 
     def stop_early(self, *, interrupted: bool = False) -> None:
         del interrupted

@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..frame import Frame, VideoInfo
+from ..media.audio_encode import Hearing
 from .base import Encoding
 from .file import FileSink
-from .voice import Hearing
 
 
 class RecordingSink(FileSink):
@@ -48,5 +48,6 @@ class RecordingSink(FileSink):
         # What was filmed cannot be filmed again: it stays, under a name that says so.
         if self.frames:
             self._output.keep()
+            self._claim.release()
         else:
             super().abort()

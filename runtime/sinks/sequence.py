@@ -9,12 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..colour import to_rgb
+from ..colour import over, to_rgb
 from ..errors import SinkError
 from ..frame import Array, Frame, VideoInfo
+from ..media.encoder_format import KEEP_ALPHA, LAID
+from ..media.hdr import refuse_hdr
+from ..resume.output_lock import Claim
 from .base import Encoding, Quality, Sink
-from .choice import KEEP_ALPHA
-from .hdr import refuse_hdr
+from .output_file import reporting
 
 _NUMBER = re.compile(r"%(0\d+)?d")
 
@@ -46,6 +48,7 @@ class SequenceSink(Sink):
         self._suffix = self.path.suffix.lower()
         refuse_hdr(like.colour.transfer, f"{self._suffix} pictures cannot say")
         self._options = _options(self._suffix, encoding)
+        self._background = encoding.background
         folder = self.path.parent
         if not folder.is_dir():
             raise SinkError(f"no folder {folder}: create it first")
@@ -55,10 +58,13 @@ class SequenceSink(Sink):
         read = (Path(file).resolve() for file in like.files)
         if any(p.parent == folder.resolve() and re.fullmatch(name, p.name) for p in read):
             raise SinkError(f"{pattern} names pictures of the input itself: choose another folder")
+        with reporting(self.path):
+            self._claim = Claim(self.path)
         taken = (p for p in folder.iterdir() if re.fullmatch(name, p.name, re.IGNORECASE))
         if not overwrite and (first := next(taken, None)):
+            self._claim.release()
             raise SinkError(f"{first} exists: --overwrite replaces it")
-        self.notes = tuple(self._losses(like, audio=audio))
+        self.notes = (*self._claim.notes, *self._losses(like, audio=audio))
 
     def write(self, frame: Frame) -> None:
         if not self.numbered and self.frames:
@@ -79,17 +85,18 @@ class SequenceSink(Sink):
         self.frames += 1
 
     def close(self) -> None:
-        return None
+        self._claim.release()
 
     def abort(self) -> None:
         # Every picture is whole: those that were written stay, as a user who stops early expects.
-        return None
+        self._claim.release()
 
     def _pixels(self, frame: Frame) -> Array:
         """As OpenCV wants them: (H, W) grey, or (H, W, 3 or 4) blue, green, red and opacity."""
         alpha = frame.alpha if self._suffix in ALPHA else None
         grey = frame.format.family == "gray" and alpha is None
-        rgb = to_rgb(replace(frame, alpha=None)).planes[0]
+        opaque = over(frame, self._background) if alpha is None else replace(frame, alpha=None)
+        rgb = to_rgb(opaque).planes[0]
         found: Array = rgb[..., 0] if grey else rgb[..., ::-1]
         if alpha is not None:
             found = np.dstack([found, alpha])
@@ -110,7 +117,7 @@ class SequenceSink(Sink):
                 "makes them as wide as they are shown"
             )
         if like.alpha and self._suffix not in ALPHA:
-            notes.append(f"the opacity is left out: {KEEP_ALPHA}")
+            notes.append(f"the opacity is left out: {KEEP_ALPHA}; {LAID}")
         if like.format.bits > 8 and self._suffix not in DEEP:
             notes.append(
                 f"{like.format.bits} bit becomes 8 bit: {self._suffix} has no more; .png and .tif do"

@@ -14,15 +14,15 @@ from av.container import OutputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
-from ..addresses import without_secrets
 from ..errors import SinkError
 from ..frame import Frame, VideoInfo
-from ..promise import Tally
+from ..media.addresses import without_secrets
+from ..media.audio_encode import Hearing, PassingSound, sound_codec
+from ..media.encode import Coding, VideoEncoder, encode
+from ..media.timestamps import Clock
+from ..verify.expected import Tally
 from ..worker import Worker
 from .base import Encoding, Sink
-from .clock import Clock
-from .encoder import Coding, VideoEncoder, encode
-from .voice import Hearing, PassingSound, sound_codec
 
 FORMATS = {
     "rtmp": "flv", "rtmps": "flv", "srt": "mpegts", "udp": "mpegts", "tcp": "mpegts", "rtsp": "rtsp",

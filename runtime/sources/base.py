@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
@@ -14,6 +15,13 @@ Deinterlace = Literal["auto", "no", "force", "fields"]
 
 FASTEST = 1000
 """Frames per second above which a rate is taken for a slip of the pen."""
+
+
+def names_sequence(text: str) -> bool:
+    """Whether a name means many pictures, by a number (`%05d`) or by a glob's signs, and no file."""
+    if text.startswith("pattern:") or Path(text).exists():
+        return False
+    return any(sign in Path(text).name for sign in "%*?[")
 
 
 class Source(ABC):

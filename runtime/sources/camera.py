@@ -19,8 +19,8 @@ from ..errors import SourceError
 from ..frame import GRAY, RGB, Colour, Frame, VideoInfo
 from .address import Address
 from .base import FASTEST
+from .ffmpeg_live import StreamSource, Target
 from .live import TIME_BASE, Backoff, LiveSource
-from .stream import StreamSource, Target
 
 SYSTEM = Path("/sys/class/video4linux")
 """Where Linux lists what gives or takes video."""

@@ -8,26 +8,28 @@ from pathlib import Path
 
 import av
 from av.error import FFmpegError
+from av.stream import Disposition
 
 from ..errors import SourceError
 from ..frame import Damage, Frame
-from .base import Deinterlace, Source
-from .clock import Clock
-from .deinterlace import PROGRESSIVE, Picture, Plan, deinterlaced, plan
-from .opening import choose_stream, open_container
-from .pixels import read_planes
-from .probe import (
+from ..media.decode import ALPHA_DECODERS, Clock, Reader
+from ..media.deinterlace import PROGRESSIVE, Picture, Plan, deinterlaced, plan
+from ..media.demux import check_audio, choose_stream, listed, open_container
+from ..media.probe import (
     colour_of,
     describe,
     has_opacity,
     is_untimed,
+    orientation_of,
     promised_end,
     promised_frames,
-    rotation_of,
     start_of,
     usual_rate,
 )
-from .reader import ALPHA_DECODERS, Reader
+from ..media.pyav import ratio
+from ..media.source_planes import read_planes
+from ..media.tracks import is_mirrored
+from .base import Deinterlace, Source
 
 _AHEAD = 10
 """Frames to look at before work starts, unless the stream says that it is progressive."""
@@ -36,12 +38,25 @@ _AHEAD = 10
 class FileSource(Source):
     """The main video stream of a file, every frame with its own time."""
 
-    def __init__(self, uri: str | Path, *, deinterlace: Deinterlace = "auto") -> None:
-        """Open and probe; `-` is standard input. Raises SourceError when no video can be decoded."""
+    def __init__(
+        self,
+        uri: str | Path,
+        *,
+        deinterlace: Deinterlace = "auto",
+        video_stream: int | None = None,
+        audio_stream: int | None = None,
+    ) -> None:
+        """Open and probe; `-` is standard input.
+
+        The streams are indices in the file; None is FFmpeg's choice of the video, and all audio. Raises
+        SourceError when they are not there or no video can be decoded.
+        """
         self.uri = str(uri)
+        self._wanted, self._heard = video_stream, audio_stream
         self._container, self._pipe = open_container(self.uri)
         try:
-            self._stream = choose_stream(self._container, self.uri)
+            self._stream = choose_stream(self._container, self.uri, video_stream)
+            check_audio(self._container, self.uri, audio_stream)
             self._probe(deinterlace)
         except BaseException:
             self.close()
@@ -102,7 +117,8 @@ class FileSource(Source):
         return 0 < self._reader.position < size
 
     def _frame(self, picture: Picture, index: int) -> Frame:
-        planes, alpha, layout = read_planes(picture.image)
+        mirrored = self._mirrored if self._deaf else is_mirrored(picture.image)
+        planes, alpha, layout = read_planes(picture.image, mirrored=mirrored)
         return Frame(
             planes=planes,
             format=layout.format,
@@ -119,7 +135,7 @@ class FileSource(Source):
     def _read(self) -> None:
         """Begin to decode where the container is."""
         stream, container = self._stream, self._container
-        base = stream.time_base or Fraction(1, av.time_base)
+        base = ratio(stream.time_base) or Fraction(1, av.time_base)
         self._clock = Clock(
             start=None if is_untimed(container) else round(self._begin / base),
             step=max(round(1 / (self._rate * base)), 1),
@@ -137,13 +153,13 @@ class FileSource(Source):
         """Read from the beginning."""
         self._container.close()
         self._container, self._pipe = open_container(self.uri)
-        self._stream = choose_stream(self._container, self.uri)
+        self._stream = choose_stream(self._container, self.uri, self._wanted)
         self._read()
 
     def _probe(self, deinterlace: Deinterlace) -> None:
         """Look at the first frames, which still come first, and describe what will come."""
         stream, container, context = self._stream, self._container, self._stream.codec_context
-        base = stream.time_base or Fraction(1, av.time_base)
+        base = ratio(stream.time_base) or Fraction(1, av.time_base)
         self._rate = usual_rate(container, stream)
         # Decoding may overwrite it.
         order = int(context.field_order)
@@ -174,9 +190,23 @@ class FileSource(Source):
         notes = [*info.notes, fields.note] if fields.note else [*info.notes]
         if has_opacity(stream) and not layout.alpha:
             notes.append("the transparency of the video is left out: nothing here decodes it")
+        films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        if len(films) > 1:
+            notes.append(
+                f"stream {stream.index} is processed; there are {listed(container, 'video')}: "
+                "--video-stream takes another"
+            )
         info = replace(info, start=self._begin)
+        if self._heard is not None:
+            sounds = [s for s in container.streams.audio if s.index == self._heard and s.codec_context]
+            audio = tuple(s.codec_context.name for s in sounds)
+            info = replace(info, audio_stream=self._heard, audio=audio)
+        self._mirrored = is_mirrored(images[0])
         if self._deaf and self._pipe is None:
-            info = replace(info, rotation=rotation_of(self.uri, stream.index))
+            rotation, self._mirrored = orientation_of(self.uri, stream.index)
+            info = replace(info, rotation=rotation)
+        if self._mirrored:
+            notes.append("the picture is stored mirrored, which few files can say: it is put right")
         self.info = replace(info, interlaced=fields.interlaced, notes=tuple(notes))
         self._pictures = chain(ahead, pictures)
         self._fields = fields

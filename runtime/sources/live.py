@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ..addresses import without_secrets
 from ..errors import SourceError, VelaturaError
 from ..frame import Array, Damage, Frame
+from ..media.addresses import without_secrets
 from .address import Address
 from .base import Source
 
 if TYPE_CHECKING:
-    from .sound import LiveAudio
+    from ..media.live_audio import LiveAudio
 
 TIME_BASE = Fraction(1, 90_000)
 """Of the frames of every live source; their times count from its first frame."""
@@ -295,7 +295,7 @@ def open_live_source(
 
         return open_screen(address)
     if address.kind == "stream":
-        from .network import open_stream
+        from .ffmpeg_live import open_stream
 
         return open_stream(address, options=options or {})
     from .paced import open_paced

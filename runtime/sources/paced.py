@@ -6,24 +6,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import av
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 
 from ..errors import SourceError, VelaturaError
 from ..frame import Damage, Frame
+from ..media.demux import STDIN
+from ..media.live_audio import LiveAudio
+from ..media.pyav import open_input, ratio
 from .address import Address
-from .base import Source
+from .base import Source, names_sequence
 from .file import FileSource
 from .live import TIME_BASE, LiveSource, Seldom, Slot
-from .opening import STDIN
 from .pattern import PatternSource
 from .sequence import SequenceSource
-from .sound import LiveAudio
 
 LATE = 0.5
 """Seconds by which a frame may be late before the clock is put back: the file is too slow to decode."""
@@ -41,7 +40,7 @@ def open_paced(address: Address, *, keep: bool) -> LiveSource:
     make: Callable[[], Source]
     if place.startswith("pattern:"):
         make = partial(PatternSource, place)
-    elif not pipe and not Path(place).exists() and any(sign in place for sign in "%*"):
+    elif names_sequence(place):
         make = partial(SequenceSource, place, rate=address.rate() or Fraction(25))
     else:
         make = partial(FileSource, place)
@@ -197,9 +196,7 @@ class _FileSound:
 
     def __init__(self, path: str | None, start: float) -> None:
         self._start = start
-        self._container: InputContainer | None = (
-            av.open(path, metadata_errors="replace") if path else None
-        )
+        self._container: InputContainer | None = open_input(path) if path else None
         self._packets = iter(self._container.demux(audio=0)) if self._container is not None else None
         self._next: Packet[Any] | None = None
 
@@ -221,7 +218,7 @@ class _FileSound:
                 audio.dropped += 1
                 continue
             for frame in frames:
-                base_of = frame.time_base or Fraction(1, frame.sample_rate)
+                base_of = ratio(frame.time_base) or Fraction(1, frame.sample_rate)
                 seconds = float((frame.pts or 0) * base_of) - self._start
                 audio.put(base + seconds, frame)
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from .base import PipelinedStage, Stage
 
 if TYPE_CHECKING:
+    from ..temporal.stabilizer import Stabiliser, Stabilize
     from .conform import Conform
     from .neural import Neural
     from .resize import Resize
-    from .temporal import Stabiliser, Stabilize
     from .upright import Upright
 
 __all__ = [
@@ -27,8 +27,8 @@ _LAZY = {
     "Conform": ".conform",
     "Neural": ".neural",
     "Resize": ".resize",
-    "Stabiliser": ".temporal",
-    "Stabilize": ".temporal",
+    "Stabiliser": "..temporal.stabilizer",
+    "Stabilize": "..temporal.stabilizer",
     "Upright": ".upright",
 }
 

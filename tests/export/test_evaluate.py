@@ -53,8 +53,8 @@ def test_a_style_is_measured_beside_its_input_and_a_blur(data_root: Path) -> Non
     )
 
 
-def test_flip_is_zero_for_equal_pictures_and_grows(data_root: Path) -> None:
-    image = read_image(data_root / "eval/kodak24/kodim23.png")[:120, :160]
+def test_flip_is_zero_for_equal_pictures_and_grows(own_pictures: list[Path]) -> None:
+    image = read_image(own_pictures[0])[:120, :160]
     draw = np.random.default_rng(1)
     noisy = [
         np.clip(image + draw.normal(0, level, image.shape), 0, 255).astype(np.uint8)
@@ -80,8 +80,8 @@ def test_the_vgg_distance_prefers_a_shift_to_a_blur(data_root: Path) -> None:
     assert mse(shifted) > mse(blurred), "where the pixel loss says the opposite"
 
 
-def test_a_matched_histogram_has_the_inputs_mean(data_root: Path) -> None:
-    image = read_image(data_root / "eval/kodak24/kodim05.png")[:100, :120]
+def test_a_matched_histogram_has_the_inputs_mean(own_pictures: list[Path]) -> None:
+    image = read_image(own_pictures[1])[:100, :120]
     dark = (image * 0.7).astype(np.uint8)
     found = evaluate.matched(dark, image)
     assert found.shape == image.shape
@@ -97,9 +97,9 @@ def test_a_matched_histogram_has_the_inputs_mean(data_root: Path) -> None:
     ],
 )
 def test_bad_input_says_what_is_wrong(
-    data_root: Path, words: list[str], code: int, complaint: str
+    own_data: Path, words: list[str], code: int, complaint: str
 ) -> None:
-    found, told = invoke(*words, "--data", data_root)
+    found, told = invoke(*words, "--data", own_data)
     assert found == code
     assert complaint in told
 

@@ -24,7 +24,7 @@ from velatura.export.opset import opset_of, with_opset
 from velatura.export.targets import TARGETS, UNITY, UNREAL
 from velatura.export.to_onnx import save
 from velatura.runtime import ModelCard, PostProcess, open_engine
-from velatura.runtime.backends.tuning import sample_picture
+from velatura.runtime.backends.precision_choice import sample_picture
 from velatura.runtime.card import read_card
 from velatura.runtime.errors import ModelError
 from velatura.runtime.zoo import zoo_models

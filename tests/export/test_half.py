@@ -15,8 +15,8 @@ from velatura.export.precision import extremes, half_precision, largest_activati
 from velatura.export.to_onnx import save, to_onnx
 from velatura.export.verify import open_measured, parity_db
 from velatura.runtime import ModelCard, open_engine
-from velatura.runtime.backends.rounding import RoundedGraph
-from velatura.runtime.backends.tuning import sample_picture
+from velatura.runtime.backends.half_emulation import RoundedGraph
+from velatura.runtime.backends.precision_choice import sample_picture
 from velatura.runtime.card import read_card
 from velatura.runtime.zoo import zoo_models
 from velatura.training.checkpoint import Checkpoint
@@ -58,7 +58,7 @@ def test_no_extreme_picture_overflows_a_shipped_model(name: str) -> None:
     card = read_card(proto)
     assert card is not None
     half, half_card, worst = half_precision(proto, card)
-    assert 0.5 < worst.value < 70, "the README says so"
+    assert 0.5 < worst.value < 70, "the documents say so"
     assert (half_card.dtype, half_card.precision) == ("float16", "fp16")
     graph = RoundedGraph(half)
     for given in extremes(card).values():
@@ -67,14 +67,14 @@ def test_no_extreme_picture_overflows_a_shipped_model(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_half_agrees_as_well_as_the_readme_says(name: str, data_root: Path, tmp_path: Path) -> None:
+def test_half_agrees_as_well_as_the_readme_says(name: str, own_data: Path, tmp_path: Path) -> None:
     path = zoo_models()[name]["fp32"]
     proto = onnx.load(str(path))
     card = read_card(proto)
     assert card is not None
     half, half_card, _ = half_precision(proto, card)
     save(half, half_card, tmp_path / "half.onnx")
-    photos = [p[:256, :384].copy() for p in command.pictures(card, data_root)[:4]]
+    photos = [p[:256, :384].copy() for p in command.pictures(card, own_data)[:4]]
     with (
         open_engine(path, "ort", precision="fp32") as full,
         open_measured(tmp_path / "half.onnx", "fp16") as low,
@@ -120,12 +120,12 @@ def middle(*steps: tuple[str, float], colour: str = "luma") -> tuple[onnx.ModelP
 @pytest.mark.parametrize("io", ["frames", "tensor"])
 @pytest.mark.parametrize("bits", [8, 10])
 def test_roundings_between_operators_are_measured(
-    io: str, bits: int, data_root: Path, tmp_path: Path
+    io: str, bits: int, own_data: Path, tmp_path: Path
 ) -> None:
     """A thousand added and taken away again costs a half its last bits, between the two operators."""
     source, target = tmp_path / "middle.onnx", tmp_path / "half.onnx"
     save(*middle(("Add", 1000.0), ("Sub", 1000.0), colour="rgb"), source)
-    words = [source, target, "--precision", "fp16", "--io", io, "--bits", bits, "--data", data_root]
+    words = [source, target, "--precision", "fp16", "--io", io, "--bits", bits, "--data", own_data]
     done = CliRunner().invoke(command.app, [str(word) for word in words])
     assert done.exit_code == 3
     assert "fp16 fails parity" in done.output
@@ -137,7 +137,7 @@ def test_roundings_between_operators_are_measured(
 
 
 def test_a_checkpoints_half_is_measured_against_pytorch_in_the_same_way(
-    data_root: Path, tmp_path: Path
+    own_data: Path, tmp_path: Path
 ) -> None:
     torch.manual_seed(4)
     net = build_net("luma-upscaler", {"channels": 8, "layers": 2, "width": 16})
@@ -150,7 +150,7 @@ def test_a_checkpoints_half_is_measured_against_pytorch_in_the_same_way(
     def parity() -> float:
         half, half_card, _ = half_precision(proto, card)
         save(half, half_card, tmp_path / "half.onnx")
-        return command.torch_parity(trained, tmp_path / "half.onnx", data_root, precision="fp16")
+        return command.torch_parity(trained, tmp_path / "half.onnx", own_data, precision="fp16")
 
     assert 50 < parity() < 80
     proto.graph.node[-1].output[0] = "made"
@@ -160,7 +160,7 @@ def test_a_checkpoints_half_is_measured_against_pytorch_in_the_same_way(
     assert parity() < 30
 
 
-def test_overflow_on_a_photograph_is_refused(data_root: Path, tmp_path: Path) -> None:
+def test_overflow_on_a_photograph_is_refused(own_data: Path, tmp_path: Path) -> None:
     """The result hides it, and so do the extreme pictures: only what is neither black nor white is far.
 
     x (1 - x) 340,000 reaches 85,000 in the middle and nothing at the ends.
@@ -180,7 +180,7 @@ def test_overflow_on_a_photograph_is_refused(data_root: Path, tmp_path: Path) ->
     half_precision(proto, card)
     source, target = tmp_path / "middle.onnx", tmp_path / "half.onnx"
     save(proto, card, source)
-    words = [source, target, "--precision", "fp16", "--data", data_root]
+    words = [source, target, "--precision", "fp16", "--data", own_data]
     done = CliRunner().invoke(command.app, [str(word) for word in words])
     assert done.exit_code == 3
     assert "FP16 overflows: far becomes infinite on a photograph" in done.output
@@ -208,10 +208,10 @@ def test_extremes_reach_both_ends_in_every_layout() -> None:
 
 
 @pytest.mark.parametrize("name", ["upscale-2x", "starry-night"])
-def test_a_zoo_model_is_exported_in_half(name: str, data_root: Path, tmp_path: Path) -> None:
+def test_a_zoo_model_is_exported_in_half(name: str, own_data: Path, tmp_path: Path) -> None:
     """A user without the checkpoint gets the FP16 file, too, for TensorRT's own tools."""
     target = tmp_path / "half.onnx"
-    said = export(name, target, "--precision", "fp16", "--data", data_root)
+    said = export(name, target, "--precision", "fp16", "--data", own_data)
     assert "largest activation" in said
     proto = onnx.load(str(target))
     card = read_card(proto)
@@ -227,9 +227,9 @@ def test_a_zoo_model_is_exported_in_half(name: str, data_root: Path, tmp_path: P
 
 @pytest.mark.parametrize("name", ["upscale-2x", "starry-night"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_ten_bits_travel_in_halves(name: str, precision: str, data_root: Path, tmp_path: Path) -> None:
+def test_ten_bits_travel_in_halves(name: str, precision: str, own_data: Path, tmp_path: Path) -> None:
     target = tmp_path / "ten.onnx"
-    export(name, target, "--precision", precision, "--bits", 10, "--data", data_root)
+    export(name, target, "--precision", precision, "--bits", 10, "--data", own_data)
     card = read_card(onnx.load(str(target)))
     assert card is not None
     assert (card.dtype, card.value_range) == ("float16", (0.0, 1.0))
@@ -256,7 +256,7 @@ def test_ten_bits_travel_in_halves(name: str, precision: str, data_root: Path, t
         (["zoo.int8.onnx"], "is not in float32"),
     ],
 )
-def test_bad_words(words: list[str], complaint: str, data_root: Path, tmp_path: Path) -> None:
+def test_bad_words(words: list[str], complaint: str, own_data: Path, tmp_path: Path) -> None:
     source = "upscale-2x"
     if words[0] == "nowhere.onnx":
         source, words = str(tmp_path / "nowhere.onnx"), [str(tmp_path / "out.onnx")]
@@ -264,7 +264,7 @@ def test_bad_words(words: list[str], complaint: str, data_root: Path, tmp_path: 
         source, words = str(zoo_models()["upscale-2x"]["int8"]), [str(tmp_path / "out.onnx")]
     else:
         words = [str(tmp_path / "o.onnx"), *words] if words[0] == "--bits" else words
-    done = CliRunner().invoke(command.app, [source, *words, "--data", str(data_root)])
+    done = CliRunner().invoke(command.app, [source, *words, "--data", str(own_data)])
     assert done.exit_code == 3
     assert complaint in done.output
     assert not list(tmp_path.glob("*.onnx"))

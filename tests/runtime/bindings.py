@@ -26,10 +26,14 @@ Surface = dict[str, Any]
 of a method, or None}}."""
 
 
-def stub_libraries(folder: Path, major: int) -> None:
-    """Compile libnvinfer.so.MAJOR and its companions. Raises OSError without gcc."""
-    source = folder / "stub.c"
-    source.write_text("".join(f"void *{name}(void) {{ return 0; }}\n" for name in FUNCTIONS))
+def stub_libraries(folder: Path, version: tuple[int, int, int, int]) -> None:
+    """Compile libnvinfer.so.MAJOR of that version and its companions. Raises OSError without gcc."""
+    source, major = folder / "stub.c", version[0]
+    parts = zip(("Major", "Minor", "Patch", "Build"), version, strict=True)
+    source.write_text(
+        "".join(f"void *{name}(void) {{ return 0; }}\n" for name in FUNCTIONS)
+        + "".join(f"int getInferLib{part}Version(void) {{ return {n}; }}\n" for part, n in parts)
+    )
     for library in LIBRARIES:
         name = f"lib{library}.so.{major}"
         subprocess.run(

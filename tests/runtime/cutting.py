@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import av
+import pytest
+from velatura.runtime.sinks import segmented_file as journalled
 
 from . import videos
+from .commands import velatura
 
 SINK, INTERRUPTED = 4, 130
 FRAMES = 64
-SHORT = "import velatura.runtime.sinks.journalled as j; j.SEGMENT = 10"
+SHORT = "import velatura.runtime.sinks.segmented_file as j; j.SEGMENT = 10"
 MAIN = "from velatura.runtime.__main__ import main; main()"
 
 DIE = "import os, signal; die = lambda: os.kill(os.getpid(), signal.SIGKILL)"
 DIE_AFTER_SEGMENTS = f"""
 {DIE}
-import velatura.runtime.sinks.journal as jj
+import velatura.runtime.resume.journal as jj
 keep = jj.Journal.keep
 def kept(self, *a, **k):
     found = keep(self, *a, **k)
@@ -55,6 +58,11 @@ def command(source: Path, target: Path, *options: object, before: str = "") -> l
 def run(
     source: Path, target: Path, *options: object, before: str = "", **how: Any
 ) -> subprocess.CompletedProcess[str]:
+    """In a process of its own where something is done `before`, or to the process."""
+    if not before and not how:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(journalled, "SEGMENT", 10)
+            return velatura("run", source, target, "-m", "identity", *options)
     return subprocess.run(
         command(source, target, *options, before=before),
         capture_output=True, text=True, check=False, timeout=120, **how,

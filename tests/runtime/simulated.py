@@ -18,6 +18,9 @@ from typing import Any
 
 POISON = 0xA5
 
+ALIGNMENT = 256
+"""Of all memory on the device."""
+
 
 class cudaError_t(IntEnum):
     cudaSuccess = 0
@@ -146,7 +149,7 @@ class Gpu:
         self.recordable = True
         self.handles: dict[int, Any] = {}
         self.used = 0
-        self.live = {"device": 0, "pinned": 0, "context": 0}
+        self.live = {"device": 0, "pinned": 0, "context": 0, "engine": 0}
         """Blocks of memory that are not freed."""
         self._blocks: dict[int, Block] = {}
         self._starts: list[int] = []
@@ -162,9 +165,10 @@ class Gpu:
         with self._lock:
             if kind != "pinned" and self.used + size > self.limit:
                 return None
-            buffer = (ctypes.c_ubyte * max(size, 1))()
-            ctypes.memset(buffer, POISON, size)
-            block = Block(ctypes.addressof(buffer), size, kind, buffer)
+            buffer = (ctypes.c_ubyte * (size + ALIGNMENT))()
+            ctypes.memset(buffer, POISON, size + ALIGNMENT)
+            start = ctypes.addressof(buffer)
+            block = Block(start + -start % ALIGNMENT, size, kind, buffer)
             # Freed blocks stay, so that no address comes twice and each use after the end is seen.
             self._blocks[block.address] = block
             bisect.insort(self._starts, block.address)

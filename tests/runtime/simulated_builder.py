@@ -102,9 +102,9 @@ def builder_names(gpu: Gpu, flavour: Flavour) -> dict[str, Any]:
         __slots__ = (
             "_capabilities",
             "_flags",
+            "_level",
             "_profiles",
             "_timings",
-            "builder_optimization_level",
             "hardware_compatibility_level",
             "progress_monitor",
         )  # fmt: skip
@@ -114,9 +114,18 @@ def builder_names(gpu: Gpu, flavour: Flavour) -> dict[str, Any]:
             self._profiles: list[IOptimizationProfile] = []
             self._timings: ITimingCache | None = None
             self._capabilities: list[Any] = []
-            self.builder_optimization_level = 3
+            self._level = 3
             self.hardware_compatibility_level = Hardware.NONE
             self.progress_monitor: IProgressMonitor | None = None
+
+        @property
+        def builder_optimization_level(self) -> int:
+            return self._level
+
+        @builder_optimization_level.setter
+        def builder_optimization_level(self, value: int) -> None:
+            assert 0 <= value <= 5, "a level that there is not"
+            self._level = value
 
         def set_flag(self, flag: Any) -> None:
             self._flags.add(flag.name)
@@ -230,6 +239,9 @@ def builder_names(gpu: Gpu, flavour: Flavour) -> dict[str, Any]:
             gpu.counts["builds"] += 1
             if not network._flags & (1 << Creation.STRONGLY_TYPED):
                 gpu.faults.append("a network whose types the builder may change")
+            if config.hardware_compatibility_level == Hardware.AMPERE_PLUS and gpu.capability < 80:
+                say(self._logger, "ERROR", "Error Code 9: the GPU is older than Ampere")
+                return None
             if gpu.fail == "build":
                 gpu.fail = None
                 say(self._logger, "ERROR", "Error Code 10: Could not find any implementation for node")
@@ -248,6 +260,7 @@ def builder_names(gpu: Gpu, flavour: Flavour) -> dict[str, Any]:
             facts = {
                 "flavour": flavour,
                 "version": VERSIONS[flavour],
+                "capability": gpu.capability,
                 "targets": [int(c) for c in config._capabilities],
                 "flags": sorted(config._flags),
                 "hardware": config.hardware_compatibility_level.name,

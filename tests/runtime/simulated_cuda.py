@@ -28,6 +28,7 @@ from .simulated import (
 class cudaMemcpyKind(IntEnum):
     cudaMemcpyHostToDevice = 1
     cudaMemcpyDeviceToHost = 2
+    cudaMemcpyDeviceToDevice = 3
 
 
 class cudaStreamCaptureMode(IntEnum):
@@ -145,20 +146,21 @@ class Runtime:
         gpu, found = self._gpu, self._gpu.find(stream, Stream)
         if found is None:
             return (NO_HANDLE,)
-        inwards = kind == cudaMemcpyKind.cudaMemcpyHostToDevice
-        kinds = (("device",), ("pinned",)) if inwards else (("pinned",), ("device",))
+        outwards = kind == cudaMemcpyKind.cudaMemcpyDeviceToHost
+        way = {1: "in", 2: "out", 3: "within"}[kind]
+        ends = {"in": ("device", "pinned"), "out": ("pinned", "device"), "within": ("device", "device")}
 
         def copy(order: int) -> cudaError_t:
             # Memory that is not page-locked would make the copy wait, and the host with it.
-            gpu.check(dst, count, kinds[0], order)
-            gpu.check(src, count, kinds[1], order)
+            gpu.check(dst, count, ends[way][:1], order)
+            gpu.check(src, count, ends[way][1:], order)
             ctypes.memmove(dst, src, count)
-            gpu.counts["bytes in" if inwards else "bytes out"] += count
+            gpu.counts[f"bytes {way}"] += count
             return OK
 
-        if not inwards and found.capture is None:
+        if outwards and found.capture is None:
             ctypes.memset(dst, POISON, count)  # who reads it too early reads this
-        if not inwards:
+        if outwards:
             copy.target = (dst, count)  # type: ignore[attr-defined] - for launches of the recording
         found.give(copy)
         return (OK,)

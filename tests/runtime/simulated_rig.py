@@ -13,19 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 from velatura.runtime import CardFlags
-from velatura.runtime.backends import nvinfer
 from velatura.runtime.backends.base import Options
-from velatura.runtime.backends.builder import Plan
-from velatura.runtime.backends.cuda import Cuda
-from velatura.runtime.backends.device import DeviceEngine
 from velatura.runtime.backends.model import Model, load_model
-from velatura.runtime.backends.opening import find_backend, trial_runner
-from velatura.runtime.backends.tuning import sample_picture
+from velatura.runtime.backends.nvidia import cuda as cuda_module
+from velatura.runtime.backends.nvidia import library as nvinfer
+from velatura.runtime.backends.nvidia.builder import Plan
+from velatura.runtime.backends.nvidia.cuda import Cuda
+from velatura.runtime.backends.nvidia.engine import DeviceEngine
+from velatura.runtime.backends.open import find_backend, trial_runner
+from velatura.runtime.backends.precision_choice import sample_picture
 from velatura.runtime.cache import EngineCache
 from velatura.runtime.zoo import zoo_models
 
 from .simulated import Gpu
-from .simulated_builder import FLAVOURS, Flavour
+from .simulated_builder import FLAVOURS, VERSIONS, Flavour
 from .simulated_cuda import Runtime
 from .simulated_tensorrt import tensorrt
 
@@ -67,9 +68,8 @@ class Rig:
 def make_rig(flavour: Flavour, folder: Path, **machine: Any) -> Rig:
     gpu = Gpu(**machine)
     name: nvinfer.Name = "rtx" if flavour == "rtx" else "tensorrt"
-    return Rig(
-        gpu, nvinfer.Library(name, tensorrt(gpu, flavour)), Cuda(Runtime(gpu)), EngineCache(folder)
-    )
+    library = nvinfer.Library(name, tensorrt(gpu, flavour), VERSIONS[flavour])
+    return Rig(gpu, library, Cuda(Runtime(gpu)), EngineCache(folder))
 
 
 @pytest.fixture
@@ -90,6 +90,22 @@ def rigs(tmp_path: Path) -> Iterator[Callable[..., Rig]]:
 @pytest.fixture(params=FLAVOURS)
 def rig(request: pytest.FixtureRequest, rigs: Callable[..., Rig]) -> Rig:
     return rigs(request.param)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rig], None]:
+    """Makes a simulated machine the one that everything runs on, its library the only one for GPUs."""
+
+    def use(rig: Rig) -> None:
+        reason = "another library is on this machine"
+        monkeypatch.setattr(
+            nvinfer, "problem", lambda name: None if name == rig.library.name else reason
+        )
+        monkeypatch.setattr(nvinfer, "load", lambda _name: rig.library)
+        monkeypatch.setattr(cuda_module, "missing_package", lambda: None)
+        monkeypatch.setattr(cuda_module, "load", lambda: rig.cuda)
+
+    return use
 
 
 @cache

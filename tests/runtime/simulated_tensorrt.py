@@ -7,13 +7,16 @@ test_bindings.py compares classes, members, parameters and values.
 import ctypes
 import hashlib
 import json
+import threading
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
+from velatura.runtime.backends.half_emulation import RoundedGraph
 
-from .simulated import BROKEN, OK, Gpu, Step, Stream, cudaError_t
+from .simulated import ALIGNMENT, BROKEN, OK, Gpu, Step, Stream, cudaError_t
 from .simulated_builder import (
     VERSIONS,
     Flavour,
@@ -42,6 +45,19 @@ def tensorrt(gpu: Gpu, flavour: Flavour) -> Any:
             options.log_severity_level = 4
             sessions[key] = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         return sessions[key]
+
+    halves: dict[str, RoundedGraph] = {}
+    one_at_a_time = threading.Lock()
+
+    def rounded(graph: bytes) -> RoundedGraph | None:
+        """What computes a graph with half tensors: ONNX Runtime on a CPU leaves out the rounding."""
+        proto = onnx.load_from_string(graph)
+        half = onnx.TensorProto.FLOAT16
+        casts = (a.i for node in proto.graph.node for a in node.attribute if a.name == "to")
+        if half not in {*casts, *(tensor.data_type for tensor in proto.graph.initializer)}:
+            return None
+        key = hashlib.sha256(graph).hexdigest()
+        return halves.setdefault(key, RoundedGraph(proto))
 
     class IRuntimeCache:
         __slots__ = ("_kernels",)
@@ -92,8 +108,14 @@ def tensorrt(gpu: Gpu, flavour: Flavour) -> Any:
             return True
 
         def set_tensor_address(self, name: str, memory: int) -> bool:
+            if name not in (self._engine._input.name, self._engine._output.name):
+                say(self._engine._logger, "ERROR", f"Error Code 3: there is no tensor {name}")
+                return False
+            if not memory or memory % ALIGNMENT:
+                say(self._engine._logger, "ERROR", f"Error Code 3: {memory:#x} is not aligned")
+                return False
             self._addresses[name] = memory
-            return name in (self._engine._input.name, self._engine._output.name)
+            return True
 
         def execute_async_v3(self, stream_handle: int) -> bool:
             assert isinstance(stream_handle, int), "a handle that is no number"
@@ -146,11 +168,14 @@ def tensorrt(gpu: Gpu, flavour: Flavour) -> Any:
             return super()._can_record()
 
     class ICudaEngine:
-        def __init__(self, facts: dict[str, Any], graph: bytes, logger: ILogger) -> None:
-            self._facts, self._logger = facts, logger
-            self._session = session(graph)
+        def __init__(self, facts: dict[str, Any], graph: bytes, logger: ILogger, address: int) -> None:
+            self._facts, self._logger, self._address = facts, logger, address
+            self._session, self._rounded = session(graph), rounded(graph)
             self._key = hashlib.sha256(graph).hexdigest()
             self._input, self._output = self._session.get_inputs()[0], self._session.get_outputs()[0]
+
+        def __del__(self) -> None:
+            gpu.free(self._address, "engine")
 
         def _takes(self, shape: tuple[int, ...]) -> bool:
             fixed = self._input.shape
@@ -185,6 +210,15 @@ def tensorrt(gpu: Gpu, flavour: Flavour) -> Any:
                     return BROKEN
                 gpu.counts["executions"] += 1
                 gpu.check(addresses[0], size_in, ("device",), order)
+                if self._rounded is not None:
+                    block = (ctypes.c_ubyte * size_in).from_address(addresses[0])
+                    with one_at_a_time:
+                        result = self._rounded(np.frombuffer(block, np.uint8).reshape(shape).copy())
+                    gpu.check(addresses[1], result.nbytes, ("device",), order)
+                    ctypes.memmove(
+                        addresses[1], np.ascontiguousarray(result).ctypes.data, result.nbytes
+                    )
+                    return OK
                 binding = self._session.io_binding()
                 binding.bind_input(self._input.name, "cpu", 0, np.uint8, shape, addresses[0])
                 if all(isinstance(side, int) for side in self._output.shape):
@@ -213,11 +247,12 @@ def tensorrt(gpu: Gpu, flavour: Flavour) -> Any:
             return self._context(runtime_config)
 
     class Runtime:
-        __slots__ = ("_logger",)
+        __slots__ = ("_logger", "engine_host_code_allowed")
 
         def __init__(self, logger: ILogger) -> None:
             root(gpu, logger)
             self._logger = logger
+            self.engine_host_code_allowed = False
 
         def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
             gpu.counts["loaded engines"] += 1
@@ -227,12 +262,31 @@ def tensorrt(gpu: Gpu, flavour: Flavour) -> Any:
                 return None
             head, _, graph = body.partition(b"\n")
             facts = json.loads(head)
-            # RTX leaves Turing out unless it is named.
-            targets = facts["targets"] or [80, 86, 89, 120]
-            if facts["version"] != VERSIONS[flavour] or (rtx and gpu.capability not in targets):
-                say(self._logger, "ERROR", "Error Code 6: API Usage Error (built for another device)")
+            problem = self._problem(facts)
+            if problem is not None:
+                say(self._logger, "ERROR", problem)
                 return None
-            return (RtxCudaEngine if rtx else ICudaEngine)(facts, graph, self._logger)
+            address = gpu.allocate(len(graph), "engine")
+            if address is None:
+                say(self._logger, "ERROR", "Error Code 2: OutOfMemory (Requested size was too large)")
+                return None
+            return (RtxCudaEngine if rtx else ICudaEngine)(facts, graph, self._logger, address)
+
+        def _problem(self, facts: dict[str, Any]) -> str | None:
+            compatible = "VERSION_COMPATIBLE" in facts["flags"]
+            built, here = _numbers(facts["version"]), _numbers(VERSIONS[flavour])
+            if rtx != (facts["flavour"] == "rtx") or (built > here if compatible else built != here):
+                return "Error Code 6: API Usage Error (the version tag does not match)"
+            if compatible and not self.engine_host_code_allowed:
+                return "Error Code 4: API Usage Error (the plan has host code, which is not allowed)"
+            if rtx:
+                # RTX leaves Turing out unless it is named.
+                fits = gpu.capability in (facts["targets"] or [80, 86, 89, 120])
+            elif facts["hardware"] == "AMPERE_PLUS":
+                fits = gpu.capability >= 80
+            else:
+                fits = gpu.capability == facts["capability"]
+            return None if fits else "Error Code 6: API Usage Error (built for another device)"
 
     names = builder_names(gpu, flavour) | {
         "ICudaEngine": RtxCudaEngine if rtx else ICudaEngine,
@@ -248,3 +302,7 @@ def tensorrt(gpu: Gpu, flavour: Flavour) -> Any:
     api = ModuleType(f"simulated_{flavour}")
     vars(api).update(names)
     return api
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in version.split(".")]

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from velatura.runtime import BackendUnavailableError, EngineError, ModelCard, open_engine
-from velatura.runtime.backends import BACKENDS, opening, refusals
-from velatura.runtime.backends.opening import CPU_BACKENDS
-from velatura.runtime.backends.static import StaticEngine
+from velatura.runtime.backends import BACKENDS, refusals
+from velatura.runtime.backends import open as opening
+from velatura.runtime.backends.open import CPU_BACKENDS
+from velatura.runtime.backends.shape_compiled import StaticEngine
 
 from . import networks
 

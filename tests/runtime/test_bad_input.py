@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -15,21 +16,16 @@ import pytest
 from velatura.runtime.backends import BACKENDS
 
 from . import networks, videos
+from .commands import velatura
 
 VELATURA = [sys.executable, "-m", "velatura.runtime"]
 SOURCE, SINK, MODEL, ENGINE, TRUNCATED = 3, 4, 5, 6, 8
 
 
-def velatura(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [*VELATURA, *map(str, arguments)]
-    return subprocess.run(  # type: ignore[call-overload,no-any-return]
-        command, capture_output=True, text=True, check=False, timeout=120, **options
-    )
-
-
 def complaint(done: subprocess.CompletedProcess[str], code: int) -> str:
-    """The one line that a failed run prints."""
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("note: ")]
+    """The one line that a failed run prints, notes and a slow machine's progress apart."""
+    aside = re.compile(r"note: |\d+/\d+ frames, ")
+    lines = [line for line in done.stderr.splitlines() if not aside.match(line)]
     assert done.returncode == code, done.stderr
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("velatura: ")
@@ -131,7 +127,10 @@ def test_a_full_disk_leaves_the_earlier_output(suffix: str, tmp_path: Path) -> N
     source = videos.make(tmp_path / "in.mkv", frames=60, size=(160, 120))
     target = tmp_path / f"out{suffix}"
     target.write_bytes(b"good")
-    done = velatura("run", source, target, "--overwrite", "--crf", 1, preexec_fn=limit_file_size)
+    done = subprocess.run(
+        [*VELATURA, "run", str(source), str(target), "--overwrite", "--crf", "1"],
+        capture_output=True, text=True, check=False, timeout=120, preexec_fn=limit_file_size,
+    )  # fmt: skip
     assert "cannot be written" in complaint(done, SINK)
     assert target.read_bytes() == b"good"
     assert len(list(tmp_path.iterdir())) == 2
@@ -168,8 +167,8 @@ def test_smallest_and_odd_sizes(size: tuple[int, int], models: tuple[str, ...], 
     assert len(found.luma) == 2
 
 
-def test_the_one_pixel_clip(clips: Path, tmp_path: Path) -> None:
-    done = velatura("run", clips / "edge/bitmap.mp4", tmp_path / "o.mp4", "-m", "upscale-2x")
+def test_the_one_pixel_clip(own_clips: Path, tmp_path: Path) -> None:
+    done = velatura("run", own_clips / "one_pixel.mp4", tmp_path / "o.mp4", "-m", "upscale-2x")
     assert done.returncode == 0, done.stderr
     assert videos.read(tmp_path / "o.mp4").luma[0].shape == (2, 2)
 
@@ -182,11 +181,11 @@ def cut(path: Path, target: Path, part: float) -> Path:
     return target
 
 
-@pytest.mark.parametrize("name", ["rabbit320.mp4", "edge/fire2.mp4"])
+@pytest.mark.parametrize("name", ["film.mp4", "turned.mp4"])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
-def test_files_cut_at_random_places(clips: Path, name: str, suffix: str, tmp_path: Path) -> None:
+def test_files_cut_at_random_places(own_clips: Path, name: str, suffix: str, tmp_path: Path) -> None:
     options = {"movflags": "+faststart"} if suffix == ".mp4" else {}
-    whole = videos.remux(clips / name, tmp_path / f"whole{suffix}", **options)
+    whole = videos.remux(own_clips / name, tmp_path / f"whole{suffix}", **options)
     total = len(videos.read(whole).luma)
     draw = random.Random(f"{name}{suffix}")
     for number in range(2):
@@ -208,16 +207,16 @@ def test_files_cut_at_random_places(clips: Path, name: str, suffix: str, tmp_pat
         assert not list(tmp_path.glob(".*"))
 
 
-def test_an_mp4_without_its_index_is_refused(clips: Path, tmp_path: Path) -> None:
+def test_an_mp4_without_its_index_is_refused(own_clips: Path, tmp_path: Path) -> None:
     """Most cameras write the index last: nothing can be decoded from such a file when it is cut."""
-    whole = videos.remux(clips / "rabbit320.mp4", tmp_path / "whole.mp4")
+    whole = videos.remux(own_clips / "film.mp4", tmp_path / "whole.mp4")
     part = tmp_path / "cut.mp4"
     part.write_bytes(whole.read_bytes()[:-30_000])
     assert "cut off before its index" in complaint(velatura("run", part, tmp_path / "o.mp4"), SOURCE)
 
 
-def test_flipped_bytes_are_survived(clips: Path, tmp_path: Path) -> None:
-    data = bytearray((clips / "rabbit320.mp4").read_bytes())
+def test_flipped_bytes_are_survived(own_clips: Path, tmp_path: Path) -> None:
+    data = bytearray((own_clips / "film.mp4").read_bytes())
     draw = random.Random(5)
     for _ in range(60):
         data[draw.randrange(len(data) // 4, len(data) * 3 // 4)] ^= 1 << draw.randrange(8)
@@ -226,13 +225,11 @@ def test_flipped_bytes_are_survived(clips: Path, tmp_path: Path) -> None:
     done = velatura("run", broken, tmp_path / "o.mp4")
     assert done.returncode in (0, TRUNCATED), done.stderr
     assert "Traceback" not in done.stderr
-    assert len(videos.read(tmp_path / "o.mp4").luma) > 100
+    assert len(videos.read(tmp_path / "o.mp4").luma) > 60
 
 
-def test_failing_sound_does_not_stop_the_picture(clips: Path, tmp_path: Path) -> None:
-    done = velatura(
-        "run", clips / "edge/video_with_failing_audio.mp4", tmp_path / "o.mp4", "--frames", 50
-    )
+def test_failing_sound_does_not_stop_the_picture(own_clips: Path, tmp_path: Path) -> None:
+    done = velatura("run", own_clips / "failing_sound.mp4", tmp_path / "o.mp4", "--frames", 50)
     assert done.returncode == 0, done.stderr
 
 

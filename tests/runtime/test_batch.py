@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 from velatura.runtime.__main__ import app
-from velatura.runtime.command import batch, queue
-from velatura.runtime.command.queue import LOCK, NAME, Queue
 from velatura.runtime.errors import BatchError
+from velatura.runtime.jobs import batch
+from velatura.runtime.jobs import batch_state as queue
+from velatura.runtime.jobs.batch_state import LOCK, NAME, Queue
 
 from . import videos
 from .cutting import DIE, DIE_AFTER_SEGMENTS, MAIN, SHORT, contents
@@ -463,7 +464,7 @@ DIE_IN_SECOND = DIE_AFTER_SEGMENTS.format(3).replace(
 STOP_IN_SECOND = DIE_IN_SECOND.replace("signal.SIGKILL", "signal.SIGINT")
 DIE_BEFORE_NAMED_DONE = f"""
 {DIE}
-import velatura.runtime.command.queue as q
+import velatura.runtime.jobs.batch_state as q
 put = q.Queue.put
 def last(self, target, entry):
     if (target.name, entry.state) == ("b.mp4", "done"): die()
@@ -515,7 +516,7 @@ def test_a_batch_that_is_cut_off_goes_on(
     assert sorted(p.name for p in out.iterdir() if p.name not in names(out)) == [NAME, LOCK]
 
 
-WATCH = "import velatura.runtime.command.watch as w; w.PERIOD, w.SETTLE = 0.1, 1.2"
+WATCH = "import velatura.runtime.jobs.batch as w; w.PERIOD, w.SETTLE = 0.1, 1.2"
 IMPATIENT = "w.PATIENCE = 2.5"
 
 

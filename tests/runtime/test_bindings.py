@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from velatura.runtime import BackendUnavailableError
-from velatura.runtime.backends import nvinfer
+from velatura.runtime.backends.nvidia import library as nvinfer
 from velatura.runtime.machine import nvidia_problem
 
 from . import bindings
@@ -22,6 +22,9 @@ from .simulated import Gpu, cudaError_t
 from .simulated_builder import FLAVOURS, VERSIONS, Flavour
 from .simulated_cuda import Runtime, cudaDeviceProp
 from .simulated_tensorrt import tensorrt
+
+LIBRARY = (77, 8, 9)
+"""Minor version, patch and build of the libraries below the bindings, which are of another version."""
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +48,7 @@ def _fetched(flavour: Flavour, folder: Path) -> Path:
         bindings.install(folder, f"tensorrt-cu13-bindings=={version}")
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         pytest.skip(f"pip does not get TensorRT's bindings {version}: {error.stderr}")
-    bindings.stub_libraries(folder, int(version.partition(".")[0]))
+    bindings.stub_libraries(folder, (int(version.partition(".")[0]), *LIBRARY))
     return folder
 
 
@@ -169,6 +172,25 @@ except Exception as error:
     assert bindings.run(folders(flavour), ["-c", code]).strip() == f"TypeError {caught.value}"
 
 
+@pytest.mark.parametrize("flavour", ["trt10", "trt11"])
+def test_the_version_is_that_of_the_library_below_the_bindings(
+    flavour: Flavour, folders: Callable[[Flavour], Path]
+) -> None:
+    """The bindings ask for a major version alone, and engines are kept under the library's."""
+    code = "from velatura.runtime.backends import nvinfer; print(nvinfer.load('tensorrt').version)"
+    major = VERSIONS[flavour].partition(".")[0]
+    assert bindings.run(folders(flavour), ["-c", code]).strip() == f"{major}.77.8.9"
+
+
+def test_the_version_of_rtx_is_its_librarys_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    surface = _rtx()
+    assert "Runtime" in surface
+    real = nvinfer.load("rtx")
+    monkeypatch.setattr(real.api, "__version__", f"{real.version.partition('.')[0]}.77.8.9")
+    nvinfer.load.cache_clear()
+    assert nvinfer.load("rtx").version == real.version
+
+
 def test_only_rtx_has_targets_and_kernels(real: Callable[[Flavour], bindings.Surface]) -> None:
     """What `Library` says of the differences."""
     for flavour in FLAVOURS:
@@ -274,7 +296,7 @@ def test_a_handle_is_no_number_but_gives_one() -> None:
 
 def test_the_adapter_finds_cuda_by_its_name() -> None:
     pytest.importorskip("cuda.bindings.runtime")
-    from velatura.runtime.backends import cuda
+    from velatura.runtime.backends.nvidia import cuda
 
     assert cuda.missing_package() is None
     assert cuda.load().api is import_module("cuda.bindings.runtime")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 from hypothesis import given, settings
@@ -74,6 +75,25 @@ def test_a_builder_that_fails_leaves_nothing(tmp_path: Path) -> None:
         cache.get_or_build(KEY, fail)
     assert cache.entries() == []
     assert cache.get_or_build(KEY, lambda: b"x") == (b"x", True)
+
+
+def test_what_a_neighbour_puts_while_it_is_looked_for_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was removed as if it were damaged, and built a second time."""
+    cache, neighbour = EngineCache(tmp_path), EngineCache(tmp_path)
+    real = Path.open
+
+    def opening(path: Path, *words: str) -> IO[Any]:
+        try:
+            return real(path, *words)
+        except FileNotFoundError:
+            neighbour.put(KEY, b"engine")
+            raise
+
+    monkeypatch.setattr(Path, "open", opening)
+    assert cache.get(KEY) is None
+    assert cache.get(KEY) == b"engine"
 
 
 BUILDER = """

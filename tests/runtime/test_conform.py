@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from velatura.runtime import SourceError
 from velatura.runtime.colour import to_rgb, to_yuv
-from velatura.runtime.command.job import Job, stages_of
-from velatura.runtime.command.run import run_job
 from velatura.runtime.frame import GRAY, RGB, YUV420P, YUV444P, Colour, Frame, PixelFormat
+from velatura.runtime.jobs.chain import Job, stages_of
+from velatura.runtime.jobs.run import run_job
 from velatura.runtime.stages import Conform, Resize, Upright
 
 from . import videos
@@ -353,14 +353,14 @@ def test_a_turned_file_is_baked_as_its_player_shows_it(rotation: int, tmp_path: 
         np.testing.assert_array_equal(np.rot90(one, rotation // 90), two)
 
 
-def test_wide_pixels_of_a_real_clip_are_baked(clips: Path, tmp_path: Path) -> None:
-    source, target = clips / "edge" / "SAR-2by3.mp4", tmp_path / "out.mp4"
+def test_wide_pixels_of_a_clip_are_baked(own_clips: Path, tmp_path: Path) -> None:
+    source, target = own_clips / "wide_pixels.mp4", tmp_path / "out.mp4"
     job = Job(source=str(source), sink=str(target), bake=True, frames=4, audio=False)
     assert run_job(job, quiet=True) == 0
     before, after = videos.read(source), videos.read(target)
-    assert (before.width, before.height, before.aspect) == (640, 360, Fraction(2, 3))
-    assert (after.width, after.height, after.aspect) == (640, 540, 1)
-    wanted = cv2.resize(before.luma[0], (640, 540), interpolation=cv2.INTER_CUBIC)
+    assert (before.width, before.height, before.aspect) == (320, 180, Fraction(2, 3))
+    assert (after.width, after.height, after.aspect) == (320, 270, 1)
+    wanted = cv2.resize(before.luma[0], (320, 270), interpolation=cv2.INTER_CUBIC)
     assert np.abs(after.luma[0].astype(int) - wanted).mean() < 2
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from av.filter import Graph
 from velatura.runtime import Frame, open_source
+from velatura.runtime.media import deinterlace as module
+from velatura.runtime.media.deinterlace import Picture, deinterlaced, plan
 from velatura.runtime.sources import Deinterlace
-from velatura.runtime.sources import deinterlace as module
-from velatura.runtime.sources.deinterlace import Picture, deinterlaced, plan
 
 from . import videos
 

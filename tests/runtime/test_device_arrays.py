@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from velatura.runtime import EngineError
-from velatura.runtime.backends import cuda as cuda_module
-from velatura.runtime.backends.cuda import DeviceArray
-from velatura.runtime.backends.device import DeviceEngine
+from velatura.runtime.backends.nvidia import cuda as cuda_module
+from velatura.runtime.backends.nvidia.cuda import DeviceArray
+from velatura.runtime.backends.nvidia.engine import DeviceEngine
 from velatura.runtime.errors import OutOfMemoryError
 
 from . import simulated_rig
@@ -112,6 +112,28 @@ def producer(rig: Rig) -> Iterator[Producer]:
     made = Producer(rig)
     yield made
     made.close()
+
+
+@pytest.mark.parametrize("skipped", [1, 3, 4])
+def test_a_part_of_a_device_picture_is_taken_wherever_it_begins(
+    rig: Rig, producer: Producer, skipped: int
+) -> None:
+    """The library takes addresses that are multiples of 256 alone; 4 rows of 64 samples are one."""
+    model = zoo(UPSCALE)
+    (picture,) = frames(model, 1, (44, 64))
+    with rig.open(model) as engine:
+        engine.prepare(40, 64)
+        with counted(rig) as count:
+            written = producer.write(picture)
+            part = written.interface()
+            facts = part.__cuda_array_interface__
+            facts["shape"], facts["data"] = (40, 64), (facts["data"][0] + 64 * skipped, False)
+            pending = engine.submit(part)  # type: ignore[arg-type]
+            del written, part
+            found = pending().to_host(rig.cuda)  # type: ignore[union-attr]
+            assert count("bytes within") == (0 if skipped == 4 else 40 * 64)
+        wanted = expected(model, [np.ascontiguousarray(picture[skipped : skipped + 40])])[0]
+        assert_close(found, wanted)
 
 
 @pytest.mark.parametrize("way", ["interface", "dlpack"])

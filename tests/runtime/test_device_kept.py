@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -9,21 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 from velatura.runtime import BackendUnavailableError, EngineError
-from velatura.runtime.backends import cuda as cuda_module
-from velatura.runtime.backends import nvinfer
 from velatura.runtime.backends.base import Options, sample_dtype
-from velatura.runtime.backends.builder import BuildOptions, Plan, Profile, build
-from velatura.runtime.backends.built import EngineFacts, open_built, save
 from velatura.runtime.backends.graph import io_shape, wrap
 from velatura.runtime.backends.model import Model
-from velatura.runtime.backends.tiling import pad_for
+from velatura.runtime.backends.nvidia import library as nvinfer
+from velatura.runtime.backends.nvidia.builder import BuildOptions, Plan, Profile, build
+from velatura.runtime.backends.nvidia.engine_file import SUFFIX, EngineFacts, open_built, save
+from velatura.runtime.backends.shape_compiled import pad_for
 from velatura.runtime.cache import EngineCache, digest_of
+from velatura.runtime.errors import OutOfMemoryError
+from velatura.runtime.jobs.build import BuildJob, run_build
 from velatura.runtime.machine import nvidia_problem
 
 from . import simulated_rig
+from .simulated_builder import Flavour
 from .simulated_rig import SIZES, UPSCALE, Rig, assert_close, counted, expected, frames, zoo
 
-rig, rigs = simulated_rig.rig, simulated_rig.rigs
+rig, rigs, machine = simulated_rig.rig, simulated_rig.rigs, simulated_rig.machine
 
 
 # What is kept from one start to the next.
@@ -56,6 +59,44 @@ def test_a_damaged_engine_is_built_again(rig: Rig, damage: str) -> None:
         if turn == 0:
             data = entry.path.read_bytes()
             entry.path.write_bytes(data[:-9] if damage == "cut" else data[:-9] + b"\0" * 9)
+    assert rig.gpu.counts["builds"] == 2
+
+
+def test_a_kept_engine_that_the_library_refuses_is_built_again(rig: Rig) -> None:
+    """It is whole and of this key, so that no checksum tells: else each start would end with it."""
+    model = zoo(UPSCALE)
+    (picture,) = frames(model, 1, SIZES[UPSCALE])
+    for turn in range(3):
+        with rig.open(model) as engine:
+            assert_close(engine.run(picture), expected(model, [picture])[0])
+            said = [note for note in engine.notes if "built again" in note]
+            assert len(said) == (1 if turn == 1 else 0)
+            assert turn != 1 or "magic tag does not match" in said[0]
+        (entry,) = [e for e in rig.cache.entries() if e.key["precision"] == "fp32"]
+        if turn == 0:
+            rig.cache.put(entry.key, b"no engine at all, but with a checksum of its own")
+    assert rig.gpu.counts["builds"] == 2
+
+
+def test_a_kept_engine_for_which_there_is_no_memory_stays(rig: Rig) -> None:
+    with rig.open(zoo(UPSCALE)) as engine:
+        engine.prepare(32, 32)
+    with rig.open(zoo(UPSCALE)) as engine:
+        limit, rig.gpu.limit = rig.gpu.limit, 0
+        with pytest.raises(OutOfMemoryError):
+            engine.prepare(32, 32)
+        rig.gpu.limit = limit
+        engine.prepare(32, 32)
+        assert engine.notes == ()
+    assert rig.gpu.counts["builds"] == 1
+
+
+def test_an_engine_of_another_version_of_the_library_is_not_taken(rig: Rig) -> None:
+    """The bindings may stay as they are when the library below them is another."""
+    for version in (rig.library.version, "99.1.2.3", "99.1.2.3"):
+        rig.library = replace(rig.library, version=version)
+        with rig.open(zoo(UPSCALE)) as engine:
+            engine.prepare(32, 32)
     assert rig.gpu.counts["builds"] == 2
 
 
@@ -167,7 +208,7 @@ def test_an_engine_of_many_sizes_takes_smaller_and_larger_frames_too(rig: Rig, b
 
 
 def test_an_engine_file_is_opened_and_run(
-    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, tmp_path: Path, machine: Callable[[Rig], None]
 ) -> None:
     model, path = zoo(UPSCALE), tmp_path / "upscale.engine"
     profile = Profile((32, 32), (48, 64), (64, 80))
@@ -179,16 +220,12 @@ def test_an_engine_file_is_opened_and_run(
         precision="fp32",
         bits=8,
         profile=profile,
-        compatible=False,
         sha256=digest_of(data),
         card=model.card,
         report={},
     )
     save(path, data, facts)
-    monkeypatch.setattr(nvinfer, "problem", lambda _name: None)
-    monkeypatch.setattr(nvinfer, "load", lambda _name: rig.library)
-    monkeypatch.setattr(cuda_module, "missing_package", lambda: None)
-    monkeypatch.setattr(cuda_module, "load", lambda: rig.cuda)
+    machine(rig)
     (picture,) = frames(model, 1, (48, 64))
     with open_built(path, Options(cache=rig.cache)) as engine:
         assert (engine.backend, engine.precision) == (rig.library.name, "fp32")
@@ -196,6 +233,100 @@ def test_an_engine_file_is_opened_and_run(
     rig.gpu.capability = 120
     with pytest.raises(EngineError, match="this GPU has 120"):
         open_built(path, Options(cache=rig.cache))
+
+
+ANY = Profile((32, 32), (48, 64), (64, 80))
+
+
+def built_file(rig: Rig, folder: Path, **options: Any) -> Path:
+    """An engine file of `velatura build --target tensorrt` on that machine, which is the one in use."""
+    run_build(
+        BuildJob(
+            model=UPSCALE, target="tensorrt", profile=ANY, precision="fp32", out=folder, **options
+        ),
+        as_json=True,
+    )
+    return folder / f"{UPSCALE}.tensorrt-sm{rig.gpu.capability}{SUFFIX}"
+
+
+def run_file(path: Path, rig: Rig) -> None:
+    (picture,) = frames(zoo(UPSCALE), 1, (48, 64))
+    with open_built(path, Options(cache=rig.cache)) as engine:
+        assert_close(engine.run(picture), expected(zoo(UPSCALE), [picture])[0])
+
+
+@pytest.mark.parametrize("later", ["trt10", "trt11"])
+def test_a_version_compatible_file_is_run_by_its_own_version_and_by_later_ones(
+    later: Flavour, rigs: Callable[..., Rig], tmp_path: Path, machine: Callable[[Rig], None]
+) -> None:
+    """Such engines bring code for the host, which the library refuses unless it is allowed."""
+    first = rigs("trt10")
+    machine(first)
+    path = built_file(first, tmp_path, version_compatible=True)
+    second = rigs(later)
+    machine(second)
+    run_file(path, second)
+    with (
+        second.open(zoo(UPSCALE), plan=Plan(path.read_bytes(), ANY, 8, {})) as engine,
+        pytest.raises(EngineError, match="host code"),
+    ):
+        engine.prepare(48, 64)
+
+
+@pytest.mark.parametrize(("built_by", "compatible"), [("trt11", True), ("trt10", False)])
+def test_a_file_of_a_later_version_and_one_that_is_not_compatible_are_refused(
+    built_by: Flavour,
+    compatible: bool,
+    rigs: Callable[..., Rig],
+    tmp_path: Path,
+    machine: Callable[[Rig], None],
+) -> None:
+    first, second = rigs(built_by), rigs("trt10" if built_by == "trt11" else "trt11")
+    machine(first)
+    path = built_file(first, tmp_path, version_compatible=compatible)
+    machine(second)
+    with pytest.raises(EngineError, match=f"built by version {first.library.version}, this is"):
+        open_built(path, Options(cache=second.cache))
+
+
+@pytest.mark.parametrize("version_compatible", [True, False])
+@pytest.mark.parametrize(
+    ("hardware", "capability", "runs"),
+    [
+        (None, 86, True),
+        (None, 89, False),
+        ("same", 86, True),
+        ("same", 120, False),
+        ("ampere", 89, True),
+        ("ampere", 120, True),
+        ("ampere", 75, False),
+    ],
+)
+def test_a_file_is_run_on_the_gpus_that_it_was_built_for_alone(
+    hardware: nvinfer.Hardware | None,
+    capability: int,
+    runs: bool,
+    version_compatible: bool,
+    rigs: Callable[..., Rig],
+    tmp_path: Path,
+    machine: Callable[[Rig], None],
+) -> None:
+    """Whether a later version may load it says nothing of the GPU; the library agrees in each case."""
+    first, second = rigs("trt11"), rigs("trt11", capability=capability, name="Another")
+    machine(first)
+    path = built_file(first, tmp_path, hardware=hardware, version_compatible=version_compatible)
+    machine(second)
+    if runs:
+        run_file(path, second)
+        return
+    with pytest.raises(EngineError, match=f"capability 86, this GPU has {capability}"):
+        open_built(path, Options(cache=second.cache))
+    plan = Plan(path.read_bytes(), ANY, 8, {}, host_code=True)
+    with (
+        second.open(zoo(UPSCALE), plan=plan) as engine,
+        pytest.raises(EngineError, match="built for another device"),
+    ):
+        engine.prepare(48, 64)
 
 
 @pytest.mark.parametrize("capability", [75, 86, 120])
@@ -229,19 +360,13 @@ def test_the_real_rtx_builds_in_an_engine_and_says_what_its_driver_lacks(
     assert entry.key["recordable"]
 
 
-def test_flags_of_compatibility(rigs: Callable[..., Rig]) -> None:
-    profile = Profile((32, 32), (48, 64), (64, 80))
-    for flavour in ("trt10", "trt11"):
-        rig = rigs(flavour)
-        plain = facts_in(planned(rig, zoo(UPSCALE), profile))
-        assert (plain["flags"], plain["hardware"]) == ([], "NONE")
-        for hardware, level in (("ampere", "AMPERE_PLUS"), ("same", "SAME_COMPUTE_CAPABILITY")):
-            options = {"version_compatible": True, "hardware": hardware, "level": 5}
-            facts = facts_in(planned(rig, zoo(UPSCALE), profile, **options))
-            assert (facts["flags"], facts["hardware"]) == (["VERSION_COMPATIBLE"], level)
-            assert facts["level"] == 5
-        with pytest.raises(EngineError, match="this machine's GPU only"):
-            planned(rig, zoo(UPSCALE), profile, capability=86)
+@pytest.mark.parametrize("flavour", ["trt10", "trt11"])
+def test_tensorrt_takes_a_level_and_no_target(flavour: Flavour, rigs: Callable[..., Rig]) -> None:
+    rig = rigs(flavour)
+    levels = [facts_in(planned(rig, zoo(UPSCALE), ANY, level=level))["level"] for level in (None, 5)]
+    assert levels == [3, 5]
+    with pytest.raises(EngineError, match="this machine's GPU only"):
+        planned(rig, zoo(UPSCALE), ANY, capability=86)
 
 
 def test_a_tensorrt_that_lacks_a_level_of_compatibility_says_so(rigs: Callable[..., Rig]) -> None:

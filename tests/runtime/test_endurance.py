@@ -15,8 +15,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from velatura.runtime.command.job import Job
-from velatura.runtime.command.run import run_job
+from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.run import run_job
 
 from . import videos
 

@@ -7,21 +7,20 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from velatura.runtime.backends import BACKENDS, built
-from velatura.runtime.backends.opening import CPU_BACKENDS
+from velatura.runtime.backends import BACKENDS
+from velatura.runtime.backends.nvidia import engine_file as built
+from velatura.runtime.backends.open import CPU_BACKENDS
 from velatura.runtime.machine import nvidia_problem
 
-from . import videos
+from . import commands, videos
 from .test_foreign import strange
 
-VELATURA = [sys.executable, "-m", "velatura.runtime"]
 RTX = find_spec("tensorrt_rtx_bindings") is not None
 needs_rtx = pytest.mark.skipif(not RTX, reason="the extra [rtx] is not installed")
 
 
 def velatura(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    command = [*VELATURA, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=check, timeout=300)
+    return commands.velatura(*arguments, check=check)
 
 
 @needs_rtx
@@ -136,7 +135,7 @@ def test_a_second_start_opens_what_the_first_compiled(
 ) -> None:
     folder = tmp_path / "cache"
     monkeypatch.setenv("VELATURA_CACHE", str(folder))
-    words = ("run", "pattern:320x240?frames=3", "null:", "-m", "starry-night", "--precision", "bf16")
+    words = ("run", "pattern:320x240?frames=3", "null:", "-m", "starry-night", "--precision", "fp32")
     velatura(*words)
     before = {path: path.read_bytes() for path in folder.glob("*.engine")}
     assert before
@@ -160,7 +159,7 @@ def test_bench_measures_every_backend_that_runs(tmp_path: Path) -> None:
     for row in report["rows"]:
         assert 0 < row["throughput"]["median_ms"] <= row["throughput"]["high_ms"]
         assert row["latency"]["low_ms"] <= row["latency"]["median_ms"] <= row["latency"]["p99_ms"]
-        assert 0 < row["share_of_peak"] < 1.2
+        assert 0 < row["share_of_peak"] <= 1
         assert row["parity_db"] > (60 if row["precision"] == "fp32" else 45)
         assert row["backend"] in done.stdout
 

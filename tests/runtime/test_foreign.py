@@ -10,14 +10,14 @@ import onnxruntime
 import pytest
 from onnx import helper
 from velatura.runtime import BackendUnavailableError, CardFlags, EngineError, ModelError, open_engine
-from velatura.runtime.backends import opening
-from velatura.runtime.backends.diagnosis import explain
+from velatura.runtime.backends import open as opening
+from velatura.runtime.backends.graph import explain
 from velatura.runtime.backends.model import load_model
-from velatura.runtime.backends.opening import CPU_BACKENDS
+from velatura.runtime.backends.open import CPU_BACKENDS
 from velatura.runtime.backends.ort import PROVIDERS
 from velatura.runtime.card import ModelCard
-from velatura.runtime.command.job import Job
-from velatura.runtime.command.run import run_job
+from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.run import run_job
 
 from . import networks, videos
 
@@ -34,8 +34,8 @@ def peers(data_root: Path) -> Path:
 
 
 @pytest.fixture
-def photo(clips: Path) -> Iterator[np.ndarray]:
-    with av.open(str(clips / "rabbit320.mp4")) as container:
+def photo(own_clips: Path) -> Iterator[np.ndarray]:
+    with av.open(str(own_clips / "film.mp4")) as container:
         yield next(container.decode(video=0)).to_ndarray(format="rgb24")
 
 
@@ -74,10 +74,10 @@ def test_a_peer_computes_what_its_own_file_does(
 @pytest.mark.parametrize("fit", ["tile", "resize"])
 @pytest.mark.parametrize("name", list(PEERS))
 def test_a_peer_runs_on_a_real_clip(
-    name: str, fit: str, peers: Path, clips: Path, tmp_path: Path
+    name: str, fit: str, peers: Path, own_clips: Path, tmp_path: Path
 ) -> None:
     job = Job(
-        source=str(clips / "rabbit320.mp4"),
+        source=str(own_clips / "film.mp4"),
         sink=str(tmp_path / "out.mkv"),
         models=(str(peers / f"{name}.onnx"),),
         frames=3,

@@ -8,6 +8,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.sidedata.sidedata import Type
 from velatura.runtime import Encoding, SinkError, open_sink
 from velatura.runtime.frame import Colour, Hdr, PixelFormat
 
@@ -34,12 +35,11 @@ def hdr_source(transfer: int, hdr: Hdr | None = DISPLAY, format: PixelFormat = T
 def side_data(frame: av.VideoFrame) -> dict[str, list[Fraction]]:
     """Mastering display and light levels, in the order of FFmpeg's structures."""
     found: dict[str, list[Fraction]] = {}
-    for data in frame.side_data:
-        if data.type.name == "MASTERING_DISPLAY_METADATA":
-            pairs = np.frombuffer(bytes(data), np.int32)[:20].reshape(-1, 2)
-            found["display"] = [Fraction(int(n), int(d)) for n, d in pairs]
-        elif data.type.name == "CONTENT_LIGHT_LEVEL":
-            found["light"] = [Fraction(int(n)) for n in np.frombuffer(bytes(data), np.int32)[:2]]
+    if (data := frame.side_data.get(Type.MASTERING_DISPLAY_METADATA)) is not None:
+        pairs = np.frombuffer(bytes(data), np.int32)[:20].reshape(-1, 2)
+        found["display"] = [Fraction(int(n), int(d)) for n, d in pairs]
+    if (data := frame.side_data.get(Type.CONTENT_LIGHT_LEVEL)) is not None:
+        found["light"] = [Fraction(int(n)) for n in np.frombuffer(bytes(data), np.int32)[:2]]
     return found
 
 

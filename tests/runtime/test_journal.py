@@ -122,7 +122,7 @@ def test_another_source_is_refused(how: str, source: Path) -> None:
 def test_a_source_that_is_replaced_meanwhile_is_noticed(source: Path) -> None:
     target = source.with_name("out.mp4")
     touch = f"""
-import os, velatura.runtime.sinks.segments as s
+import os, velatura.runtime.resume.segments as s
 make = s.SegmentWriter.__init__
 def made(self, folder, number):
     make(self, folder, number)
@@ -156,7 +156,7 @@ def test_without_a_journal(source: Path) -> None:
 
 def test_short_videos_have_none(source: Path) -> None:
     target = source.with_name("out.mp4")
-    never = "import velatura.runtime.sinks.journal as jj; jj.Journal.__init__ = None"
+    never = "import velatura.runtime.resume.journal as jj; jj.Journal.__init__ = None"
     assert run(source, target, "--frames", 39, before=never).returncode == 0
     assert run(source, target, "--frames", 40, "--overwrite", before=never).returncode != 0
 
@@ -223,16 +223,11 @@ def test_a_really_full_disk(source: Path, tmp_path: Path, uncut: dict[str, Any])
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def hear_ctrl_c() -> None:
-    """A background shell hands an ignored SIGINT to its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def interrupt(source: Path, target: Path, before: str) -> tuple[int, str]:
     """Ctrl-C while the third segment is made."""
     with subprocess.Popen(
         command(source, target, "--journal", before=before), stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c,
+        stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         deadline = time.monotonic() + 60
         while not (journal(target) / "000001.seg").exists():
@@ -245,7 +240,7 @@ def interrupt(source: Path, target: Path, before: str) -> tuple[int, str]:
 
 
 SLOW = """
-import time, velatura.runtime.sinks.encoder as e
+import time, velatura.runtime.media.encode as e
 make = e.VideoEncoder.picture
 e.VideoEncoder.picture = lambda *a: (time.sleep(0.05), make(*a))[1]
 """

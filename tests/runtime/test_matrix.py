@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from velatura.runtime.command.job import Job
-from velatura.runtime.command.run import run_job
-from velatura.runtime.command.verify import verify
 from velatura.runtime.errors import VelaturaError
+from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.run import run_job
+from velatura.runtime.jobs.verify import verify
 
 from . import filming
 from .filming import LINES, Film, samples

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import helper
 from velatura.runtime import CardFlags, ModelCard, ModelError, open_engine
 from velatura.runtime.backends.model import find_model, load_model
-from velatura.runtime.backends.opening import trial_runner
+from velatura.runtime.backends.open import trial_runner
 from velatura.runtime.card import METADATA_KEY, read_card
 from velatura.runtime.zoo import zoo_models
 

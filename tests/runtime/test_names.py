@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 from velatura.runtime import Pump, SinkError, SourceError, TruncatedSourceError, open_sink, open_source
-from velatura.runtime.addresses import without_secrets
-from velatura.runtime.command.job import Job
-from velatura.runtime.command.run import run_job
+from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.run import run_job
+from velatura.runtime.media.addresses import without_secrets
 
 from . import videos
 

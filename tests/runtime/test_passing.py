@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 from av.stream import Disposition
-from velatura.runtime.command.job import Job
-from velatura.runtime.command.run import run_job
+from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.run import run_job
 
 from . import videos
 
@@ -75,7 +75,7 @@ def rich_film(path: Path, *, subtitle: str = "ass") -> Path:
 
 
 def videos_header() -> bytes:
-    from velatura.runtime.sinks.passing import PLAIN_HEADER
+    from velatura.runtime.media.passthrough import PLAIN_HEADER
 
     return PLAIN_HEADER
 
@@ -126,6 +126,34 @@ def test_matroska_keeps_everything(tmp_path: Path) -> None:
         assert container.metadata["title"] == "The film"
 
 
+def chapters(path: Path) -> list[tuple[str, float, float]]:
+    with av.open(str(path)) as container:
+        return [
+            (
+                c["metadata"]["title"],
+                float(c["start"] * c["time_base"]),
+                float(c["end"] * c["time_base"]),
+            )
+            for c in container.chapters()
+        ]
+
+
+@pytest.mark.parametrize("journal", [False, True])
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv"])
+def test_a_film_that_ends_early_has_its_own_chapters(name: str, journal: bool, tmp_path: Path) -> None:
+    source, target = rich_film(tmp_path / "film.mkv"), tmp_path / name
+    for frames, wanted in (
+        (50, [("One", 0.0, 1.0), ("Two", 1.0, 2.0)]),
+        (30, [("One", 0.0, 1.0), ("Two", 1.0, 1.2)]),
+        (20, [("One", 0.0, 0.8)]),
+    ):
+        run(source, target, frames=frames, journal=journal, overwrite=True)
+        assert chapters(target) == wanted
+        with av.open(str(target)) as container:
+            # The subtitle is shown until 1.2 s.
+            assert container.duration / av.time_base < max(frames / 25, 1.2) + 0.06
+
+
 def test_mp4_gets_words_it_can_hold_and_the_rest_is_said_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,14 +176,16 @@ def test_mp4_gets_words_it_can_hold_and_the_rest_is_said_first(
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "srt"), (".mp4", "mov_text")])
-def test_a_real_file_with_subtitles(suffix: str, codec: str, clips: Path, tmp_path: Path) -> None:
-    source = clips / "edge" / "mov_text.mp4"
+def test_a_file_with_its_own_subtitles(
+    suffix: str, codec: str, own_clips: Path, tmp_path: Path
+) -> None:
+    source = own_clips / "words.mp4"
     target = tmp_path / f"out{suffix}"
     found = run(source, target)
     assert [s["codec"] for s in found if s["type"] == "subtitle"] == [codec]
     assert payload(target, 1) == payload(source, 1)
     words = b" ".join(p for p in payload(target, 2))
-    for word in (b"oop", b"boop"):
+    for word in (b"First words", "Grüße".encode()):
         assert word in words
 
 
@@ -206,10 +236,10 @@ def test_stopping_early_ends_all_streams(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".mov", ".avi"])
 def test_a_cover_does_not_become_a_second_film(
-    suffix: str, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    suffix: str, own_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / f"out{suffix}"
-    job = Job(source=str(clips / "edge" / "h264-png.mp4"), sink=str(target), models=("identity",))
+    job = Job(source=str(own_clips / "cover.mp4"), sink=str(target), models=("identity",))
     assert run_job(job) == 0
     assert "(cover art, png) is left out" in capsys.readouterr().err
     assert [s["type"] for s in streams(target)] == ["video", "audio"]

@@ -17,15 +17,14 @@ from velatura.runtime import Encoding, Pump, SinkError, open_sink, open_source
 from velatura.runtime.frame import Colour, PixelFormat
 
 from . import videos
+from .commands import velatura_bytes
 from .test_encoders import decoded, given, samples, write
 
 RUN = [sys.executable, "-m", "velatura.runtime", "run"]
 
 
 def run(*arguments: object, **how: Any) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [*RUN, *map(str, arguments)], capture_output=True, check=False, timeout=120, **how
-    )
+    return velatura_bytes("run", *arguments, **how)
 
 
 @pytest.fixture(scope="module")

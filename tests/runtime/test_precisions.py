@@ -1,5 +1,7 @@
 """Half precision of graphs, and the choice of a precision by measurement."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from velatura.runtime import EngineError, ModelCard, ModelError, open_engine
-from velatura.runtime.backends import opening, tuning
+from velatura.runtime import EngineError, ModelError, open_engine
+from velatura.runtime.backends import open as opening
+from velatura.runtime.backends import precision_choice as tuning
 from velatura.runtime.backends.graph import INPUT, OUTPUT, wrap
 from velatura.runtime.backends.half import to_half
-from velatura.runtime.backends.tuning import Measured, choose, sample_picture
+from velatura.runtime.backends.precision_choice import Measured, choose, sample_picture
 from velatura.runtime.cache import EngineCache
 from velatura.runtime.card import read_card
 from velatura.runtime.zoo import zoo_models
@@ -216,20 +219,13 @@ def test_the_measured_figures_are_true() -> None:
     assert found["other"].milliseconds > 2 * found["fp32"].milliseconds
 
 
-@pytest.fixture
-def pinned(tmp_path: Path) -> Path:
-    card = ModelCard(name="only", task="style", input_colour="luma", output_colour="luma", halo=0)
-    proto = networks.mixer(np.array([[1.0]]))
-    card.write_to(proto)
-    return networks.write(proto, tmp_path / "only.onnx")
-
-
-def test_what_cannot_be_measured_runs_in_fp32(pinned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_measured_runs_in_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> dict[str, Measured]:
         raise EngineError("it takes 16x16 only")
 
     monkeypatch.setattr(tuning, "measure", broken)
-    with open_engine(pinned, "openvino") as engine:
+    # Its INT8 variant gives a CPU without BF16 a choice, too.
+    with open_engine("upscale-2x", "openvino", cache=EngineCache(tmp_path)) as engine:
         assert engine.precision == "fp32"
         assert any("could not be measured" in note for note in engine.notes)
 
@@ -256,3 +252,17 @@ def test_bf16_with_int8_is_offered_where_both_are() -> None:
     assert 0 < np.abs(first - second).max() <= 4
     for engine in results.values():
         engine.close()
+
+
+def test_openvino_tells_nobody_that_it_was_imported() -> None:
+    """Its telemetry forks beside running threads: seen to hold up a process at its end for ever."""
+    code = """
+import sys
+from velatura.runtime import open_engine
+open_engine("upscale-2x", backend="openvino", precision="fp32").close()
+assert "openvino" in sys.modules
+told = [name for name in sys.modules if name.startswith("openvino_telemetry")]
+assert not told, told
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from velatura.runtime import ContractError, Encoding, Pump, open_sink, open_source
-from velatura.runtime.command.job import Job
-from velatura.runtime.command.run import run_job
-from velatura.runtime.sinks import output as output_module
-from velatura.runtime.sinks.output import OutputFile
+from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.run import run_job
+from velatura.runtime.sinks import output_file as output_module
+from velatura.runtime.sinks.output_file import OutputFile
 
 from . import videos
 

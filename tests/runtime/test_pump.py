@@ -159,6 +159,35 @@ def test_errors_surface_with_their_frame(
     assert threading.active_count() == before
 
 
+class TornError(SourceError):
+    """An error of a user's own, which carries more than a text."""
+
+    exit_code = 8
+
+    def __init__(self, reel: int, *, why: str) -> None:
+        super().__init__(f"reel {reel} is torn: {why}")
+        self.reel = reel
+
+
+def test_an_error_keeps_its_class_and_what_it_carries() -> None:
+    torn = TornError(7, why="age")
+    torn.add_note("glue it")
+
+    def fail(frame: Frame) -> Frame:
+        if frame.index == 5:
+            raise torn
+        return frame
+
+    for _ in range(2):
+        with pytest.raises(TornError) as raised:
+            Pump(Numbers(10), [fail], Collector()).run()
+        assert str(raised.value) == "frame 5: reel 7 is torn: age"
+        assert (raised.value.reel, raised.value.exit_code) == (7, 8)
+        assert raised.value.__notes__ == ["glue it"]
+        assert raised.value.__cause__ is torn
+    assert str(torn) == "reel 7 is torn: age", "the same may be raised again, of another frame"
+
+
 def test_an_error_in_a_pending_result_names_its_frame() -> None:
     class Failing(Jittering):
         def submit(self, frame: Frame) -> Callable[[], Frame]:
@@ -199,9 +228,8 @@ print(json.dumps([stats.interrupted, ordered, stats.frames_in, stats.frames_out]
 
 
 def test_ctrl_c_finishes_what_is_on_its_way() -> None:
-    """In a process of its own, which does not inherit an ignored SIGINT from a background shell."""
     with subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+        [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -245,7 +273,7 @@ except KeyboardInterrupt:
 def test_a_second_ctrl_c_drops_the_rest_but_leaves_nobody_at_work() -> None:
     """The caller closes the sink and the engines next: a thread inside them would crash the process."""
     with subprocess.Popen(
-        [sys.executable, "-c", IMPATIENT], stdout=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+        [sys.executable, "-c", IMPATIENT], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -271,20 +299,24 @@ def test_a_failing_progress_callback_ends_the_run() -> None:
     assert len(sink.seen) == seen < 100_000
 
 
-def hear_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def test_stages_overlap() -> None:
-    """Three parts that only wait: together they take what the slowest takes, not the sum."""
+    """Three parts that wait for each other, so that each frame needs all of them at work at once."""
+    meeting = threading.Barrier(3)
 
-    def wait(frame: Frame) -> Frame:
-        time.sleep(0.02)
-        return frame
+    def meet(index: int, ahead: int) -> None:
+        if ahead <= index < 8 + ahead:
+            meeting.wait(20)
 
-    sink = Collector(before=lambda _: time.sleep(0.02))
-    stats = Pump(Numbers(40), [wait, wait], sink).run()
-    assert stats.elapsed < 1.3 * 40 * 0.02 + 0.1
+    def stage(ahead: int) -> Callable[[Frame], Frame]:
+        def meeting_stage(frame: Frame) -> Frame:
+            meet(frame.index, ahead)
+            return frame
+
+        return meeting_stage
+
+    sink = Collector(before=lambda index: meet(index, 0))
+    Pump(Numbers(10), [stage(2), stage(1)], sink).run()
+    assert sink.seen == list(range(10))
 
 
 def test_progress_is_reported_to_the_end() -> None:

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, helper
 from velatura.runtime import EngineError, ModelCard, ModelError
-from velatura.runtime.backends import rounding
+from velatura.runtime.backends import half_emulation as rounding
 from velatura.runtime.backends.half import to_half
+from velatura.runtime.backends.half_emulation import RoundedEngine, RoundedGraph
 from velatura.runtime.backends.model import Model
-from velatura.runtime.backends.rounding import RoundedEngine, RoundedGraph
-from velatura.runtime.backends.tuning import sample_picture
-from velatura.runtime.command import build
-from velatura.runtime.command.build import halve
+from velatura.runtime.backends.precision_choice import sample_picture
+from velatura.runtime.jobs import build
+from velatura.runtime.jobs.build import halve
 
 from . import networks
 

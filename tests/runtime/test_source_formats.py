@@ -11,7 +11,7 @@ import pytest
 from av.video.format import names
 from velatura.runtime import SourceError, open_source
 from velatura.runtime.frame import Hdr, PixelFormat
-from velatura.runtime.sources.pixels import layout_of, read_planes
+from velatura.runtime.media.source_planes import layout_of, read_planes
 
 from . import videos
 
@@ -281,8 +281,8 @@ def test_light_without_a_display(tmp_path: Path) -> None:
         assert source.info.hdr == Hdr(max_cll=600, max_fall=200)
 
 
-def test_no_hdr_where_none_is_stated(clips: Path) -> None:
-    with open_source(clips / "edge/h264_10bits.mp4") as source:
+def test_no_hdr_where_none_is_stated(own_clips: Path) -> None:
+    with open_source(own_clips / "ten_bits.mp4") as source:
         assert source.info.hdr is None
 
 

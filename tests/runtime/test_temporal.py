@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from velatura.runtime import Pump, open_engine, open_source
 from velatura.runtime.frame import GRAY, RGB, YUV420P, YUV444P, Frame, PixelFormat
 from velatura.runtime.stages import Neural, Stabiliser, Stabilize
-from velatura.training.metrics import dis_flows, gradient_energy, warp_error
 
 from .moving import View, street, texture
+
+metrics = pytest.importorskip("velatura.training.metrics", reason="training needs PyTorch")
+dis_flows, gradient_energy, warp_error = metrics.dis_flows, metrics.gradient_energy, metrics.warp_error
 
 SIZE = (320, 180)
 COUNT = 20

@@ -3,13 +3,13 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from velatura.runtime.backends.tiling import pad_for, tiles, window_size
+from velatura.runtime.backends.shape_compiled import pad_for, tiles, window_size
 
 
 @settings(max_examples=200, deadline=None)
 @given(
-    height=st.integers(1, 400),
-    width=st.integers(1, 400),
+    height=st.integers(1, 120),
+    width=st.integers(1, 120),
     budget=st.integers(400, 40_000),
     halo=st.integers(0, 40),
     multiple=st.sampled_from([1, 2, 4, 8]),

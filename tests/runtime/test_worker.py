@@ -1,12 +1,15 @@
-"""Workers: jobs one after the other, and what becomes of them where the process ends."""
+"""Workers: jobs one after the other, what becomes of them where the process ends, and Ctrl-C."""
 
+import signal
 import subprocess
 import sys
 import threading
 import time
 
 import pytest
-from velatura.runtime.worker import Worker
+from velatura.runtime.worker import DaemonThread, Worker
+
+from .ctrl_c import press_later
 
 
 def test_jobs_are_done_in_their_order_and_their_errors_are_for_who_waits() -> None:
@@ -78,3 +81,50 @@ def test_a_job_that_never_returns_holds_up_no_end(leaving: float) -> None:
     said, seconds = ended(leaving=leaving, seconds=90.0)
     assert not said
     assert seconds < 90
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_thread_is_at_work_until_it_ends_though_ctrl_c_meets_who_waits_for_it() -> None:
+    go, done = threading.Event(), threading.Event()
+    thread = DaemonThread(lambda: (go.wait(20), done.set()), "test")
+    assert thread.wait(), "it was never started"
+    assert not thread.at_work
+    thread.start()
+    with press_later(), pytest.raises(KeyboardInterrupt):
+        thread.wait(20)
+    assert thread.at_work
+    assert not thread.wait(0)
+    go.set()
+    assert thread.wait(20)
+    assert done.is_set()
+    assert not thread.at_work
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_what_must_not_be_cut_off_is_waited_for_whoever_presses_ctrl_c() -> None:
+    go = threading.Event()
+    thread = DaemonThread(lambda: go.wait(20), "test")
+    thread.start()
+
+    def now() -> bool:
+        return True
+
+    with press_later(now, now, now, then=go.set):
+        assert thread.outwait(20)
+
+
+def test_the_end_of_a_process_waits_though_ctrl_c_is_pressed_again() -> None:
+    """The library that the job is in would abort the process."""
+    script = SCRIPT.format(leaving=5.0, seconds=1.0).replace(
+        "time.sleep(0.1)", "print('end', flush=True)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "end\n"
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[0]
+    assert "first" in said.split()

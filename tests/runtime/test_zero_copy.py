@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from velatura.runtime import open_engine, open_source
-from velatura.runtime.backends.opening import CPU_BACKENDS
-from velatura.runtime.backends.tuning import sample_picture
+from velatura.runtime.backends.open import CPU_BACKENDS
+from velatura.runtime.backends.precision_choice import sample_picture
 from velatura.runtime.stages import Neural
 
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from ...errors import EngineError
-from . import layout, sending
-from .link import WORD, Answer, Link, LostError, Sent
-from .names import check_name
+from . import client_arrays as sending
+from . import layout
+from .client_arrays import Order, Picture
 from .segment import remove
-from .sending import Order, Picture
+from .segment_names import check_name
+from .slot_client import WORD, Answer, Link, LostError, Sent
 
 if TYPE_CHECKING:
     from ..conventions import DepthConvention, MotionConvention

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from ...errors import EngineError
-from . import futex, layout, names
+from . import futex, layout
+from . import segment_names as names
 from .futex import Futex
 from .layout import Area, Header, Layout
-from .liveness import Lock, is_held
+from .locks import Lock, is_held
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Words = np.ndarray[Any, np.dtype[np.uint32]]

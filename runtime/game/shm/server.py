@@ -10,13 +10,13 @@ from pathlib import Path
 from types import TracebackType
 
 from ...backends import Precision
+from ...worker import DaemonThread
 from . import layout
-from .asked import Conventions
-from .desk import ClientStats, Desk, free
+from .frame_request import Conventions, OpenPost, Post
 from .layout import Layout
-from .liveness import is_held
-from .posts import OpenPost, Post
+from .locks import is_held
 from .segment import create, restore, sweep
+from .slot_server import ClientStats, Desk, free
 
 EVERY = 0.25
 """Seconds after which the slots are looked at though nobody rings."""
@@ -48,7 +48,7 @@ class Work:
 
     def scale(self) -> int:
         """Side of a result over that of its frame. Raises ModelError for an unreadable model."""
-        from ..painter import scale_of
+        from ..frame_pass import scale_of
 
         return math.prod(scale_of(model) for model in self.models)
 
@@ -142,7 +142,7 @@ class Server:
         self._began = time.monotonic()
         # No event: a signal's handler may stop it in the midst of whatever it does.
         self._stopping = False
-        self._thread: threading.Thread | None = None
+        self._thread: DaemonThread | None = None
         self._closed = False
 
     def serve(self, turn: Callable[[], None] = lambda: None) -> None:
@@ -158,7 +158,7 @@ class Server:
 
     def start(self) -> None:
         """`serve` in a thread of its own."""
-        self._thread = threading.Thread(target=self.serve, name="velatura-serve", daemon=True)
+        self._thread = DaemonThread(self.serve, "velatura-serve")
         self._thread.start()
 
     def stop(self) -> None:
@@ -189,7 +189,8 @@ class Server:
         self._closed = True
         self.stop()
         if self._thread is not None:
-            self._thread.join()
+            # Through any Ctrl-C: what is left undone here nobody does later.
+            self._thread.outwait(PATIENCE)
         restore(self.segment, layout.STOPPING)
         self.segment.unlink()
         self._lock.release()

@@ -8,8 +8,8 @@ import numpy as np
 from velatura.runtime.errors import EngineError
 from velatura.runtime.game.shm import layout
 from velatura.runtime.game.shm.layout import Area, Request
-from velatura.runtime.game.shm.link import Link
 from velatura.runtime.game.shm.segment import Segment
+from velatura.runtime.game.shm.slot_client import Link
 
 EXTREMES = (0, 1, 2, 3, 4, 63, 64, 65, 255, 4096, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 

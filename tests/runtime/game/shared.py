@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 from velatura.runtime import DepthConvention, MotionConvention
-from velatura.runtime.game.shm.asked import Conventions
-from velatura.runtime.game.shm.names import FOLDER, PREFIX
+from velatura.runtime.game.shm.frame_request import Conventions
+from velatura.runtime.game.shm.segment_names import FOLDER, PREFIX
 
 _COUNT = itertools.count()
 

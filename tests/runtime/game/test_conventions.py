@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from velatura.runtime.frame import Array
-from velatura.runtime.game.conventions import (
+from velatura.runtime.game.conventions import (  # fmt: skip
     FARTHEST,
     DepthConvention,
     MotionConvention,
@@ -16,8 +16,8 @@ from velatura.runtime.game.conventions import (
     jitter_of,
     motion_array,
     reactive_array,
-)  # fmt: skip
-from velatura.runtime.live.reprojection import composed
+)
+from velatura.runtime.temporal.warp import composed
 
 
 def vectors(x: float, y: float, size: tuple[int, int] = (8, 6)) -> Array:

@@ -8,7 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from velatura.runtime.game.shm import futex, names
+from velatura.runtime.game.shm import futex
+from velatura.runtime.game.shm import segment_names as names
 
 from . import sdk
 from .sdk import compile_c

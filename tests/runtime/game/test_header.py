@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from velatura.runtime.game.shm import futex, layout, names, segment
+from velatura.runtime.game.shm import futex, layout, segment
+from velatura.runtime.game.shm import segment_names as names
 from velatura.runtime.game.shm.layout import Layout
 from velatura.runtime.game.shm.server import Server, Work
 
@@ -511,7 +512,9 @@ class TestPlaces:
                     status, picture = client.process(noise(turn))
                     assert status == DONE, client.error
                     assert np.array_equal(picture, noise(turn))
-                assert client.error == ""
+                # What is said of a submit that was too early stays until something else goes wrong.
+                early = ("frames are on their way already", "slow to give memory for a frame")
+                assert not client.error or any(text in client.error for text in early)
 
 
 def mapped(address: int) -> bool:

@@ -13,22 +13,27 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from velatura.runtime.command import bench, game
-from velatura.runtime.command.bench import BenchJob, run_bench
-from velatura.runtime.command.game import LOOPS, GameJob, interleave, report_of, rows_of, run_game
-from velatura.runtime.command.mark import WIDE, Mark, Pixels
-from velatura.runtime.command.pacing import (
+from velatura.runtime.errors import SinkError
+from velatura.runtime.jobs import bench
+from velatura.runtime.jobs import bench_game as game
+from velatura.runtime.jobs.bench import BenchJob, run_bench
+from velatura.runtime.jobs.bench_game import LOOPS, GameJob, interleave, report_of, rows_of, run_game
+from velatura.runtime.jobs.game_loop import (
     DEFINITIONS,
+    Account,
+    Bare,
     Block,
     Pacing,
+    Pass,
     cost,
     low,
     percentiles,
+    play,
     stutters,
 )
-from velatura.runtime.command.play import Account, Bare, Pass, play
-from velatura.runtime.command.scene import Picture, Scene
-from velatura.runtime.errors import SinkError
+from velatura.runtime.jobs.rendered_game import WIDE, Mark, Picture, Pixels, Scene
+
+from .. import commands
 
 PERIOD = 1 / 50
 
@@ -347,8 +352,7 @@ class TestScene:
 
 
 def velatura(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "velatura.runtime", "bench", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return commands.velatura("bench", *words)
 
 
 def game_into(path: Path) -> None:
@@ -510,7 +514,7 @@ class TestCommand:
     def test_a_plot_without_matplotlib_says_what_to_install(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from velatura.runtime.command.chart import require
+        from velatura.runtime.jobs.bench_game import require
 
         monkeypatch.setitem(sys.modules, "matplotlib", None)
         with pytest.raises(SinkError, match=r"pip install 'velatura\[game\]'"):

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from velatura.runtime.frame import Frame
@@ -226,6 +225,7 @@ def test_what_passes_larger_is_enlarged_with_its_opacity(dtype: Any) -> None:
 
 
 def test_arrays_of_other_libraries_are_taken_without_a_copy() -> None:
+    torch = pytest.importorskip("torch")
     tensor = torch.arange(6 * 8 * 4, dtype=torch.uint8).reshape(6, 8, 4)
     assert picture_array(tensor).ctypes.data == tensor.data_ptr()
     turned = picture_array(tensor.flip(0).transpose(0, 1))

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from velatura.runtime.game.shm import futex, layout, names, segment
+from velatura.runtime.game.shm import futex, layout, segment
+from velatura.runtime.game.shm import segment_names as names
 from velatura.runtime.game.shm.layout import Layout
 
 from . import sdk

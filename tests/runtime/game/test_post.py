@@ -12,21 +12,23 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from velatura.runtime import EngineError, Frame, ModelError, PostProcess, open_engine
 from velatura.runtime import worker as worker_module
+from velatura.runtime.adaptive import executor as running_module
 from velatura.runtime.card import ModelCard
 from velatura.runtime.colour import to_rgb
 from velatura.runtime.frame import RGB, Colour
 from velatura.runtime.game import MotionConvention
-from velatura.runtime.game import maker as maker_module
-from velatura.runtime.game import painter as painter_module
-from velatura.runtime.live import running as running_module
+from velatura.runtime.game import frame_pass as painter_module
+from velatura.runtime.game import pipeline as maker_module
+from velatura.runtime.game.frame_inputs import Given
+from velatura.runtime.game.pipeline import Finished, Pipeline
 from velatura.runtime.stages import Neural
 from velatura.runtime.worker import Job
 
+from ..ctrl_c import press_later
 from ..live.engines import Shelf, wait_until
 
 SIZE = (160, 96)
@@ -113,7 +115,6 @@ def test_orders_rows_strides_and_owners_change_nothing() -> None:
         view[:] = color
         assert np.array_equal(post(view), plain)
         assert np.array_equal(post(color[..., :3]), plain[..., :3])
-        assert np.array_equal(post(torch.from_numpy(color)), plain)
         color.flags.writeable = False
         assert np.array_equal(post(color), plain)
     swapped = np.ascontiguousarray(color[..., [2, 1, 0, 3]])
@@ -187,9 +188,6 @@ def test_the_result_goes_to_out_and_out_comes_back() -> None:
         out = np.zeros_like(color)
         assert post(color, out=out) is out
         assert np.array_equal(out, negative(color))
-        tensor = torch.zeros(96, 160, 4, dtype=torch.uint8)
-        assert post(color, out=tensor) is tensor
-        assert np.array_equal(tensor.numpy(), negative(color))
         post.off = True
         assert post(color, out=out) is out
         assert np.array_equal(out, color)
@@ -198,6 +196,18 @@ def test_the_result_goes_to_out_and_out_comes_back() -> None:
         own = color.copy()
         assert post(own, out=own) is own
         assert np.array_equal(own, negative(color))
+
+
+def test_arrays_of_other_libraries_are_taken_and_filled() -> None:
+    torch = pytest.importorskip("torch")
+    color = picture(1)
+    with game() as (post, _, _):
+        assert np.array_equal(post(torch.from_numpy(color)), negative(color))
+        tensor = torch.zeros(96, 160, 4, dtype=torch.uint8)
+        assert post(color, out=tensor) is tensor
+        assert np.array_equal(tensor.numpy(), negative(color))
+        post.off = True
+        assert post(tensor) is tensor
 
 
 def test_results_stay_what_they_were_while_they_are_held() -> None:
@@ -216,7 +226,6 @@ def test_off_gives_the_picture_itself() -> None:
         calls = len(shelf.opened[0].calls)
         post.off = True
         assert post(color) is color
-        assert post(tensor := torch.from_numpy(color)) is tensor
         assert post.last.passed
         assert post.rung == "off"
         assert len(shelf.opened[0].calls) == calls
@@ -659,6 +668,64 @@ def test_pipelined_never_waits_for_the_models(hanging: threading.Event) -> None:
         assert post.last.latency_frames == 2
         assert np.array_equal(again, negative(picture(1)))
         assert not hanging.is_set()
+
+
+INTERRUPTED = """
+import os, signal, threading, time
+from velatura.runtime.game.pipeline import Finished
+from velatura.runtime.game.pipeline import Pipeline
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+working = threading.Event()
+
+class Making:
+    def __call__(self, given):
+        working.set()
+        time.sleep(1)
+        print("made", flush=True)
+        return Finished(given, given, again=True)
+    def close(self):
+        print("closed", flush=True)
+
+pipeline = Pipeline(Making, print)
+pipeline.put(object())
+working.wait(20)
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    pipeline.close(20)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+
+
+def test_a_process_ends_after_the_frame_at_work_though_ctrl_c_met_its_close() -> None:
+    """What is cut off inside an inference library brings the process down with an abort."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout.split() == ["stopped", "made", "closed"]
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_pipeline_whose_models_nobody_waits_for_any_more_closes_them() -> None:
+    opening, go, closed = threading.Event(), threading.Event(), threading.Event()
+
+    class Opened:
+        def __call__(self, given: Given) -> Finished:
+            raise AssertionError(given)
+
+        def close(self) -> None:
+            closed.set()
+
+    def begin() -> Opened:
+        opening.set()
+        go.wait(20)
+        return Opened()
+
+    with press_later(opening.is_set, then=go.set), pytest.raises(KeyboardInterrupt):
+        Pipeline(begin, lambda _: None)
+    assert closed.wait(20)
 
 
 def test_pipelined_pictures_pass_once_a_model_hangs(

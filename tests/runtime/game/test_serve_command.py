@@ -4,22 +4,19 @@ import json
 import signal
 import subprocess
 import sys
-from typing import Any
 
 import numpy as np
 import pytest
 from velatura.runtime.errors import EngineError, ModelError
 from velatura.runtime.game import Client
-from velatura.runtime.game.shm import names
+from velatura.runtime.game.shm import segment_names as names
 
+from ..commands import velatura
 from .shared import fresh_name, leftovers, picture, serving, until
 
 
-def serve(*arguments: str, **how: Any) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "velatura.runtime", "serve", *arguments],
-        capture_output=True, text=True, check=False, timeout=60, **how,
-    )  # fmt: skip
+def serve(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return velatura("serve", *arguments)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

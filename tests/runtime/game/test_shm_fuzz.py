@@ -13,10 +13,10 @@ import pytest
 from velatura.runtime.game import Client
 from velatura.runtime.game.shm import layout, segment
 from velatura.runtime.game.shm.layout import Area, Layout, Request, Result
-from velatura.runtime.game.shm.link import Answer, Link
-from velatura.runtime.game.shm.liveness import Lock
+from velatura.runtime.game.shm.locks import Lock
 from velatura.runtime.game.shm.segment import Segment
 from velatura.runtime.game.shm.server import Server, Work
+from velatura.runtime.game.shm.slot_client import Answer, Link
 
 from . import hostile
 from .shared import Inverting, fresh_name, inverted, leftovers, picture, serving, until

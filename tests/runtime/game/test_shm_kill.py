@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from velatura.runtime.game import Client
-from velatura.runtime.game.shm import names
+from velatura.runtime.game.shm import segment_names as names
 
 from .shared import Process, fresh_name, leftovers, picture, serving, until
 

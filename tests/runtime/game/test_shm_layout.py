@@ -17,7 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from velatura.runtime.errors import EngineError
 from velatura.runtime.game import Client
-from velatura.runtime.game.shm import layout, liveness, names, segment
+from velatura.runtime.game.shm import layout, segment
+from velatura.runtime.game.shm import locks as liveness
+from velatura.runtime.game.shm import segment_names as names
 from velatura.runtime.game.shm.futex import Futex
 from velatura.runtime.game.shm.layout import Area, Header, Layout, Request, Result
 

@@ -12,10 +12,11 @@ import pytest
 from velatura.runtime import DepthConvention, MotionConvention, PostProcess
 from velatura.runtime.errors import EngineError, ModelError
 from velatura.runtime.game import Client
-from velatura.runtime.game.shm import desk, layout, server
+from velatura.runtime.game.shm import layout, server
+from velatura.runtime.game.shm import slot_server as desk
 from velatura.runtime.game.shm.layout import Area, Request
-from velatura.runtime.game.shm.link import Link
 from velatura.runtime.game.shm.server import Server, Work
+from velatura.runtime.game.shm.slot_client import Link
 
 from .shared import Inverting, fresh_name, inverted, leftovers, picture, until
 

@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 import pytest
 from velatura.runtime import PostProcess
+from velatura.runtime.adaptive import executor as running_module
+from velatura.runtime.adaptive.ladder import Ladder, Rung, open_ladder
 from velatura.runtime.frame import RGB
-from velatura.runtime.game import painter as painter_module
-from velatura.runtime.live import running as running_module
-from velatura.runtime.live.ladder import Ladder, Rung, open_ladder
-from velatura.runtime.live.reprojection import composed
-from velatura.runtime.live.uncovered import filled, haloed, seen_motion
-from velatura.runtime.stages.flow import Tracker
-from velatura.runtime.stages.temporal import Stabiliser
+from velatura.runtime.game import frame_pass as painter_module
+from velatura.runtime.temporal.disocclusion import filled, haloed, seen_motion
+from velatura.runtime.temporal.reprojection_map import Tracker
+from velatura.runtime.temporal.stabilizer import Stabiliser
+from velatura.runtime.temporal.warp import composed
 
 from ..live.engines import Shelf, frame, wait_until
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from velatura.runtime.adaptive import executor as running_module
+from velatura.runtime.adaptive.executor import Patience, Running
+from velatura.runtime.adaptive.ladder import Ladder, Rung
 from velatura.runtime.frame import RGB, Frame
-from velatura.runtime.live import running as running_module
-from velatura.runtime.live.ladder import Ladder, Rung
-from velatura.runtime.live.reprojection import Carried, Way, small_luma
-from velatura.runtime.live.running import Patience, Running
+from velatura.runtime.temporal.warp import Carried, Way, small_luma
 
 from ..live.engines import Negative, frame, wait_until
 

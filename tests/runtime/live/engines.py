@@ -12,7 +12,7 @@ from velatura.runtime.errors import EngineError
 from velatura.runtime.frame import RGB, YUV420P, Array, Colour, Frame, PixelFormat, VideoInfo
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 5.0) -> bool:
+def wait_until(true: Callable[[], bool], seconds: float = 30.0) -> bool:
     end = time.monotonic() + seconds
     while not true():
         if time.monotonic() > end:

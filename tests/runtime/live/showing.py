@@ -12,7 +12,7 @@ from velatura.runtime.colour import to_yuv
 from velatura.runtime.errors import SinkError
 from velatura.runtime.frame import RGB, YUV420P, Colour, Frame
 from velatura.runtime.live import Event, LiveStats
-from velatura.runtime.live.view import ViewSink
+from velatura.runtime.web import ViewSink
 
 WIDTH, HEIGHT = 320, 180
 PATCHES = ((200, 40, 40), (40, 160, 60), (50, 70, 200), (230, 200, 60))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from velatura.runtime.live.governor import FUTILE, Governor, Step
-from velatura.runtime.live.ladder import Rung
+from velatura.runtime.adaptive.governor import FUTILE, Governor, Step
+from velatura.runtime.adaptive.ladder import Rung
 
 STYLE = (
     Rung(name="full", models=("m",), cost=0.014),

@@ -5,10 +5,10 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
+from velatura.runtime.adaptive.guided import guided_upsampling, scaled, scaled_chroma
 from velatura.runtime.colour import resample_chroma
 from velatura.runtime.frame import GRAY, RGB, YUV420P, YUV444P, Colour, Frame, PixelFormat
-from velatura.runtime.live.guided import guided_upsampling, scaled, scaled_chroma
-from velatura.runtime.live.reprojection import Carried, small_luma
+from velatura.runtime.temporal.warp import Carried, small_luma
 
 SIZE = (160, 120)
 

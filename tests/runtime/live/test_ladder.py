@@ -1,14 +1,14 @@
 """Which rungs there are, in which order, and what they are measured to cost."""
 
+import threading
+import time
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 
 import onnx
 import pytest
-from velatura.runtime.backends.model import find_model
-from velatura.runtime.card import ModelCard, read_card
-from velatura.runtime.frame import GRAY, RGB, YUV420P, PixelFormat
-from velatura.runtime.live.ladder import (
+from velatura.runtime.adaptive.ladder import (
     GAIN,
     Ladder,
     inner_size,
@@ -18,7 +18,12 @@ from velatura.runtime.live.ladder import (
     sample_of,
     smaller_models,
 )
+from velatura.runtime.backends.model import find_model
+from velatura.runtime.card import ModelCard, read_card
+from velatura.runtime.errors import EngineError
+from velatura.runtime.frame import GRAY, RGB, YUV420P, Array, PixelFormat
 
+from ..ctrl_c import press
 from .engines import LUMA, STYLE, Negative, Shelf, frame, info_of
 
 
@@ -154,3 +159,46 @@ def test_a_sample_is_as_the_source_says(format: PixelFormat) -> None:
     assert key_of(made) == key_of(given)
     assert made.format == format
     assert made.planes[0].std() > 1
+
+
+class Beside(Negative):
+    """Does something else where it is called beside frames."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__(seconds=0.001)
+        self.act = act
+        self.at_work = self.closed_at_work = False
+
+    def submit(self, image: Array, bits: int = 8) -> Callable[[], Array]:
+        if threading.current_thread() is not threading.main_thread():
+            self.at_work = True
+            self.act()
+            self.at_work = False
+        return super().submit(image, bits)
+
+    def close(self) -> None:
+        self.closed_at_work = self.at_work
+        super().close()
+
+
+def test_a_model_that_fails_beside_frames_is_an_error_with_its_own_words() -> None:
+    def fail() -> None:
+        raise EngineError("no memory for two")
+
+    engine = Beside(fail)
+    with pytest.raises(EngineError, match="no memory for two"):
+        open_ladder(["negative"], frame(0, (256, 192)), lambda _: engine)
+    assert engine.closed
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_while_rungs_are_measured_closes_no_engine_at_work() -> None:
+    def interrupted() -> None:
+        press()
+        time.sleep(0.3)
+
+    engine = Beside(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_ladder(["negative"], frame(0, (256, 192)), lambda _: engine)
+    assert engine.closed
+    assert not engine.closed_at_work

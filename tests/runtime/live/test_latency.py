@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from velatura.runtime.adaptive.processor import StagesProcessor
 from velatura.runtime.frame import Array, Frame
 from velatura.runtime.live import LivePump
-from velatura.runtime.live.processor import StagesProcessor
 from velatura.runtime.sinks import Sink
 from velatura.runtime.sources.live import open_live_source
 

@@ -9,23 +9,33 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import av
 import pytest
+from velatura.runtime.adaptive.processor import StagesProcessor
 from velatura.runtime.errors import SinkError
 from velatura.runtime.frame import Frame
+from velatura.runtime.jobs.live import Session, run_live
 from velatura.runtime.live import LivePump, LiveStats
 from velatura.runtime.live.controls import Controls, Recorder
-from velatura.runtime.live.frames import FramesSink
-from velatura.runtime.live.metrics import Metrics
-from velatura.runtime.live.processor import StagesProcessor
+from velatura.runtime.live.frames_sink import FramesSink
+from velatura.runtime.live.open_outputs import Branch, Place, Sounds, record
+from velatura.runtime.live.prometheus import Metrics
+from velatura.runtime.sinks import Encoding, Sink
+from velatura.runtime.sinks import window as window_module
 from velatura.runtime.sinks.null import NullSink
+from velatura.runtime.sinks.recording import RecordingSink
+from velatura.runtime.sinks.window import WindowSink
 from velatura.runtime.sources.live import open_live_source
 
 from .. import videos
+from ..commands import velatura
+from ..ctrl_c import press_later
+from .engines import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -35,9 +45,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def run(*arguments: object, **how: Any) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, check=False, timeout=90, **how
-    )
+    return velatura("live", *arguments, **how)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +59,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_film_as_a_camera_into_a_file_with_its_sound(film: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.mkv"
-    done = run(film, target, "--stats", "json")
+    done = run(film, target, "--stats", "json", "--drop", "never")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     summary = lines[-1]["summary"]
@@ -81,9 +89,10 @@ def test_ctrl_c_finishes_the_recording(film: Path, tmp_path: Path) -> None:
     with subprocess.Popen(
         command(f"{film}?loop=1", target), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        partial = tmp_path / ".out.partial.mkv"
         patience = time.monotonic() + 30
-        while not (partial.exists() and partial.stat().st_size > 0) and time.monotonic() < patience:
+        while time.monotonic() < patience:
+            if any(path.stat().st_size for path in tmp_path.glob(".out.*.partial.mkv")):
+                break
             time.sleep(0.05)
         time.sleep(1.5)
         process.send_signal(signal.SIGINT)
@@ -91,12 +100,156 @@ def test_ctrl_c_finishes_the_recording(film: Path, tmp_path: Path) -> None:
     assert process.returncode == 0, said
     assert "Traceback" not in said
     assert len(videos.read(target).luma) > 20
-    assert not partial.exists()
+    assert not list(tmp_path.glob(".out*"))
+
+
+class Desktop:
+    """A window without a desktop, beside a recording that is at a frame until it is let go."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *, fails: bool = False) -> None:
+        self.serving, self.served = threading.Event(), threading.Event()
+        self.writing, self.go = threading.Event(), threading.Event()
+        write = RecordingSink.write
+
+        def slow(sink: RecordingSink, frame: Frame) -> None:
+            self.writing.set()
+            self.go.wait(20)
+            write(sink, frame)
+
+        def serve(sink: WindowSink, alive: Callable[[], bool]) -> None:
+            self.serving.set()
+            waiting = threading.Condition()
+            try:
+                while alive() and not fails:
+                    with waiting:
+                        waiting.wait(0.01)
+            finally:
+                sink.failed = fails
+                sink.close()
+                self.served.set()
+
+        patch.setattr(RecordingSink, "write", slow)
+        patch.setattr(WindowSink, "serve", serve)
+        patch.setattr(window_module, "_has_windows", lambda: True)
+
+
+def beside_a_window(film: Path, target: Path) -> int:
+    session = Session(
+        source=f"{film}?loop=1", sinks=("window:", str(target)), encoding=Encoding(quality="draft")
+    )
+    return run_live(session, quiet=True)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_second_ctrl_c_beside_a_window_costs_no_recording(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desktop, target = Desktop(monkeypatch), tmp_path / "out.mkv"
+    with press_later(desktop.writing.is_set, desktop.served.is_set, then=desktop.go.set):
+        with pytest.raises(KeyboardInterrupt):
+            beside_a_window(film, target)
+        assert desktop.go.is_set(), "it ended while a frame was being written"
+    assert len(videos.read(target).luma) == 1, "the frame at work is kept, those that waited are not"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_after_the_window_has_failed_waits_for_the_end_of_the_run(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desktop, target = Desktop(monkeypatch, fails=True), tmp_path / "out.mkv"
+
+    def both() -> bool:
+        return desktop.served.is_set() and desktop.writing.is_set()
+
+    # The window's own failure is told, if a frame came to it before the end.
+    with press_later(both, then=desktop.go.set), suppress(SinkError):
+        beside_a_window(film, target)
+    assert desktop.go.is_set(), "it ended while a frame was being written"
+    assert videos.read(target).luma
+
+
+def test_what_was_opened_before_a_sink_that_cannot_be_is_taken_back(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aborted = list[Sink]()
+    monkeypatch.setattr(NullSink, "abort", lambda sink: aborted.append(sink))
+    with pytest.raises(SinkError, match="no folder"):
+        run_live(
+            Session(
+                source=str(film),
+                sinks=("null:", str(tmp_path / "missing/out.mkv")),
+                encoding=Encoding(),
+            ),
+            quiet=True,
+        )
+    assert len(aborted) == 1
+
+
+def test_a_recording_that_cannot_begin_leaves_nobody_listening(film: Path, tmp_path: Path) -> None:
+    """Its sound would be kept for nobody, half a minute of it for each attempt."""
+
+    class Listeners(Sounds):
+        count = 0
+
+        def branch(self) -> Branch:
+            self.count += 1
+            return super().branch()
+
+        def leave(self, branch: Branch) -> None:
+            self.count -= 1
+            super().leave(branch)
+
+    with open_live_source(str(film)) as source:
+        assert source.audio is not None
+        sounds = Listeners(source.audio)
+        place = Place(source=source, encoding=Encoding(), sounds=sounds, tell=lambda _: None)
+        for _ in range(3):
+            with pytest.raises(SinkError, match="no folder"):
+                record(tmp_path / "missing/out.mkv", source.info, place)
+        assert sounds.count == 0
+        output = record(tmp_path / "out.mkv", source.info, place)
+        assert sounds.count == 1
+        output.sink.abort()
+        sounds.close()
+
+
+def test_nothing_is_recorded_after_the_run_has_ended(tmp_path: Path) -> None:
+    begun = list[Path]()
+    controls = Controls(
+        adjustable=None,
+        available=(),
+        stats=empty,
+        stop=lambda: None,
+        recorder=Recorder(begin=begun.append, end=lambda: None),
+        folder=tmp_path,
+    )
+    controls.record(True)
+    controls.close()
+    for on in (True, False):
+        with pytest.raises(SinkError, match="the run has ended"):
+            controls.record(on)
+    assert len(begun) == 1
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_pages_address_is_printed_with_its_token(film: Path, quiet: bool) -> None:
+    """Though all else is kept quiet: nothing else opens the page."""
+    done = run(film, "--view", "--seconds", "0.2", *(["-q"] if quiet else []))
+    assert done.returncode == 0, done.stderr
+    said = re.findall(
+        r"the picture and its switches: http://127\.0\.0\.1:\d+/\?token=(.+)", done.stderr
+    )
+    assert len(said) == 1
+    assert len(said[0]) >= 16
+    assert not quiet or len(done.stderr.splitlines()) == 1
+    given = run(film, "--view", "--seconds", "0.2", "-q", "--view-token", "0123456789abcdef")
+    assert not given.stderr, "whoever gave it knows it"
 
 
 def test_a_dead_sink_does_not_stop_the_others(film: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.mkv"
-    done = run(film, "tcp://127.0.0.1:1", target)
+    done = run(film, "tcp://127.0.0.1:1", target, "--drop", "never")
     assert done.returncode == SinkError.exit_code
     assert "is given up" in done.stderr
     assert len(videos.read(target).luma) > 50, "the recording went on to the end"
@@ -246,10 +399,10 @@ def test_an_async_loop_ends_with_its_source_and_raises_its_error() -> None:
     async def count(stages: list[Any]) -> int:
         frames = FramesSink()
         with open_live_source("pattern:64x48@60?frames=12") as source:
-            pump = LivePump(source, StagesProcessor(stages), [frames])
+            pump = LivePump(source, StagesProcessor(stages), [frames], drop="never")
             return len([frame async for frame in frames.of(pump)])
 
-    assert 8 <= asyncio.run(count([])) <= 12
+    assert 1 <= asyncio.run(count([])) <= 12
     with pytest.raises(Exception, match="no more"):
         asyncio.run(count([broken]))
 
@@ -261,9 +414,9 @@ def test_a_sink_joins_and_leaves_while_the_run_goes_on() -> None:
     thread = threading.Thread(target=pump.run, kwargs={"seconds": 20.0})
     thread.start()
     try:
-        time.sleep(0.3)
+        assert wait_until(lambda: first.frames > 10)
         output = pump.add(second)
-        time.sleep(0.5)
+        assert wait_until(lambda: second.frames > 10)
         assert pump.remove(output)
         had = second.frames
         time.sleep(0.3)

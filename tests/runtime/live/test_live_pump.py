@@ -1,5 +1,6 @@
 """Mailbox, latencies, LivePump: late frames are dropped, dead parts left, nothing waits for ever."""
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,12 +14,12 @@ from velatura.runtime.errors import SinkError, SourceError, StageError
 from velatura.runtime.frame import Frame, VideoInfo
 from velatura.runtime.live import LivePump, Processed, Processor, StagesProcessor
 from velatura.runtime.live import pump as pump_module
-from velatura.runtime.live.latency import RESOLUTION, TOP, Histogram, Percentiles, Recent
-from velatura.runtime.live.mailbox import Mailbox
-from velatura.runtime.live.output import RECORDING, Output
+from velatura.runtime.live.output import RECORDING, Drop, Mailbox, Output
+from velatura.runtime.meter import RESOLUTION, TOP, Histogram, Percentiles, Recent
 from velatura.runtime.sinks import Sink
 from velatura.runtime.sources import Source
 
+from ..ctrl_c import press_later
 from .engines import frame, info_of, wait_until
 
 PERIOD = 0.01
@@ -67,8 +68,10 @@ class Screen(Sink):
         self.uri = name
         self.seconds, self.error, self.hang = seconds, fail, hang
         self.shown: list[Frame] = []
+        self.begun = False
 
     def write(self, frame: Frame) -> None:
+        self.begun = True
         if self.hang is not None:
             self.hang.wait(20)
         if self.error is not None:
@@ -101,29 +104,81 @@ class Slow(Processor):
         self.revived.append(reason)
 
 
+class Fed(Camera):
+    """Gives a frame when it is told to, and tells when the pump has it."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self._wanted, self._asked = threading.Semaphore(0), threading.Semaphore(0)
+
+    def give(self, count: int) -> None:
+        for _ in range(count):
+            self._wanted.release()
+            # The next one is asked for when this one lies in the mailbox.
+            assert self._asked.acquire(timeout=20)
+
+    def __iter__(self) -> Iterator[Frame]:
+        while self._wanted.acquire() and not self._closed.is_set():
+            one = self._pictures[self.given % 8]
+            self.given += 1
+            yield Frame(
+                planes=one.planes, format=one.format, pts=self.given - 1,
+                time_base=Fraction(1, 100), index=self.given - 1, colour=one.colour,
+                captured=time.monotonic(),
+            )  # fmt: skip
+            self._asked.release()
+
+    def close(self) -> None:
+        super().close()
+        self._wanted.release()
+
+
+class Held(Processor):
+    """Works on a frame until it is let go."""
+
+    def __init__(self) -> None:
+        self.taken: queue.Queue[int] = queue.Queue()
+        self.go = threading.Semaphore(0)
+
+    def process(self, frame: Frame) -> Processed:
+        self.taken.put(frame.index)
+        assert self.go.acquire(timeout=20)
+        return Processed(frame)
+
+
 def run(source: Source, processor: Processor | None, *sinks: Sink | Output, **options: object):
     pump = LivePump(source, processor, sinks, period=PERIOD, **options)  # type: ignore[arg-type]
     return pump, pump.run(every=0.02)
 
 
-def test_the_newest_frame_wins() -> None:
-    processor, screen = Slow(4.5 * PERIOD), Screen()
-    _, stats = run(Camera(90), processor, screen)
-    assert stats.captured == 90
-    assert stats.dropped > 40
-    assert stats.processed + stats.dropped == 90
-    shown = [one.index for one in screen.shown]
-    assert shown == sorted(shown)
-    # None is older than what it took to make it and to wait for the one before.
-    assert max(processor.latencies) < 2 * 4.5 * PERIOD + 0.1
-    assert stats.late == stats.outputs[0].shown
-    assert stats.outputs[0].latency.count == len(screen.shown)
+@pytest.mark.parametrize(("drop", "taken"), [("oldest", [0, 4, 7]), ("newest", [0, 1, 5])])
+def test_which_frame_waits_while_another_is_at_work(drop: Drop, taken: list[int]) -> None:
+    """The newest, unless it is wanted that the one stays that came first."""
+    source, processor, screen = Fed(), Held(), Screen()
+    pump = LivePump(source, processor, [Output(screen, depth=9, keeps=True)], period=60.0, drop=drop)
+    thread = threading.Thread(target=pump.run)
+    thread.start()
+    found: list[int] = []
+    for count in (1, 4, 3):
+        source.give(count)
+        if found:
+            processor.go.release()
+        found.append(processor.taken.get(timeout=20))
+    processor.go.release()
+    assert wait_until(lambda: len(screen.shown) == 3)
+    pump.stop()
+    thread.join(20)
+    stats = pump.stats()
+    assert found == [one.index for one in screen.shown] == taken
+    assert (stats.captured, stats.processed, stats.dropped) == (8, 3, 5)
+    assert stats.outputs[0].latency.count == 3
 
 
-def test_of_the_newest_the_oldest_stays_where_that_is_wanted() -> None:
-    _, stats = run(Camera(60), Slow(4.5 * PERIOD), Screen(), drop="newest")
-    assert stats.dropped > 20
-    assert stats.processed + stats.dropped == 60
+def test_frames_older_than_a_period_are_late() -> None:
+    processor, screen = Slow(2 * PERIOD), Screen()
+    _, stats = run(Camera(20), processor, screen)
+    assert stats.late == stats.outputs[0].shown == len(processor.latencies) > 0
+    assert min(processor.latencies) > 2 * PERIOD
 
 
 def test_nothing_is_dropped_where_the_source_can_wait() -> None:
@@ -137,12 +192,12 @@ def test_all_is_shown_when_there_is_time() -> None:
     screen = Screen()
     pump, stats = run(Camera(40), None, screen)
     assert len(screen.shown) + stats.outputs[0].dropped + stats.dropped == 40
-    assert len(screen.shown) >= 30
+    assert screen.shown
     assert stats.passed == stats.captured - stats.dropped
     assert {name: one.count > 0 for name, one in stats.stages.items()} == dict.fromkeys(
         ("wait", "work", "out"), True
     )
-    assert stats.latency.p50 < 0.05
+    assert stats.latency.count == len(screen.shown)
     assert pump.stats() == stats
     as_json = stats.to_json()
     assert as_json["captured"] == 40
@@ -150,19 +205,30 @@ def test_all_is_shown_when_there_is_time() -> None:
 
 
 def test_a_slow_sink_delays_no_other() -> None:
-    quick, slow, file = Screen("quick"), Screen("slow", seconds=0.1), Screen("file", seconds=0.015)
-    _, stats = run(Camera(60), Slow(), quick, slow, Output(file, depth=RECORDING, keeps=True))
-    assert len(quick.shown) > 45
-    assert len(slow.shown) < 12
-    assert stats.outputs[1].dropped > 30
-    assert len(file.shown) == 60 - stats.dropped
-    assert stats.outputs[2].dropped == 0
+    release = threading.Event()
+    quick, slow, file = Screen("quick"), Screen("slow", hang=release), Screen("file")
+    source = Fed()
+    outputs = [Output(quick, depth=60), Output(slow), Output(file, depth=RECORDING, keeps=True)]
+    pump = LivePump(source, Slow(), outputs, period=PERIOD, drop="never")
+    thread = threading.Thread(target=pump.run)
+    thread.start()
+    source.give(1)
+    assert wait_until(lambda: slow.begun)
+    source.give(59)
+    assert wait_until(lambda: len(quick.shown) == len(file.shown) == 60), "while the slow one hangs"
+    assert not slow.shown
+    release.set()
+    assert wait_until(lambda: len(slow.shown) == 2)
+    pump.stop()
+    thread.join(20)
+    assert [one.index for one in slow.shown] == [0, 59], "the one at work, and the newest since"
+    assert [output.dropped for output in pump.stats().outputs] == [0, 58, 0]
 
 
 def test_a_dead_sink_does_not_stop_the_others() -> None:
     well, dead = Screen("well"), Screen("dead", fail=OSError("the pipe is broken"))
-    _, stats = run(Camera(40), Slow(), well, dead)
-    assert len(well.shown) > 25
+    _, stats = run(Camera(40), Slow(), Output(well, depth=40, keeps=True), dead)
+    assert well.shown[-1].index == 39
     assert "OSError: the pipe is broken" in stats.outputs[1].failure
     assert any("dead is given up" in event.text for event in stats.events)
 
@@ -171,15 +237,16 @@ def test_the_run_ends_when_no_sink_is_left() -> None:
     source = Camera(500)
     with pytest.raises(SinkError, match=r"disk is full|b failed"):
         run(source, Slow(), Screen("a", fail=SinkError("disk is full")), Screen("b", fail=OSError()))
-    assert source.given < 100
+    assert source.given < 500
 
 
 def test_a_stuck_sink_does_not_stop_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pump_module, "PATIENCE", 0.2)
     release, well = threading.Event(), Screen("well")
-    _, stats = run(Camera(20), Slow(), well, Screen("stuck", hang=release))
+    kept = Output(well, depth=20, keeps=True)
+    _, stats = run(Camera(20), Slow(), kept, Screen("stuck", hang=release))
     release.set()
-    assert len(well.shown) > 10
+    assert well.shown[-1].index == 19
     assert any("stuck is stuck" in event.text for event in stats.events)
 
 
@@ -205,14 +272,63 @@ def test_a_processor_that_breaks_its_word_is_an_error() -> None:
         run(Camera(50), Slow(make=broken), Screen())
 
 
+def test_who_sees_frames_and_fails_is_an_error() -> None:
+    def see(frame: Frame) -> None:
+        if frame.index == 3:
+            raise ZeroDivisionError("no eyes")
+
+    source = Camera(500)
+    pump = LivePump(source, Slow(), [Screen()], period=PERIOD)
+    pump.on_frame(see)
+    with pytest.raises(StageError, match="what sees the frames failed: ZeroDivisionError: no eyes"):
+        pump.run()
+    assert source.given < 400
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_who_hears_of_events_and_fails_ends_the_run_and_no_thread_of_it(others: int) -> None:
+    """As a terminal that is gone: a sink that fails is told there."""
+
+    def hear(_: object) -> None:
+        raise BrokenPipeError("nobody listens")
+
+    source, dead = Camera(500), Screen("dead", fail=SinkError("the disk is full"))
+    pump = LivePump(source, Slow(), [dead, *[Screen()] * others], period=PERIOD)
+    pump.on_event(hear)
+    kind, text = (StageError, "nobody listens") if others else (SinkError, "the disk is full")
+    with pytest.raises(kind, match=text):
+        pump.run()
+    assert source.given < 400
+
+
 def test_it_ends_when_told_and_when_the_time_is_up() -> None:
     pump = LivePump(Camera(10_000), Slow(), [Screen()], period=PERIOD)
     threading.Timer(0.2, pump.stop).start()
-    begin = time.monotonic()
-    pump.run()
-    assert time.monotonic() - begin < 2
+    assert pump.run().captured < 10_000
     stats = LivePump(Camera(10_000), Slow(), [Screen()], period=PERIOD).run(seconds=0.3)
-    assert 0.25 < stats.elapsed < 2
+    assert stats.elapsed > 0.25
+    assert stats.captured < 10_000
+
+
+def test_a_source_of_files_is_not_closed_while_it_is_read() -> None:
+    """A decoder that is closed under its hands crashes the process."""
+
+    class File(Camera):
+        reading = closed_while_reading = False
+
+        def __iter__(self) -> Iterator[Frame]:
+            for k in range(3):
+                self.reading = True
+                time.sleep(0.3)
+                self.reading = False
+                yield self._pictures[k]
+
+        def close(self) -> None:
+            self.closed_while_reading |= self.reading
+
+    source = File(3)
+    LivePump(source, Slow(), [Screen()], period=PERIOD).run(seconds=0.1)
+    assert not source.closed_while_reading
 
 
 def test_a_source_that_is_silent_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,6 +380,88 @@ def test_a_sink_may_come_and_go_while_the_run_goes_on() -> None:
     thread.join(5)
     assert len(later.shown) == taken
     assert len(first.shown) > taken
+
+
+class Busy(Slow):
+    """Is at work on its frame until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.working = False
+        self.go = threading.Event()
+
+    def process(self, frame: Frame) -> Processed:
+        self.working = True
+        self.go.wait(20)
+        self.working = False
+        return Processed(frame)
+
+
+class BusySink(Screen):
+    """The same of a sink."""
+
+    def __init__(self, name: str = "file") -> None:
+        super().__init__(name)
+        self.writing = False
+        self.go = threading.Event()
+
+    def write(self, frame: Frame) -> None:
+        self.writing = True
+        self.go.wait(20)
+        self.shown.append(frame)
+        self.writing = False
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_waits_for_the_model_at_work() -> None:
+    """Who has opened the engines closes them next."""
+    processor = Busy()
+    pump = LivePump(Camera(10_000), processor, [Screen()], period=PERIOD)
+    with press_later(lambda: processor.working, then=processor.go.set):
+        stats = pump.run()
+        working = processor.working
+    assert not working
+    assert stats.processed == 1
+    assert any(event.text == "stopped" for event in stats.events)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_second_ctrl_c_drops_what_waits_and_leaves_no_sink_writing() -> None:
+    source, sink = Camera(10_000), BusySink()
+    output = Output(sink, depth=RECORDING, keeps=True)
+    pump = LivePump(source, Slow(), [output], period=PERIOD)
+    closed = source._closed.is_set  # pyright: ignore[reportPrivateUsage]
+    with press_later(lambda: source.given > 20, closed, then=sink.go.set):
+        with pytest.raises(KeyboardInterrupt):
+            pump.run()
+        busy, writing = output.busy, sink.writing
+    assert not busy
+    assert not writing
+    assert len(sink.shown) == 1
+    assert output.stats().dropped > 5
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_sink_that_is_stuck_holds_up_no_second_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pump_module, "PATIENCE", 0.5)
+    source, sink = Camera(10_000), BusySink()
+    output = Output(sink, depth=RECORDING, keeps=True)
+    pump = LivePump(source, Slow(), [output], period=PERIOD)
+    closed = source._closed.is_set  # pyright: ignore[reportPrivateUsage]
+    with press_later(lambda: sink.writing, closed), pytest.raises(KeyboardInterrupt):
+        pump.run()
+    assert output.busy, "nobody may close it"
+    assert any("file is stuck" in event.text for event in pump.stats().events)
+    sink.go.set()
+
+
+def test_after_the_run_no_sink_is_added_that_nobody_would_end() -> None:
+    late = Screen("late")
+    pump, _ = run(Camera(3), None, Screen())
+    with pytest.raises(SinkError, match="the run is over: late"):
+        pump.add(late)
+    assert not late.shown
+    assert len(pump.outputs) == 1
 
 
 # Mailbox
@@ -330,7 +528,7 @@ def test_closing_ends_every_wait() -> None:
 def test_taking_from_an_empty_mailbox_has_its_time() -> None:
     begin = time.monotonic()
     assert Mailbox[int]().take(0.1) is None
-    assert 0.09 < time.monotonic() - begin < 1
+    assert time.monotonic() - begin > 0.09
     with pytest.raises(ValueError, match="depth 0"):
         Mailbox(depth=0)
 

@@ -20,12 +20,13 @@ import numpy as np
 import pytest
 from velatura.runtime.errors import SinkError
 from velatura.runtime.frame import YUV420P, Frame, PixelFormat, VideoInfo
-from velatura.runtime.live.sound import Sounds
-from velatura.runtime.sinks import Encoding, virtual
+from velatura.runtime.live.open_outputs import Sounds
+from velatura.runtime.media.audio_encode import RATE, Evened
+from velatura.runtime.sinks import Encoding
+from velatura.runtime.sinks import virtual_camera as virtual
 from velatura.runtime.sinks.recording import RecordingSink
 from velatura.runtime.sinks.stream import StreamSink, is_stream
-from velatura.runtime.sinks.virtual import VirtualCameraSink
-from velatura.runtime.sinks.voice import RATE, Evened
+from velatura.runtime.sinks.virtual_camera import VirtualCameraSink
 
 from ..videos import plane
 from .senders import drawing, number
@@ -88,15 +89,15 @@ def clicks(samples: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("ppm", [0, 150, -150, 800])
-def test_sound_stays_with_the_clock_for_ten_minutes(ppm: float) -> None:
+def test_sound_stays_with_the_clock_for_minutes(ppm: float) -> None:
     """A sound card whose second is longer or shorter: under 20 ms of drift, and no gap."""
-    even, beeps = Evened(), Beeps(600, ppm=ppm, jitter=0.003)
+    even, beeps = Evened(), Beeps(200, ppm=ppm, jitter=0.003)
     parts: list[np.ndarray] = []
     while (heard := beeps.take()) is not None:
         parts += [made.to_ndarray()[0] for made in even(heard.frame, heard.seconds)]
     parts += [made.to_ndarray()[0] for made in even.end()]
     found = clicks(np.concatenate(parts))
-    assert len(found) >= 598
+    assert len(found) >= 198
     assert np.abs(found - np.round(found)).max() < 0.020
 
 

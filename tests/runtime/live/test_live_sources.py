@@ -16,25 +16,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from velatura.runtime.errors import SourceError
 from velatura.runtime.frame import Frame
+from velatura.runtime.media.live_audio import LiveAudio
 from velatura.runtime.sources import camera, open_source
 from velatura.runtime.sources.address import Address
-from velatura.runtime.sources.backlog import Backlog
-from velatura.runtime.sources.live import (
-    TIME_BASE,
-    Backoff,
-    LiveSource,
-    Slot,
-    open_live_source,
-)
+from velatura.runtime.sources.ffmpeg_live import Backlog, Timeline
+from velatura.runtime.sources.live import TIME_BASE, Backoff, LiveSource, Slot, open_live_source
 from velatura.runtime.sources.paced import PacedSource
-from velatura.runtime.sources.sound import LiveAudio
-from velatura.runtime.sources.timeline import Timeline
 
 from .. import videos
 
@@ -188,6 +182,33 @@ def test_the_sound_of_a_file_comes_on_the_clock_of_its_pictures(tmp_path: Path) 
     assert sum(samples for _, samples in pieces) / 48_000 == pytest.approx(ends[-1], abs=0.1)
     steps = np.array([b[0] for b in pieces[1:]]) - np.array(ends[:-1])
     assert (abs(steps) < 0.0021).mean() > 0.95, "one seam at most"
+
+
+@pytest.mark.parametrize(
+    ("name", "frames"),
+    [
+        ("100%/shot-%02d.png", 3),
+        ("100%/shot-*.png", 3),
+        ("100%/shot-0[01].png", 2),
+        ("100%/50%.png", 1),
+        ("100%/missing.png", None),
+        ("a*/missing.png", None),
+    ],
+)
+def test_a_sequence_is_what_it_is_for_files(tmp_path: Path, name: str, frames: int | None) -> None:
+    (tmp_path / "100%").mkdir()
+    for picture in ("shot-00.png", "shot-01.png", "shot-02.png", "50%.png"):
+        cv2.imwrite(str(tmp_path / "100%" / picture), np.zeros((32, 48, 3), np.uint8))
+    path = str(tmp_path / name)
+    found: list[int | str] = []
+    for opener in (open_source, open_live_source):
+        try:
+            with opener(path) as source:
+                found.append(len(list(source)))
+        except SourceError as error:
+            found.append(str(error).replace(path, "it"))
+    wanted = "no file at it" if frames is None else frames
+    assert found == [wanted, wanted]
 
 
 def test_patterns_and_sequences_are_paced_too() -> None:
@@ -457,7 +478,7 @@ def test_why_a_camera_cannot_be_opened(devices: Path, monkeypatch: pytest.Monkey
 def test_the_command_lists_what_there_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from velatura.runtime.command.devices import show_devices
+    from velatura.runtime.jobs.devices import show_devices
 
     monkeypatch.delenv("DISPLAY", raising=False)
     show_devices(as_json=True)
@@ -568,7 +589,7 @@ def test_a_clock_that_jumps_is_followed() -> None:
 
 def test_a_backlog_goes_on_at_the_newest_whole_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("velatura.runtime.sources.backlog.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("velatura.runtime.sources.ffmpeg_live.time.monotonic", lambda: now[0])
 
     def packets(backlog: Backlog, kinds: str) -> None:
         for kind in kinds:

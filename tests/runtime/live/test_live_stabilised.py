@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from velatura.runtime.live.processor import Processed
-from velatura.runtime.live.stability import Steady
+from velatura.runtime.adaptive.ladder_processor import Steady
+from velatura.runtime.adaptive.processor import Processed
 
 from .engines import frame
 

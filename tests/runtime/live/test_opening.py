@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from velatura.runtime.live import swap
-from velatura.runtime.live.swap import Opening
+from velatura.runtime.adaptive import background_open as swap
+from velatura.runtime.adaptive.background_open import Opening
 
 from .engines import wait_until
 
@@ -154,7 +154,7 @@ def test_who_is_told_and_fails_keeps_nothing_from_being_opened(maker: Maker) -> 
 def test_a_process_that_ends_waits_for_what_is_being_opened() -> None:
     script = """
 import threading, time
-from velatura.runtime.live.swap import Opening
+from velatura.runtime.adaptive.background_open import Opening
 
 class Thing:
     def close(self):

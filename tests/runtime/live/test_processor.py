@@ -2,17 +2,18 @@
 
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from velatura.runtime.adaptive import executor as running_module
+from velatura.runtime.adaptive.ladder import open_ladder
+from velatura.runtime.adaptive.ladder_processor import LadderProcessor, open_processor
+from velatura.runtime.adaptive.processor import Processed
 from velatura.runtime.card import ModelCard
 from velatura.runtime.errors import EngineError
 from velatura.runtime.frame import GRAY, RGB, YUV420P, YUV444P, Frame, PixelFormat
-from velatura.runtime.live import running as running_module
-from velatura.runtime.live.ladder import open_ladder
-from velatura.runtime.live.neural import LadderProcessor, open_processor
-from velatura.runtime.live.processor import Processed
 
 from .engines import Shelf, frame, info_of, wait_until
 
@@ -43,7 +44,7 @@ class Bench:
         )  # fmt: skip
         self.processor.listen(self.told.append)
 
-    def until(self, said: str, given: Frame | None = None, seconds: float = 6.0) -> list[Processed]:
+    def until(self, said: str, given: Frame | None = None, seconds: float = 30.0) -> list[Processed]:
         """Frames go on until something is told."""
         made: list[Processed] = []
         end = time.monotonic() + seconds
@@ -84,15 +85,16 @@ def test_off_costs_nothing_and_touches_nothing(bench: Bench) -> None:
     bench.processor.off = True
     given = frame()
     assert bench.processor.process(given).frame is given
-    times = []
-    for _ in range(400):
-        begin = time.perf_counter()
-        made = bench.processor.process(given)
-        times.append(time.perf_counter() - begin)
-    assert made.passed
-    assert np.median(times) < 50e-6
     calls = len(bench.shelf.opened[0].calls)
-    bench.processor.process(given)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(400):
+        made = bench.processor.process(given)
+        assert made.passed
+        assert made.frame is given
+    peak = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    assert peak < given.planes[0].nbytes, "nothing is copied"
     assert len(bench.shelf.opened[0].calls) == calls
     bench.processor.off = False
     assert is_negative(bench.processor.process(given), given)
@@ -142,7 +144,7 @@ def test_a_failing_model_lets_frames_pass_and_comes_back(bench: Bench) -> None:
     assert "0.5 s" in bench.told[-1]
     begin = time.monotonic()
     bench.until("negative at work")
-    assert 0.4 < time.monotonic() - begin < 2.0
+    assert time.monotonic() - begin > 0.4, "it is not tried again before the pause is over"
     assert is_negative(bench.processor.process(given), given)
     assert engine.closed
 
@@ -181,10 +183,10 @@ def test_a_model_that_never_returns_is_left(bench: Bench, monkeypatch: pytest.Mo
     begin = time.monotonic()
     made = bench.processor.process(frame())
     assert made.passed
-    assert time.monotonic() - begin < 0.4
+    assert not release.is_set(), "it came back though the model did not"
     passed = bench.until("have not answered")
     assert all(one.passed for one in passed)
-    assert 0.5 < time.monotonic() - begin < 1.5
+    assert time.monotonic() - begin > 0.5
     bench.until("at work")
     given = frame(3)
     assert is_negative(bench.processor.process(given), given)
@@ -386,20 +388,21 @@ def test_late_frames_lead_down_and_quick_ones_up_again() -> None:
     processor = bench.processor
     assert len(processor.rungs) > 1
 
-    def run(seconds: float, until: str) -> float:
+    def run(seconds: float, until: str) -> None:
         begin = time.monotonic()
         while time.monotonic() - begin < seconds and processor.rung != until:
             start = time.monotonic()
             processor.process(frame(0, (256, 192)))
             processor.observe(time.monotonic() - start, period=1 / 30)
             time.sleep(max(1 / 30 - (time.monotonic() - start), 0))
-        return time.monotonic() - begin
 
     engine.seconds = 0.3  # 1.2 s for a whole frame of that size
-    assert run(5, "off") < 4
+    run(60, "off")
+    assert processor.rung == "off"
     assert any("frames took more than 33.3 ms" in line for line in bench.told)
     engine.seconds = 0.0
-    assert run(12, "full") < 10
+    run(60, "full")
+    assert processor.rung == "full"
     assert any("there is time for it" in line for line in bench.told)
     processor.close()
 
@@ -464,3 +467,26 @@ def test_the_real_thing() -> None:
     assert (made.frame.width, made.frame.height) == (320, 256)
     assert made.frame.format == YUV420P
     processor.close()
+
+
+def test_nothing_is_opened_after_the_end(bench: Bench) -> None:
+    """Nobody would take it, and its engines would be open for good."""
+    closed = threading.Event()
+
+    def tell(line: str) -> None:
+        if "fails" in line:
+            # The run ends in this moment.
+            bench.processor.close()
+            closed.set()
+
+    bench.processor.listen(tell)
+    bench.shelf.refuse = "no memory"
+    bench.processor.swap(["double"])
+    assert closed.wait(5)
+    bench.shelf.refuse = None
+    opening = bench.processor._opening  # pyright: ignore[reportPrivateUsage]
+    assert wait_until(lambda: opening._thread is None)  # pyright: ignore[reportPrivateUsage]
+    bench.processor.swap(["double"])
+    assert not opening.busy
+    assert len(bench.shelf.opened) == 1
+    assert bench.shelf.opened[0].closed

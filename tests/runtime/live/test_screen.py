@@ -14,8 +14,7 @@ import pytest
 from velatura.runtime.errors import SourceError
 from velatura.runtime.frame import Frame
 from velatura.runtime.sources.live import LiveSource, open_live_source
-from velatura.runtime.sources.screen import list_screens
-from velatura.runtime.sources.windows import Box, list_windows
+from velatura.runtime.sources.screen import Box, list_screens, list_windows
 
 pytestmark = [
     pytest.mark.skipif(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from velatura.runtime.errors import SourceError
 from velatura.runtime.frame import Frame
-from velatura.runtime.sources import stream as streams
+from velatura.runtime.sources import ffmpeg_live as streams
 from velatura.runtime.sources.live import LiveSource, open_live_source
 
 from .senders import number, sending

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -23,13 +24,13 @@ from hypothesis import strategies as st
 from velatura.runtime.errors import SinkError
 from velatura.runtime.frame import GRAY, RGB, YUV420P, Colour, Frame, PixelFormat
 from velatura.runtime.live import Output
-from velatura.runtime.live.view import ViewSink
-from velatura.runtime.live.view.guard import is_loopback
-from velatura.runtime.live.view.history import SECONDS, History
-from velatura.runtime.live.view.messages import LIMIT, RubbishError, parse
-from velatura.runtime.live.view.picture import Coder, jpeg, png, shown
-from velatura.runtime.live.view.server import PAGES
-from velatura.runtime.live.view.session import PATIENCE
+from velatura.runtime.web import ViewSink
+from velatura.runtime.web.guard import is_loopback
+from velatura.runtime.web.panel import LIMIT, RubbishError, parse
+from velatura.runtime.web.pictures import Coder, jpeg, png, shown
+from velatura.runtime.web.server import PAGES
+from velatura.runtime.web.session import PATIENCE
+from velatura.runtime.web.shared import SECONDS, History
 
 from . import showing
 from .showing import PATCHES, FakePanel, Feeder
@@ -49,12 +50,15 @@ def view(panel: FakePanel) -> Iterator[ViewSink]:
         yield sink
 
 
-def using(work: Callable[[Client], Awaitable[None]]) -> None:
-    """Run what a client does, with a limit in time."""
+def using(work: Callable[[Client], Awaitable[None]], view: ViewSink | None = None) -> None:
+    """Run what a client does, with a limit in time; one that has opened that view's page before."""
 
     async def run() -> None:
         # Cookies for addresses too, as browsers keep them.
         async with Client(cookie_jar=aiohttp.CookieJar(unsafe=True)) as client:
+            if view is not None:
+                async with client.get(view.url) as answer:
+                    assert answer.status == 200
             await asyncio.wait_for(work(client), 20)
 
     asyncio.run(run())
@@ -89,6 +93,17 @@ def port(view: ViewSink) -> int:
     return int(view.uri.rpartition(":")[2])
 
 
+def path(view: ViewSink) -> str:
+    """Of the page, with the token."""
+    return "/?" + view.url.partition("/?")[2]
+
+
+def cookie(view: ViewSink) -> str:
+    """The header's line with what an opened page has."""
+    with urllib.request.urlopen(view.url) as answer:
+        return "Cookie: " + str(answer.headers["Set-Cookie"]).partition(";")[0]
+
+
 def raw(view: ViewSink, data: bytes) -> bytes:
     """What the server answers to bytes that no client library would send."""
     with socket.create_connection(("127.0.0.1", port(view)), 5) as plain:
@@ -112,6 +127,38 @@ def test_it_is_reached_from_this_machine_alone_unless_there_is_a_token() -> None
         ViewSink(host="0.0.0.0", token="short")
     with pytest.raises(SinkError, match="16 or more"):
         ViewSink(token="")
+
+
+def test_another_user_of_the_machine_neither_sees_nor_steers_without_the_address() -> None:
+    async def look(client: Client) -> None:
+        for asked in ("", "app.js", "snapshot.png", "socket", "?token=", "no"):
+            async with client.get(address(view) + asked) as answer:
+                assert answer.status == 401, asked
+                assert "needs its token" in await answer.text()
+        async with client.get(address(view), cookies={f"velatura_{port(other)}": "guess"}) as answer:
+            assert answer.status == 401
+        async with client.get(other.url) as answer:
+            assert answer.status == 200
+        async with client.get(address(view)) as answer:
+            assert answer.status == 401, "another view's page was opened"
+        async with client.get(view.url) as answer:
+            assert answer.status == 200
+
+    with ViewSink() as view, ViewSink() as other:
+        tokens = [sink.url.partition("/?token=")[2] for sink in (view, other)]
+        assert all(len(token) >= 16 for token in tokens)
+        assert tokens[0] != tokens[1]
+        assert tokens[0] not in view.uri, "figures and events name it"
+        using(look)
+
+
+def test_any_signs_may_stand_in_a_token() -> None:
+    async def look(client: Client) -> None:
+        async with client.get(address(view)) as answer:
+            assert answer.status == 200
+
+    with ViewSink(token="a key & a #sign, 100% ü") as view:
+        using(look, view)
 
 
 def test_what_counts_as_this_machine() -> None:
@@ -191,8 +238,8 @@ def test_another_name_for_this_machine_is_refused(view: ViewSink, host: str) -> 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost:9000", "[::1]:80"])
 def test_its_own_names_and_a_forwarded_port_are_taken(view: ViewSink, host: str) -> None:
-    answer = raw(view, f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-    assert answer.startswith(b"HTTP/1.1 200")
+    request = f"GET {path(view)} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    assert raw(view, request.encode()).startswith(b"HTTP/1.1 200")
 
 
 def test_another_site_can_neither_read_nor_steer(view: ViewSink) -> None:
@@ -211,7 +258,7 @@ def test_another_site_can_neither_read_nor_steer(view: ViewSink) -> None:
         page = await opened(client, view, origin=address(view).rstrip("/"))
         await page.close()
 
-    using(look)
+    using(look, view)
 
 
 def test_every_answer_forbids_scripts_frames_and_files_from_elsewhere(view: ViewSink) -> None:
@@ -226,11 +273,11 @@ def test_every_answer_forbids_scripts_frames_and_files_from_elsewhere(view: View
                 assert answer.headers["X-Content-Type-Options"] == "nosniff"
                 assert answer.headers["Referrer-Policy"] == "no-referrer"
 
-    using(look)
+    using(look, view)
 
 
 def test_the_page_needs_nothing_from_elsewhere() -> None:
-    folder = Path(showing.__file__).resolve().parents[3] / "runtime/live/view/page"
+    folder = Path(showing.__file__).resolve().parents[3] / "runtime/web/page"
     for file in folder.iterdir():
         text = file.read_text().replace("http://www.w3.org/2000/svg", "")
         assert "http://" not in text, file
@@ -241,14 +288,15 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
 # What is served
 
 
-@pytest.mark.parametrize("path", [
+@pytest.mark.parametrize("asked", [
     "/../server.py", "/..%2fserver.py", "/%2e%2e/server.py", "/page/../../../../../../etc/passwd",
     "//etc/passwd", "/etc/passwd", "/....//server.py", "/%252e%252e/server.py", "/..\\server.py",
     "/app.js/../../server.py", "/index.html", "/app.js%00.txt", "/app.js/", "/page/app.js",
     "/secret.txt", "/.", "/%2fetc%2fpasswd", "file:///etc/passwd", "http://evil.example/etc/passwd",
 ])  # fmt: skip
-def test_no_file_but_the_pages_own_is_served(view: ViewSink, path: str) -> None:
-    answer = raw(view, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+def test_no_file_but_the_pages_own_is_served(view: ViewSink, asked: str) -> None:
+    lines = (f"GET {asked} HTTP/1.1", "Host: localhost", cookie(view), "Connection: close", "", "")
+    answer = raw(view, "\r\n".join(lines).encode())
     status, _, body = answer.partition(b"\r\n\r\n")
     page = b"<title>velatura</title>" in body
     assert status.split()[1] in (b"404", b"400", b"403") or page, status
@@ -259,7 +307,7 @@ def test_no_file_but_the_pages_own_is_served(view: ViewSink, path: str) -> None:
 def test_a_link_in_the_pages_folder_leads_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from velatura.runtime.live.view import server
+    from velatura.runtime.web import server
 
     folder = tmp_path / "page"
     folder.mkdir()
@@ -275,7 +323,7 @@ def test_a_link_in_the_pages_folder_leads_nowhere(
             assert answer.status == 404
 
     with ViewSink() as other:
-        using(look)
+        using(look, other)
 
 
 def test_nothing_can_be_posted(view: ViewSink) -> None:
@@ -284,7 +332,7 @@ def test_nothing_can_be_posted(view: ViewSink) -> None:
             async with client.request(method, address(view), data=b"x" * 4096) as answer:
                 assert answer.status == 405
 
-    using(look)
+    using(look, view)
 
 
 @pytest.mark.parametrize("data", [
@@ -302,8 +350,8 @@ def test_rubbish_in_place_of_http_is_refused_and_the_page_still_opens(
     assert not answer or answer.startswith(b"HTTP/1.1 4") or answer.startswith(b"HTTP/1.0 4"), answer[
         :40
     ]
-    ok = raw(view, b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-    assert ok.startswith(b"HTTP/1.1 200")
+    ok = f"GET {path(view)} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    assert raw(view, ok.encode()).startswith(b"HTTP/1.1 200")
 
 
 # What a page says
@@ -333,7 +381,7 @@ def test_switches_do_what_a_page_says_in_its_order(view: ViewSink, panel: FakePa
         assert panel.split is None
         await page.close()
 
-    using(look)
+    using(look, view)
 
 
 def test_what_cannot_be_done_is_told_to_the_one_who_asked(view: ViewSink) -> None:
@@ -360,7 +408,7 @@ def test_what_cannot_be_done_is_told_to_the_one_who_asked(view: ViewSink) -> Non
         await page.close()
         await other.close()
 
-    using(look)
+    using(look, view)
 
 
 @pytest.mark.parametrize("text", [
@@ -429,7 +477,7 @@ def test_a_client_that_sends_rubbish_is_let_go_and_others_stay(
         assert panel.off
         await other.close()
 
-    using(look)
+    using(look, view)
 
 
 def test_a_huge_message_ends_the_connection(view: ViewSink) -> None:
@@ -448,7 +496,7 @@ def test_a_huge_message_ends_the_connection(view: ViewSink) -> None:
         page = await opened(client, view)
         await page.close()
 
-    using(look)
+    using(look, view)
 
 
 def test_one_that_connects_twenty_times_is_told_when_it_is_enough(view: ViewSink) -> None:
@@ -470,7 +518,7 @@ def test_one_that_connects_twenty_times_is_told_when_it_is_enough(view: ViewSink
         for page in (again, *pages):
             await page.close()
 
-    using(look)
+    using(look, view)
 
 
 def test_a_page_that_vanishes_without_a_word_frees_its_place(view: ViewSink) -> None:
@@ -484,7 +532,7 @@ def test_a_page_that_vanishes_without_a_word_frees_its_place(view: ViewSink) -> 
             await asyncio.sleep(0.02)
         assert not view.pages
 
-    using(look)
+    using(look, view)
 
 
 # Pictures
@@ -513,7 +561,7 @@ def test_jpeg_pictures_come_as_fast_as_the_page_shows_them_and_no_faster(view: V
         return int.from_bytes(message.data[:4], "big"), pixels
 
     with Feeder(view):
-        using(look)
+        using(look, view)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no figures of memory here")
@@ -543,7 +591,7 @@ def test_a_page_that_reads_nothing_costs_no_memory_and_holds_nobody_up(view: Vie
         deaf._response.connection.transport.abort()
         await other.close()
 
-    using(look)
+    using(look, view)
 
 
 def test_writing_takes_no_time_with_and_without_pages(view: ViewSink) -> None:
@@ -565,7 +613,7 @@ def test_writing_takes_no_time_with_and_without_pages(view: ViewSink) -> None:
         assert await asyncio.get_running_loop().run_in_executor(None, slowest_but_few) < 1e-3
         await page.close()
 
-    using(look)
+    using(look, view)
 
 
 def test_a_snapshot_has_all_pixels_and_no_picture_is_said(view: ViewSink) -> None:
@@ -588,7 +636,7 @@ def test_a_snapshot_has_all_pixels_and_no_picture_is_said(view: ViewSink) -> Non
         assert (await heard(page, "error"))["text"] == "the run has not begun yet"
         await page.close()
 
-    using(look)
+    using(look, view)
 
 
 FORMATS: list[tuple[PixelFormat, Colour]] = [
@@ -686,7 +734,7 @@ def test_webrtc_in_h264_or_vp8_and_a_second_page_begins_with_a_whole_picture(vie
             await connection.close()
 
     with Feeder(view):
-        using(look)
+        using(look, view)
 
 
 def test_the_condition_follows_the_deadline(panel: FakePanel) -> None:
@@ -711,7 +759,7 @@ def test_the_condition_follows_the_deadline(panel: FakePanel) -> None:
 
     frame = showing.patches()
     with ViewSink(controls=panel, deadline=0.04) as view:
-        using(look)
+        using(look, view)
 
 
 def test_it_is_a_sink_of_a_live_run(panel: FakePanel) -> None:
@@ -734,7 +782,7 @@ def test_without_the_library_the_error_says_how_to_get_it(monkeypatch: pytest.Mo
         patch.setitem(sys.modules, "aiortc", None)
         with ViewSink() as view:
             assert "velatura[live]" in view.notes[0]
-    for name in [name for name in sys.modules if name.startswith("velatura.runtime.live.view.")]:
+    for name in [name for name in sys.modules if name.startswith("velatura.runtime.web.")]:
         if name.rpartition(".")[2] in ("guard", "server", "session"):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "aiohttp", None)

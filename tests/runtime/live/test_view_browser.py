@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from velatura.runtime.errors import SinkError
 from velatura.runtime.frame import Colour
-from velatura.runtime.live.view import ViewSink
+from velatura.runtime.web import ViewSink
 
 from . import showing
 from .chromium import Chromium, Page, found
@@ -104,7 +104,7 @@ def becomes(page: Page, panel: FakePanel, name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(("query", "how", "selector"), [
-    ("", "WebRTC, H.264", "#video"), ("?mjpeg", "MJPEG, as the address asks", "#still"),
+    ("", "WebRTC, H.264", "#video"), ("&mjpeg", "MJPEG, as the address asks", "#still"),
 ])  # fmt: skip
 def test_the_picture_moves_has_its_colours_and_is_soon_there(
     browser: Chromium, view: ViewSink, query: str, how: str, selector: str
@@ -368,7 +368,7 @@ def test_every_control_has_a_name_that_is_read_out(browser: Chromium, view: View
 @pytest.mark.parametrize(("rtc", "how", "selector"), [
     (True, "WebRTC", "#video"), (False, "MJPEG", "#still")
 ])  # fmt: skip
-def test_it_comes_back_when_the_run_does(
+def test_it_comes_back_when_another_run_does_and_is_opened(
     browser: Chromium, panel: FakePanel, rtc: bool, how: str, selector: str
 ) -> None:
     with ViewSink(controls=panel, rtc=rtc) as sink, Feeder(sink):
@@ -380,6 +380,10 @@ def test_it_comes_back_when_the_run_does(
     assert page.run("document.querySelector('#record').disabled")
     assert page.run("document.querySelector('#condition').textContent") == "No connection"
     with ViewSink(controls=panel, port=port, rtc=rtc) as sink, Feeder(sink):
+        # The other run has a token of its own.
+        page.until("document.querySelector('#link').textContent.includes('needs its token')")
+        assert "open the whole address" in page.run("document.querySelector('#curtain').textContent")
+        browser.page(sink.url).close()
         page.until("document.querySelector('#link').dataset.state === 'open'")
         page.until(f"document.querySelector('#how').textContent.startsWith('{how}')")
         page.until("document.querySelector('#curtain').hidden")
@@ -388,12 +392,15 @@ def test_it_comes_back_when_the_run_does(
         page.close()
 
 
-def test_the_token_opens_the_page_and_leaves_the_address(browser: Chromium, panel: FakePanel) -> None:
-    with ViewSink(controls=panel, token="a long enough token") as sink, Feeder(sink):
+@pytest.mark.parametrize("token", [None, "a long enough token"])
+def test_the_token_opens_the_page_and_leaves_the_address(
+    browser: Chromium, panel: FakePanel, token: str | None
+) -> None:
+    with ViewSink(controls=panel, token=token) as sink, Feeder(sink):
         page = browser.page(sink.url.partition("?")[0])
         assert "needs its token" in page.run("document.body.textContent")
         page.close()
-        page = opened(browser, sink.url.replace(" ", "%20"))
+        page = opened(browser, sink.url)
         assert page.run("location.search") == ""
         assert page.run("document.cookie") == "", "scripts can read the cookie"
         page.call("Page.reload")

@@ -1,0 +1,448 @@
+"""LadderProcessor: models that keep a deadline, and whose failures nobody sees as a black picture.
+
+Steady: what a processor makes, in keeping with what it has shown before.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from ..backends import Fit as EngineFit
+from ..backends import Precision, open_engine
+from ..cache import EngineCache
+from ..card import CardFlags
+from ..errors import EngineError, VelaturaError
+from ..frame import Frame, VideoInfo
+from ..stages.conform import Shape
+from ..temporal.stabilizer import Stabiliser
+from .background_open import FIRST, MOST, Opening
+from .compositing import blended, split
+from .executor import STUCK, Patience, Running
+from .governor import FITS, Governor, Step
+from .ladder import Fit, Key, Ladder, Opener, Rung, key_of, open_ladder, sample_of
+from .processor import Processed, Processor, Tell
+
+
+class Steady:
+    """A stabiliser for results that may be late, moved, or left out. Called from one thread.
+
+    `strength` may be set from any; 0, as at the beginning, lets all pass.
+    """
+
+    def __init__(self) -> None:
+        self._stabiliser = Stabiliser(0.0)
+        self._holds = False
+
+    @property
+    def strength(self) -> float:
+        """How much earlier results count, 0..1. Raises ValueError when set beyond."""
+        return self._stabiliser.strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        self._stabiliser.strength = value
+
+    def __call__(self, frame: Frame, made: Processed) -> Processed:
+        """The result of a frame. While models are late, what was shown last is shown again, moved."""
+        if not self.strength:
+            return made
+        if made.passed and not (made.late and self._holds):
+            self.forget()
+            return made
+        fresh = not (made.passed or made.repeated)
+        shown = self._stabiliser(frame, made.frame, fresh=fresh, uncovered=made.uncovered)
+        if made.passed and shown is made.frame:
+            self._holds = False
+            return made
+        self._holds |= fresh
+        return replace(made, frame=shown, passed=False, repeated=made.repeated or made.passed)
+
+    def forget(self) -> None:
+        """Nothing that was shown counts for what comes."""
+        if self._holds:
+            self._stabiliser.forget()
+            self._holds = False
+
+
+HEALTHY = 10.0
+"""Seconds of work after which a failure counts as the first one."""
+
+Open = Callable[[Sequence[str], Frame, Shape | None], Ladder]
+"""Opens models for frames such as that one, their results brought to a shape or to their own."""
+
+
+class LadderProcessor(Processor):
+    """Runs models on the rung of a ladder that holds the deadline.
+
+    Frames come out in one shape, whatever happens: the size, format and colour of the first models'
+    results. While models are opened, have failed or do not answer, frames pass unprocessed in it.
+    Whatever changes the models is opened beside the frames and taken between two of them.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[str],
+        given: Frame,
+        open: Open,
+        *,
+        period: float,
+        deadline: float | None = None,
+        governed: bool = True,
+        pinned: str | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        """`given` is a frame as all will be. `deadline` None is `period`, both in seconds.
+
+        `pinned` names the one rung to run on; else, without `governed`, it is the best. Raises what
+        opening the models does, and EngineError for a rung that there is not.
+        """
+        self._open = open
+        self._deadline, self._period = deadline, period
+        self._governed, self._pinned = governed and pinned is None, pinned
+        self._tell: Tell = _nobody
+        self._lock = threading.Lock()
+        self._opening = Opening[Ladder]()
+        ladder = open(models, given, None)
+        names = [rung.name for rung in ladder.rungs]
+        if pinned is not None and pinned not in names:
+            ladder.close()
+            raise EngineError(f"there is no rung {pinned!r}; there are: {', '.join(names)}")
+        self._models = ladder.models
+        self._patience = patience or Patience()
+        self._running: Running | None = Running(ladder, self._tried, self._patience)
+        self._governor = self._govern(ladder, pinned)
+        self._fit = Fit(ladder.shape)
+        self._seen = given
+        self._last: Frame | None = None
+        self._following: Key | None = None
+        self._wanted: tuple[str, ...] | None = None
+        self._reviving: str | None = None
+        self._began = time.monotonic()
+        self._failures = 0
+        self._closed = False
+        self._work = 0.0
+        self._strength = 1.0
+        self._split: float | None = None
+        self.steady = Steady()
+        """How much earlier results count: not at all, unless told to."""
+        self.off = False
+        """Whether frames pass without the models; any thread may set it."""
+
+    @property
+    def strength(self) -> float:
+        """The part of the result in the picture, 0..1. Raises ValueError when set beyond."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise ValueError(f"a strength of {value} is not within 0..1")
+        self._strength = float(value)
+
+    @property
+    def split(self) -> float | None:
+        """Left of this part of the width, 0..1, the original is shown; None shows none of it."""
+        return self._split
+
+    @split.setter
+    def split(self, value: float | None) -> None:
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"a split at {value} is not within 0..1")
+        self._split = value
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Their names, in order; those before a swap until it is done."""
+        return self._models
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """What may be done to a frame, from best to cheapest, with measured costs."""
+        return self._governor.rungs
+
+    @property
+    def rung(self) -> str:
+        governor = self._governor
+        if self.off:
+            return "off"
+        if self._running is None or self._following is not None:
+            return "off: the models are being opened"
+        return governor.rungs[governor.rung].name
+
+    @property
+    def shape(self) -> Shape:
+        """Of all frames that come out."""
+        return self._fit.shape
+
+    @property
+    def deadline(self) -> float:
+        """Seconds from capture to output that frames may take."""
+        return self._governor.deadline
+
+    def listen(self, tell: Tell) -> None:
+        self._tell = tell
+        running, governor = self._running, self._governor
+        if running is None:
+            return
+        for note in running.ladder.notes:
+            tell(note)
+        tell(f"rungs: {', '.join(map(str, governor.rungs))}")
+        least = governor.rungs[-1].cost
+        if least > governor.deadline:
+            tell(
+                f"a deadline of {governor.deadline * 1e3:.1f} ms cannot be held: without any model a "
+                f"frame takes {least * 1e3:.1f} ms"
+            )
+
+    def process(self, frame: Frame) -> Processed:
+        begin = time.monotonic()
+        try:
+            if self._last is None:
+                self._adopt(frame)
+            made = self._process(frame) or Processed(self._fit(frame, fast=True), passed=True)
+            if not (made := self.steady(frame, made)).passed:
+                made = replace(made, frame=self._mixed(made.frame, frame))
+        except Exception as error:  # a frame must come out, whatever is wrong
+            made = self._rescued(frame, error)
+        self._seen, self._last = frame, made.frame
+        self._work = time.monotonic() - begin
+        running = self._running
+        if made.late and self._patience.once and running is not None:
+            # It did not wait, but the models are as late as for the frame that did.
+            self._work = max(self._work, running.busy_for)
+        return made
+
+    def take_opened(self) -> None:
+        """Go on with models that have been opened meanwhile, as `process` does before a frame."""
+        self._exchange()
+
+    def observe(self, latency: float, *, period: float) -> None:
+        with self._lock:
+            self._period = period
+            if not self._governed or self.off or self._running is None or self._following is not None:
+                return
+            latency = max(latency, self._work)
+            step = self._governor.observe(latency, self._work, time.monotonic(), period)
+        self._announce(step)
+
+    def swap(self, models: Sequence[str]) -> None:
+        """Go on with other models as soon as they are open; with the present ones if that fails."""
+        wanted, given = tuple(models), self._seen
+        if self._closed or (wanted == self._wanted and self._opening.busy):
+            return
+        self._wanted = wanted
+
+        def failed(error: Exception, again: float | None) -> None:
+            del again
+            self._wanted = self._following = None
+            self._tell(f"{_names(self._models)} stays, {_names(wanted)} fails: {_reason(error)}")
+            if self._running is None:
+                self._reopen(FIRST)
+
+        self._opening.begin(lambda: self._open(wanted, given, self._fit.shape), failed)
+
+    def revive(self, reason: str) -> None:
+        self._reviving = reason
+
+    def close(self, patience: float = STUCK) -> None:
+        """Let engines go, waiting for at most `patience` seconds."""
+        self._closed = True
+        self._opening.close()
+        running, self._running = self._running, None
+        if running is not None:
+            running.close(patience)
+
+    def _process(self, frame: Frame) -> Processed | None:
+        """The frame as its rung has it; None where it must pass."""
+        self._exchange()
+        running = self._running
+        if running is None:
+            return None
+        if self.off:
+            running.forget()
+            return None
+        if self._reviving is not None:
+            self._drop(self._reviving, delay=0.0)
+            return None
+        if key_of(frame) != running.ladder.given:
+            self._follow(frame)
+            return None
+        self._following = None
+        rung = min(self._governor.rung, len(running.ladder.rungs) - 1)
+        try:
+            made = running.make(rung, frame, self._period)
+        except Exception as error:  # theirs, whatever it is: the picture goes on
+            self._drop(_reason(error), delay=self._back_off())
+            return None
+        if self._governed and running.idle:
+            with self._lock:
+                trial = self._governor.wanted(time.monotonic())
+            if trial is not None:
+                running.try_rung(trial, frame)
+        return made or Processed(self._fit(frame, fast=True), passed=True, late=True)
+
+    def _adopt(self, frame: Frame) -> None:
+        """Take from the first frame what a source may not know before it."""
+        shape = self._fit.shape
+        shape = replace(shape, colour=frame.colour, aspect=frame.aspect, rotation=frame.rotation)
+        self._fit = Fit(shape)
+        if self._running is not None:
+            self._running.ladder.fit = Fit(shape)
+
+    def _mixed(self, made: Frame, frame: Frame) -> Frame:
+        strength, at = self._strength, self._split
+        if strength >= 1 and at is None:
+            return made
+        original = self._fit(frame, fast=True)
+        made = blended(made, original, strength)
+        return made if at is None else split(made, original, at)
+
+    def _rescued(self, frame: Frame, error: Exception) -> Processed:
+        """What still can be shown of a frame that not even passes: the one before, or itself."""
+        self._tell(f"a frame could not be shown: {_reason(error)}")
+        last = self._last
+        if last is None:
+            return Processed(frame, passed=True)
+        shown = replace(last, pts=frame.pts, index=frame.index, captured=frame.captured)
+        return Processed(shown, passed=True, repeated=True)
+
+    def _tried(self, rung: int, seconds: float) -> None:
+        with self._lock:
+            step = self._governor.probed(rung, seconds, time.monotonic())
+        self._announce(step)
+
+    def _announce(self, step: Step | None) -> None:
+        if step is not None:
+            before, after = (self._governor.rungs[r].name for r in (step.before, step.after))
+            self._tell(f"{before} -> {after}: {step.reason}")
+
+    def _exchange(self) -> None:
+        """Take a ladder that has been opened, and let the earlier one go."""
+        ladder = self._opening.take()
+        if ladder is None:
+            return
+        earlier, self._running = self._running, Running(ladder, self._tried, self._patience)
+        if earlier is not None:
+            earlier.close()
+        names = [rung.name for rung in ladder.rungs]
+        before = self._governor.rungs[self._governor.rung].name
+        wanted = self._pinned or before
+        if self._pinned is not None and self._pinned not in names:
+            self._tell(f"{_names(ladder.models)}: no rung {self._pinned!r}, {names[0]!r} it is")
+        with self._lock:
+            self._governor = self._govern(ladder, wanted if wanted in names else None)
+        if ladder.models != self._models or self._failures:
+            self._tell(f"{_names(ladder.models)} at work")
+        self._models, self._wanted = ladder.models, None
+        self._began, self._reviving, self._following = time.monotonic(), None, None
+        width, height = ladder.size
+        shape = self._fit.shape
+        if (width, height) != (shape.width, shape.height):
+            self._tell(f"results of {width}x{height} are brought to {shape.width}x{shape.height}")
+
+    def _govern(self, ladder: Ladder, rung: str | None) -> Governor:
+        names = [one.name for one in ladder.rungs]
+        start = names.index(rung) if rung in names else self._fitting(ladder)
+        return Governor(ladder.rungs, period=self._period, deadline=self._deadline, rung=start)
+
+    def _fitting(self, ladder: Ladder) -> int:
+        """The rung to begin with: where no frame may wait for long, one that fits as measured."""
+        if self._deadline is None or not (self._governed and self._patience.once):
+            return 0
+        room = FITS * self._deadline
+        last = len(ladder.rungs) - 1
+        return next((i for i, rung in enumerate(ladder.rungs) if rung.cost <= room), last)
+
+    def _follow(self, frame: Frame) -> None:
+        """Open the models for frames of another size or depth, unless that is under way."""
+        key = key_of(frame)
+        if key == self._following:
+            return
+        self._following, self._seen = key, frame
+        self._tell(f"frames are {frame.width}x{frame.height} in {frame.format.bits} bits now")
+        self._reopen(0.0)
+
+    def _drop(self, reason: str, *, delay: float) -> None:
+        """Let the models go and frames pass until they are open again."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.close()
+        self._reviving = None
+        self._tell(f"{_names(self._models)}: {reason}; frames pass, again in {delay:g} s")
+        self._reopen(delay)
+
+    def _back_off(self) -> float:
+        if time.monotonic() - self._began > HEALTHY:
+            self._failures = 0
+        self._failures += 1
+        return min(FIRST * 2 ** (self._failures - 1), MOST)
+
+    def _reopen(self, delay: float) -> None:
+        if self._closed:
+            return
+        if self._wanted is not None:
+            # A swap on its way must not be lost; when it fails, these models are opened after all.
+            self.swap(self._wanted)
+            return
+        models, frame = self._models, self._seen
+
+        def failed(error: Exception, again: float | None) -> None:
+            self._tell(f"{_names(models)} cannot be opened: {_reason(error)}; again in {again:g} s")
+
+        self._opening.begin(
+            lambda: self._open(models, frame, self._fit.shape), failed, delay=delay, retry=True
+        )
+
+
+def open_processor(
+    models: Sequence[str],
+    *,
+    info: VideoInfo,
+    backend: str = "auto",
+    precision: Precision = "auto",
+    period: float | None = None,
+    deadline: float | None = None,
+    governed: bool = True,
+    rung: str | None = None,
+    fit: EngineFit = "tile",
+    flags: CardFlags | None = None,
+    cache: EngineCache | None = None,
+) -> LadderProcessor:
+    """Open models for the frames of a source, and measure what they may do; a second or two.
+
+    `period` is the seconds between two frames, that of `info` if None; `deadline` those from capture to
+    output, the period if None. `governed` False stays at the best rung, `rung` at the one of that name.
+    Raises what `open_engine` does, and EngineError for a rung that there is not.
+    """
+    opener: Opener = partial(
+        open_engine,
+        backend=backend,
+        precision=precision,
+        hint="latency",
+        fit=fit,
+        flags=flags,
+        cache=cache,
+    )
+    return LadderProcessor(
+        models,
+        sample_of(info),
+        lambda names, given, shape: open_ladder(names, given, opener, shape=shape),
+        period=period or float(1 / info.rate),
+        deadline=deadline,
+        governed=governed,
+        pinned=rung,
+    )
+
+
+def _names(models: Sequence[str]) -> str:
+    return " and ".join(models) or "no model"
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, VelaturaError) else f"{type(error).__name__}: {error}"
+
+
+def _nobody(text: str) -> None:
+    del text

@@ -1,0 +1,1 @@
+"""NVIDIA GPUs: TensorRT and TensorRT-RTX, from the graph to the engine on a device."""

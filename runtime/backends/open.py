@@ -1,0 +1,341 @@
+"""open_engine: the best backend there is, with the reason why each better one was refused."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from ..cache import EngineCache, digest_of
+from ..card import CardFlags, ModelCard
+from ..errors import BackendUnavailableError, EngineError, ModelError
+from ..machine import nvidia_problem
+from .base import Backend, Engine, Fit, Hint, Options, Precision, Progress
+from .identity import NAME as IDENTITY
+from .identity import IdentityEngine
+
+if TYPE_CHECKING:
+    from .model import Model, Trial
+    from .precision_choice import Agreement
+
+BACKENDS = (
+    "tensorrt", "rtx", "ort-tensorrt", "ort-rtx", "ort-cuda", "ort-directml", "ort-coreml",
+    "openvino", "ort",
+)  # fmt: skip
+"""In the order in which `auto` tries them."""
+
+SYSTEMS = {"ort-directml": "win32", "ort-coreml": "darwin"}
+"""Where a backend exists at all, if not everywhere."""
+
+CPU_BACKENDS = ("openvino", "ort")
+"""Those that need no device and no long build: what runs while a better one is being built."""
+
+Building = Literal["wait", "fallback", "pass"]
+"""What frames do while an engine is built: wait, run on a CPU backend, or pass through unchanged."""
+
+
+def open_engine(
+    model: str | Path,
+    backend: str = "auto",
+    *,
+    precision: Precision = "auto",
+    hint: Hint = "throughput",
+    flags: CardFlags | None = None,
+    fit: Fit = "tile",
+    building: Building = "wait",
+    cache: EngineCache | None = None,
+    cuda_graphs: bool = False,
+    progress: Progress | None = None,
+) -> Engine:
+    """Load a zoo model by name, any ONNX file, or a built engine by path, on the best backend.
+
+    `precision` auto takes FP16 on a GPU if it agrees with FP32 there, which is checked once for each
+    model and device; on a CPU it measures, as often, which of those that agree with FP32 is fastest.
+    `fit` says what a model of one size does with frames of another. `building` other than `wait`
+    returns at once and builds beside the frames. `cache` None takes the user's own. `cuda_graphs`
+    records a frame's steps on an NVIDIA GPU. `progress` hears of builders at work.
+
+    `engine.notes` says what was assumed about a foreign model and why backends were refused. Raises
+    ModelError for the model's faults, BackendUnavailableError when no backend can be used, EngineError
+    when those that can refuse the model or the precision.
+    """
+    if backend not in ("auto", IDENTITY, *BACKENDS):
+        raise EngineError(
+            f"unknown backend {backend!r}; there are: auto, {', '.join(BACKENDS)}, identity"
+        )
+    if str(model) == IDENTITY:
+        return IdentityEngine()
+    if backend == IDENTITY:
+        raise EngineError(f"the identity backend runs no network: use -m identity instead of {model}")
+    from .model import find_model
+
+    path = find_model(model)  # an unknown name is reported before a missing library
+    cache = cache if cache is not None else EngineCache()
+    options = Options(hint=hint, fit=fit, cache=cache, cuda_graphs=cuda_graphs)
+    if progress is not None:
+        options = replace(options, progress=progress)
+    if path.suffix == ".engine":
+        from .nvidia.engine_file import library_of, open_built
+
+        if backend not in ("auto", library_of(path)):
+            raise EngineError(f"{path} is an engine of {library_of(path)}, not of {backend}")
+        return open_built(path, options)
+    opener = _Opener(model, precision, options, flags or CardFlags())
+    names = BACKENDS if backend == "auto" else (backend,)
+    if building == "wait":
+        return opener.first(names)
+    from .background_build import RisingEngine
+
+    if building == "pass":
+        return RisingEngine(opener.card(), lambda: opener.first(names))
+    if not any(_usable(name) for name in names if name not in CPU_BACKENDS):
+        # Nothing better can be built: a stand-in would only stand in for itself.
+        return opener.first(names)
+    stand_in = opener.stand_in()
+    return RisingEngine(stand_in.card, lambda: opener.first(names), stand_in)
+
+
+def refusals() -> dict[str, str | None]:
+    """Backend name -> why it cannot be used here, None for those that can, in order of preference."""
+    return {name: find_backend(name).unavailable() for name in BACKENDS}
+
+
+def backend_precisions(name: str) -> tuple[str, ...]:
+    """The precisions that an available backend offers on this machine."""
+    return find_backend(name).precisions()
+
+
+def find_backend(name: str) -> Backend:
+    """The backend of that name."""
+    if name.startswith("ort"):
+        from .ort import PROVIDERS
+
+        return PROVIDERS[name]
+    return cast(Backend, import_module(f".{name}", __package__))
+
+
+def trial_runner(backends: Sequence[str] = CPU_BACKENDS) -> "Trial":
+    """What runs a foreign graph for inspection: the first backend that can be used.
+
+    Raises BackendUnavailableError when there is none.
+    """
+    return cast("Trial", getattr(_cpu_backend(backends), "trial"))  # noqa: B009 - CPU backends have it
+
+
+def _cpu_backend(names: Sequence[str] = CPU_BACKENDS) -> Backend:
+    for name in names:
+        backend = find_backend(name)
+        if backend.unavailable() is None:
+            return backend
+    raise BackendUnavailableError("no inference library is installed: pip install openvino")
+
+
+def _usable(name: str) -> bool:
+    return find_backend(name).unavailable() is None
+
+
+class _Opener:
+    """One model on the way to an engine, with what the caller asked for."""
+
+    def __init__(
+        self, model: str | Path, precision: Precision, options: Options, flags: CardFlags
+    ) -> None:
+        self.model = model
+        self.precision = precision
+        self.options = options
+        self.flags = flags
+
+    def first(self, names: Sequence[str]) -> Engine:
+        """The first of these backends that takes the model."""
+        refused: list[str] = []
+        failures: list[EngineError] = []
+        for name in names:
+            backend = find_backend(name)
+            reason = backend.unavailable()
+            if reason is None:
+                try:
+                    engine = self._open(backend)
+                except EngineError as error:
+                    failures.append(error)
+                    reason = str(error)
+                else:
+                    told = [line for line in refused if _expected(line.partition(":")[0])]
+                    engine.notes = (*(f"not {line}" for line in told), *engine.notes)
+                    return engine
+            refused.append(f"{name}: {reason}")
+        kind = EngineError if failures else BackendUnavailableError
+        raise kind(f"no backend runs {self.model}: " + "; ".join(refused))
+
+    def stand_in(self) -> Engine:
+        """An engine on a CPU, in FP32 where none of those has the precision that was asked for."""
+        known = {p for name in CPU_BACKENDS if _usable(name) for p in backend_precisions(name)}
+        if self.precision in ("auto", *known):
+            return self.first(CPU_BACKENDS)
+        return _Opener(self.model, "fp32", self.options, self.flags).first(CPU_BACKENDS)
+
+    def card(self) -> ModelCard:
+        """The model's card, without an engine."""
+        return self._load(self.model).card
+
+    def _load(self, model: str | Path, precision: str = "fp32") -> "Model":
+        from .model import find_model, load_model
+
+        graph = "int8" if precision.startswith("int8") else "fp32"
+        path = find_model(model, precision=graph)
+        return load_model(path, flags=self.flags, trial=trial_runner())
+
+    def _open(self, backend: Backend) -> Engine:
+        offered = backend.precisions()
+        if self.precision == "auto":
+            return self._open_fastest(backend, offered)
+        chosen = str(self.precision)
+        if chosen not in offered:
+            raise EngineError(f"{backend.NAME} has no {chosen} here; it has {', '.join(offered)}")
+        loaded = self._load(self.model, chosen)
+        if chosen.startswith("int8") and loaded.card.precision != "int8":
+            raise ModelError(f"{loaded.path} is not quantised: it cannot run in INT8")
+        return backend.open(loaded, precision=chosen, options=self.options)
+
+    def _open_fastest(self, backend: Backend, offered: Sequence[str]) -> Engine:
+        models = self._variants(offered)
+        if "fp16" in models:
+            return self._open_half(backend, models["fp16"])
+        if len(models) == 1:
+            ((name, only),) = models.items()
+            return backend.open(only, precision=name, options=self.options)
+        key = {
+            **self._figures_key(backend, models, "choice"),
+            "offered": list(models),
+            "hint": self.options.hint,
+        }
+        from .precision_choice import choose, from_json
+
+        remembered = self.options.cache.get(key)
+        if remembered is None:
+            return self._measure(backend, models, key)
+        checked = frozenset(name for name in models if name == "int8")
+        chosen = choose(from_json(remembered), checked=checked)
+        return backend.open(models[chosen], precision=chosen, options=self.options)
+
+    def _open_half(self, backend: Backend, model: "Model") -> Engine:
+        """In FP16, if this device computes in it what FP32 gives; else in FP32, with a note."""
+        card = model.card
+        if card.dtype == "float16":  # there is no FP32 to be held to
+            return backend.open(model, precision="fp16", options=self.options)
+        try:
+            found, now = self._agreement(backend, model)
+        except (EngineError, ModelError) as error:
+            # Half may be what the backend refuses, or the pictures' size; both need not be the frames'.
+            why = f"fp16 could not be checked ({error})"
+        else:
+            if found.passes:
+                engine = backend.open(model, precision="fp16", options=self.options)
+                if now:
+                    line = f"{card.name} runs in fp16, which agrees with fp32 ({found.words()})"
+                    engine.notes = (*engine.notes, line)
+                return engine
+            why = f"fp16 on this device does not agree with it ({found.words()})"
+        engine = backend.open(model, precision="fp32", options=self.options)
+        engine.notes = (*engine.notes, f"{card.name} runs in fp32: {why}")
+        return engine
+
+    def _agreement(self, backend: Backend, model: "Model") -> "tuple[Agreement, bool]":
+        """(what FP16 on the device was found to be worth, whether now), once for model and device."""
+        from .precision_choice import Agreement, agree
+
+        key = self._figures_key(backend, {"fp16": model}, "parity")
+        remembered = self.options.cache.get(key)
+        if remembered is not None:
+            return Agreement(**json.loads(remembered)), False
+        self.options.progress(f"checking {self.model} in fp16", 0.0)
+        options = replace(self.options, hint="latency", cuda_graphs=False)
+        with (
+            _cpu_backend().open(
+                model, precision="fp32", options=replace(options, cache=EngineCache.of_nothing())
+            ) as full,
+            backend.open(model, precision="fp16", options=options) as half,
+        ):
+            found = agree(full, half)
+        self.options.cache.put(key, json.dumps(asdict(found)).encode())
+        self.options.progress(f"checked {self.model} in fp16: {found.words()}", 1.0)
+        return found, True
+
+    def _variants(self, offered: Sequence[str]) -> "dict[str, Model]":
+        """The graphs to choose from, by precision."""
+        from .model import has_int8
+
+        plain = self._load(self.model)
+        if plain.card.precision == "int8":
+            found = {name: plain for name in offered if name.startswith("int8")}
+            if not found:
+                raise EngineError(f"{plain.card.name} is quantised; no INT8 here: give its FP32 model")
+            return found
+        found = {name: plain for name in offered if not name.startswith("int8")}
+        wanted = [name for name in offered if name.startswith("int8") and has_int8(self.model)]
+        if wanted:
+            low = self._load(self.model, "int8")
+            found |= dict.fromkeys(wanted, low)
+        return found
+
+    def _measure(
+        self, backend: Backend, models: "Mapping[str, Model]", key: Mapping[str, object]
+    ) -> Engine:
+        """Open all, keep the fastest that agrees, remember the figures."""
+        from .precision_choice import SIZE, choose, measure, to_json
+
+        self.options.progress(f"measuring {self.model} in {', '.join(models)}", 0.0)
+        engines: dict[str, Engine] = {}
+        try:
+            for name, model in models.items():
+                engines[name] = backend.open(model, precision=name, options=self.options)
+            card = next(iter(engines.values())).card
+            measured = measure(engines, card.fixed_size or SIZE)
+        except EngineError as error:
+            # A model that breaks its card's word on sizes may still fit the frames that come.
+            _close(engines)
+            name, model = next(iter(models.items()))
+            engine = backend.open(model, precision=name, options=self.options)
+            engine.notes = (*engine.notes, f"runs in {name}: it could not be measured ({error})")
+            return engine
+        chosen = choose(measured, checked=frozenset(n for n in models if n == "int8"))
+        self.options.cache.put(key, to_json(measured))
+        engine = engines.pop(chosen)
+        _close(engines)
+        figures = ", ".join(
+            f"{n} {m.milliseconds:.1f} ms {m.parity_db:.0f} dB" for n, m in measured.items()
+        )
+        engine.notes = (*engine.notes, f"{card.name} runs in {chosen}, by measurement ({figures})")
+        self.options.progress(f"measured {self.model}: {chosen}", 1.0)
+        return engine
+
+    def _figures_key(
+        self, backend: Backend, models: "Mapping[str, Model]", what: str
+    ) -> dict[str, object]:
+        """Under which what was measured of these graphs is remembered."""
+        graphs = {id(m): digest_of(m.proto.SerializeToString()) for m in models.values()}
+        card = next(iter(models.values())).card
+        return {
+            "name": card.name,
+            "backend": backend.NAME,
+            "precision": what,
+            "graph": sorted(set(graphs.values())),
+            "card": card.to_json(),
+            "library": backend.version(),
+            "device": backend.device(),
+        }
+
+
+def _close(engines: Mapping[str, Engine]) -> None:
+    for engine in engines.values():
+        engine.close()
+
+
+def _expected(name: str) -> bool:
+    """Whether a user of this machine may wonder why that backend is not used: it has such a device."""
+    if name in CPU_BACKENDS:
+        return True
+    if name in SYSTEMS:
+        return sys.platform == SYSTEMS[name]
+    return nvidia_problem() is None

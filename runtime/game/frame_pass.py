@@ -1,0 +1,360 @@
+"""Painter: models on a ladder, then their history; what a game's frames go through."""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..adaptive.background_open import Opening
+from ..adaptive.compositing import blended
+from ..adaptive.executor import STUCK, Patience
+from ..adaptive.guided import scaled
+from ..adaptive.ladder import Key, Ladder, Opener, Smaller, key_of, open_ladder, sample_of
+from ..adaptive.ladder_processor import LadderProcessor
+from ..adaptive.processor import Tell
+from ..backends import Precision, open_engine
+from ..backends.identity import NAME as IDENTITY
+from ..card import CardFlags, ModelCard
+from ..frame import RGB, Frame, PixelFormat, VideoInfo
+from ..stages.conform import Shape
+from ..temporal.disocclusion import filled, haloed, seen_motion
+from .picture import DEEP, FULL
+
+if TYPE_CHECKING:
+    from ..temporal.reprojection_map import Track, Tracker
+    from ..temporal.stabilizer import Stabiliser
+
+STAND_IN = 0.25
+"""Seconds, or three budgets, from the first frame that models are late for, in which the last result
+stands in, moved, where somebody waits for frames."""
+FROZEN = STUCK
+"""Seconds, at least, that models beside the game may take for a frame: a picture that stands still for
+so long is seen, but less than one that changes between painted and plain on a machine that is busy."""
+SLACK = 1.25
+"""Times the budget that a frame waits for the models before it is shown without them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a painter does, whatever comes."""
+
+    rate: Fraction
+    """Frames per second, about: until it is known better."""
+    budget: float | None = None
+    """Seconds that the governor holds; None for always the best, however long it takes."""
+    prompt: bool = True
+    """Whether somebody waits for each frame, which the budget then bounds."""
+    flow: bool = False
+    """Whether motion is looked for in the pictures where a frame brings none."""
+    opener: Opener
+    smaller: Smaller | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Painted:
+    """What became of a frame."""
+
+    frame: Frame | None
+    """The result, RGB of the frame's depth at the output's size; None where the frame passes."""
+    carried: bool = False
+    """Whether an earlier result stands in, moved."""
+    late: bool = False
+    """Whether it passes since the models have not done yet, and nobody waits for it: what was painted
+    last may be shown again until they have."""
+
+
+class Painter:
+    """Makes of every frame one that is shown, or lets it pass. One thread's, but for what is settable.
+
+    Results have the size of frames times `scale`, whatever models follow the first ones. Frames of
+    another size or depth pass until the models are open for them, beside the frames.
+    """
+
+    def __init__(self, models: Sequence[str], plan: Plan, tell: Tell, *, scale: int | None) -> None:
+        """`scale` None is that of the models, known once they are open."""
+        self.stability = 0.9
+        """How much of the history is seen, 0..1; any thread may set it."""
+        self.strength = 1.0
+        """How much of the result is seen, 0..1; any thread may set it."""
+        self._plan, self._tell, self._scale = plan, tell, scale
+        self._models = tuple(models)
+        self._processor: LadderProcessor | None = None
+        self._opening = Opening[LadderProcessor]()
+        self._asked: deque[tuple[str, ...]] = deque(maxlen=1)
+        """Models of a swap that came while none were open."""
+        self._key: Key | None = None
+        self._stabiliser: Stabiliser | None = None
+        self._tracker: Tracker | None = None
+        self._remembers = False
+        """Whether there is a history."""
+        self._late_since: float | None = None
+        """When the models were first late after the last result; None while they are not."""
+        self._closed = False
+        self._said = ""
+
+    @property
+    def scale(self) -> int:
+        """Results' size over frames'; 1 until it is known."""
+        return self._scale or 1
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Their names, in order; those before a swap until it is done."""
+        processor = self._processor
+        return self._models if processor is None else processor.models
+
+    @property
+    def rung(self) -> str:
+        """How much is done to a frame at present."""
+        processor = self._processor
+        if self._closed:
+            return "closed"
+        return "off: the models are being opened" if processor is None else processor.rung
+
+    def open(self, size: tuple[int, int], *, deep: bool) -> None:
+        """Open the models for frames of that (width, height), 16 bits deep or 8, and wait for it.
+
+        Raises what opening them does.
+        """
+        sample = self._sample(size, DEEP if deep else RGB)
+        self._take(self._opened(sample, self._models), key_of(sample))
+
+    def open_beside(self, size: tuple[int, int], *, deep: bool) -> None:
+        """The same beside the frames, again and again where it fails."""
+        self._follow(self._sample(size, DEEP if deep else RGB))
+
+    def swap(self, models: Sequence[str]) -> None:
+        """Go on with other models as soon as they are open; from any thread."""
+        processor = self._processor
+        if processor is not None:
+            processor.swap(models)
+        else:
+            self._asked.append(tuple(models))  # the next frame opens these
+
+    def history(self, *, moves: bool) -> bool:
+        """Whether frames are stabilised; `moves` says whether they bring motion."""
+        return self.stability > 0 and (moves or self._plan.flow)
+
+    def follows(self, *, moves: bool) -> bool:
+        """Whether anything is done with motion and what belongs to it: a rung may move results."""
+        return self.history(moves=moves) or self._carries
+
+    @property
+    def _carries(self) -> bool:
+        """Whether there may be a rung on which results are moved."""
+        processor = self._processor
+        governed = self._plan.budget is not None
+        return governed and (processor is None or any(rung.every > 1 for rung in processor.rungs))
+
+    def plain(self, *, moves: bool) -> bool:
+        """Whether a frame need not be looked at: it is its own result, or the models are off."""
+        processor = self._processor
+        if processor is None or self.scale != 1:
+            return False
+        processor.take_opened()
+        same = all(name == IDENTITY for name in processor.models)
+        return (same and not self.history(moves=moves)) or self.strength <= 0
+
+    def __call__(self, frame: Frame) -> Painted:
+        """What is shown of a frame. It never raises for one: what cannot be made passes."""
+        self._exchange()
+        if key_of(frame) != self._key:
+            self._follow(frame)
+        processor = self._processor
+        if processor is None or self.strength <= 0:
+            self.forget()
+            return Painted(None)
+        history = self.history(moves=frame.motion is not None)
+        if not history or frame.cut:
+            self._let_go()
+        track, seen = self._tracked(frame, history=history)
+        made = processor.process(seen)
+        if not made.late:
+            self._late_since = None
+        if made.passed and not (made.late and history and self._stands_in()):
+            self._let_go()
+            return Painted(None, late=made.late and not self._plan.prompt)
+        shown, uncovered = made.frame, made.uncovered
+        if uncovered is not None:
+            uncovered = haloed(uncovered, frame.depth)
+            shown = filled(shown, scaled(frame, (shown.width, shown.height)), uncovered)
+        if history:
+            fresh = not (made.passed or made.repeated)
+            shown = self._steady().blend(shown, track, fresh=fresh, uncovered=uncovered)
+            self._remembers |= fresh
+        if self.strength < 1:
+            shown = blended(shown, scaled(frame, (shown.width, shown.height)), self.strength)
+        return Painted(shown, carried=made.passed or made.repeated)
+
+    def failed(self, error: Exception) -> None:
+        """A frame passes for a reason that nobody has thought of; say so once, and begin anew."""
+        text = f"a frame passed: {type(error).__name__}: {error}"
+        if text != self._said:
+            self._said = text
+            self._tell(text)
+        self.forget()
+
+    def observe(self, seconds: float, *, period: float) -> None:
+        """Hear how many seconds the last frame took, and how many are between two."""
+        if self._processor is not None:
+            self._processor.observe(seconds, period=period)
+
+    def forget(self) -> None:
+        """What comes next has nothing to do with what was before."""
+        if self._tracker is not None:
+            self._tracker.forget()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of what was shown nothing counts any more."""
+        if self._stabiliser is not None and self._remembers:
+            self._stabiliser.forget()
+            self._remembers = False
+
+    def close(self, patience: float = 2.0) -> None:
+        """Let the engines go for good, waiting for at most so many seconds."""
+        self._closed = True
+        self._leave(patience)
+
+    def _leave(self, patience: float) -> None:
+        self._opening.close()
+        processor, self._processor = self._processor, None
+        if processor is not None:
+            processor.close(patience)
+
+    def _tracked(self, frame: Frame, *, history: bool) -> tuple["Track | None", Frame]:
+        """Where its pixels were; and the frame for the models, whose motion says what is new in it."""
+        moves = frame.motion is not None and self._carries
+        if not (history or moves):
+            if self._tracker is not None:
+                self._tracker.forget()
+            return None, frame
+        if self._tracker is None:
+            from ..temporal.reprojection_map import Tracker
+
+            self._tracker = Tracker()
+        first = self._tracker.before is None
+        track = self._tracker.follow(frame)
+        if frame.motion is None or not moves:
+            return track, frame
+        # The motion is kept for longer than the engine may leave its memory as it is.
+        motion = frame.motion.copy() if first else seen_motion(frame, track)
+        return track, replace(frame, motion=motion)
+
+    def _steady(self) -> "Stabiliser":
+        if self._stabiliser is None:
+            from ..temporal.stabilizer import Stabiliser
+
+            self._stabiliser = Stabiliser()
+        self._stabiliser.strength = self.stability
+        return self._stabiliser
+
+    def _stands_in(self) -> bool:
+        """Whether the history is shown where models are late: for a while, if somebody waits."""
+        if not self._remembers:
+            return False
+        now = time.monotonic()
+        if self._late_since is None:
+            self._late_since = now
+        late = now - self._late_since
+        return not self._plan.prompt or late < max(STAND_IN, 3 * (self._plan.budget or 0.0))
+
+    def _exchange(self) -> None:
+        if self._asked:
+            asked = self._asked.pop()
+            if self._processor is not None:
+                self._processor.swap(asked)
+            else:
+                self._models, self._key = asked, None
+                self._opening.close()
+        opened = self._opening.take()
+        if opened is not None and self._key is not None:
+            self._take(opened, self._key)
+            self._tell(f"{' and '.join(self.models) or 'no model'} at work")
+
+    def _take(self, opened: LadderProcessor, key: Key) -> None:
+        self._leave(0.0)
+        self._processor, self._key = opened, key
+        self._scale = self._scale or opened.shape.width // key[0]
+        opened.listen(self._tell)
+
+    def _follow(self, frame: Frame) -> None:
+        """Open the models for frames such as that one; others pass until then."""
+        if self._processor is not None:
+            self._tell(f"frames are {frame.width}x{frame.height} in {frame.format.bits} bits now")
+        self._models, self._key = self.models, key_of(frame)
+        self._leave(0.0)
+        self.forget()
+        models, sample = self._models, self._sample((frame.width, frame.height), frame.format)
+
+        def failed(error: Exception, again: float | None) -> None:
+            self._tell(f"{' and '.join(models)} cannot be opened: {error}; again in {again or 0:g} s")
+
+        self._opening.begin(lambda: self._opened(sample, models), failed, retry=True)
+
+    def _opened(self, sample: Frame, models: tuple[str, ...]) -> LadderProcessor:
+        plan = self._plan
+        shape: Shape | None = None
+        if self._scale is not None:
+            width, height = sample.width * self._scale, sample.height * self._scale
+            shape = replace(Shape.of(sample), width=width, height=height)
+
+        def open(names: Sequence[str], given: Frame, wanted: Shape | None) -> Ladder:
+            return open_ladder(
+                names,
+                given,
+                plan.opener,
+                shape=wanted or shape,
+                format=given.format,
+                smaller=plan.smaller,
+            )
+
+        late = None if plan.budget is None or not plan.prompt else SLACK * plan.budget
+        patience = Patience(seconds=late, least=0.0 if plan.prompt else FROZEN, once=True)
+        return LadderProcessor(
+            models,
+            sample,
+            open,
+            period=float(1 / plan.rate),
+            deadline=plan.budget,
+            governed=plan.budget is not None,
+            patience=patience,
+        )
+
+    def _sample(self, size: tuple[int, int], format: PixelFormat) -> Frame:
+        width, height = size
+        rate = self._plan.rate
+        return sample_of(
+            VideoInfo(
+                width=width, height=height, format=format, rate=rate, time_base=1 / rate, colour=FULL
+            )
+        )
+
+
+def zoo_opener(backend: str, precision: Precision) -> Opener:
+    """Opens engines by name as `open_engine` does, each frame as soon as can be."""
+    return partial(open_engine, backend=backend, precision=precision, hint="latency")
+
+
+def no_smaller(name: str, card: ModelCard) -> tuple[str, ...]:
+    """Nobody knows what else an opener of one's own opens."""
+    del name, card
+    return ()
+
+
+def scale_of(model: str) -> int:
+    """A model's scale by its card, without an engine. Raises ModelError for an unknown model."""
+    if model == IDENTITY:
+        return 1
+    from ..backends.model import find_model, load_model
+    from ..backends.open import trial_runner
+
+    path = find_model(model)
+    if path.suffix == ".engine":
+        from ..backends.nvidia.engine_file import load
+
+        return load(path)[1].card.scale
+    return load_model(path, flags=CardFlags(), trial=trial_runner()).card.scale

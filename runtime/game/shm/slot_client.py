@@ -1,0 +1,286 @@
+"""A link: a client's hold of one slot of a living server.
+
+Nothing that the server writes is believed before it is checked: the link's own counters are kept here,
+and views are made within the mapping only.
+"""
+
+import os
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import EngineError
+from . import layout
+from .layout import Area, Request, Result
+from .locks import Lock
+from .segment import Segment, attach
+
+WORD = 0xFFFFFFFF
+SLICE = 0.05
+"""Seconds of waiting after which the server is looked for."""
+
+Picture = npt.NDArray[np.uint8]
+
+
+class LostError(EngineError):
+    """The server is dead, has stopped, or writes what cannot be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A frame under way."""
+
+    request: Request
+    colour: Picture
+    """(height, width, 4), in its colour area."""
+    index: int
+    """As the client counts its frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back for a frame."""
+
+    sent: Sent
+    status: int
+    """Of `layout`."""
+    picture: Picture | None
+    """(height, width, 4) in shared memory, until the ring comes round; None where the frame itself is
+    to be shown."""
+    work_ms: float
+
+
+class Link:
+    """One thread's. Raises EngineError from the constructor where there is no server, or no slot."""
+
+    def __init__(self, name: str) -> None:
+        self.segment: Segment = attach(name)
+        self._lock: Lock | None = None
+        try:
+            self._slot = self._take(name)
+        except BaseException:
+            self.segment.close()
+            raise
+        page = self.segment.plan.slot(self._slot).offset
+        self._control = self.segment.record(layout.CONTROL, page)
+        self._state = self.segment.word(layout.CONTROL, page, "state")
+        self._submitted = self.segment.futex(layout.CONTROL, page, "submitted")
+        self._completed = self.segment.futex(layout.CONTROL, page, "completed")
+        entries = [self.segment.plan.entry(self._slot, turn).offset for turn in range(self.ring)]
+        self._requests = [self.segment.record(layout.REQUEST, offset) for offset in entries]
+        self._results = [
+            self.segment.record(layout.RESULT, offset + layout.RESULT_OFFSET) for offset in entries
+        ]
+        self._reserved: dict[tuple[int, int], int] = {}
+        """Bytes that have memory behind them, by entry and area."""
+        # Both ours: what stands in shared memory is only written, or compared with them.
+        self._count = self._completed.value
+        self._answered = self._count
+        self._pending: deque[Sent] = deque()
+        self.trouble = ""
+        """Why there is no memory for what the server has last written; empty while there is."""
+        self.answers: deque[Answer] = deque()
+        """Frames that have come back, the oldest first, and whose views are not used again yet."""
+
+    @property
+    def ring(self) -> int:
+        """Frames that may be under way."""
+        return self.segment.plan.ring
+
+    @property
+    def held(self) -> bool:
+        """Whether the slot is ours still; not in a forked child, whose parent has it."""
+        return self._lock is not None and self._lock.held
+
+    @property
+    def sequence(self) -> int:
+        """Number of the next frame."""
+        return self._count
+
+    @property
+    def room(self) -> bool:
+        """Whether another frame may be sent; makes room by letting go of the oldest that came back."""
+        if self._count == 0:
+            # Where the count goes round, two numbers in a row have the same entry.
+            self.answers.clear()
+            return not self._pending
+        if len(self._pending) + len(self.answers) >= self.ring and self.answers:
+            self.answers.popleft()
+        return len(self._pending) + len(self.answers) < self.ring
+
+    @property
+    def message(self) -> str:
+        """What the server last found wrong with this client."""
+        return layout.unpack_text(self._control["message"][0].tobytes())
+
+    def alive(self) -> bool:
+        """Whether the server is, and the slot is ours."""
+        return self.segment.alive() and int(self._state[0]) == layout.TAKEN
+
+    def fits(self, width: int, height: int) -> bool:
+        """Whether the server takes pictures of that size."""
+        plan = self.segment.plan
+        return 1 <= width <= plan.max_width and 1 <= height <= plan.max_height
+
+    def colour(self, width: int, height: int) -> Picture:
+        """Where the next frame's picture goes: (height, width, 4). Raises EngineError."""
+        found = self._area(0, width * height * 4)
+        return found.reshape(height, width, 4)
+
+    def extra(self, index: int, kind: Any, shape: tuple[int, ...]) -> Any:
+        """Where the next frame's motion (2), depth (3) or mask (4) goes. Raises EngineError."""
+        size = int(np.prod(shape)) * np.dtype(kind).itemsize
+        return self._area(index, size).view(kind).reshape(shape)
+
+    def submit(self, request: Request, colour: Picture, index: int) -> Sent:
+        """Send the next frame, whose areas are filled; `room` was there."""
+        request = replace(request, sequence=self._count, submitted_ns=time.monotonic_ns())
+        request.write(self._requests[self._count % self.ring])
+        sent = Sent(request, colour, index)
+        self._pending.append(sent)
+        self._count = (self._count + 1) & WORD
+        self._submitted.value = self._count
+        self._submitted.wake()
+        return sent
+
+    def poll(self) -> None:
+        """Take what has come back. Raises LostError for counters that cannot be."""
+        done = (self._completed.value - self._answered) & WORD
+        if done > len(self._pending):
+            raise LostError("the server counts frames that were never sent")
+        for _ in range(done):
+            self.answers.append(self._answer(self._pending.popleft()))
+        self._answered = (self._answered + done) & WORD
+
+    def wait(self, sent: Sent, until: float) -> Answer | None:
+        """That frame's answer, until a moment of `time.monotonic`; None when it is late.
+
+        What came back before it is let go. Raises LostError when the server is dead.
+        """
+        while True:
+            self.poll()
+            while self.answers:
+                answer = self.answers.popleft()
+                if answer.sent is sent:
+                    return answer
+            left = until - time.monotonic()
+            if left <= 0:
+                self.check()
+                return None
+            if not self._completed.wait(self._answered, min(left, SLICE)):
+                self.check()
+
+    def next(self, until: float) -> Answer | None:
+        """The oldest answer, until a moment of `time.monotonic`; None when there is none by then.
+
+        Raises LostError when the server is dead.
+        """
+        self.poll()
+        while not self.answers:
+            left = until - time.monotonic()
+            if not self._pending or left <= 0:
+                return None
+            if not self._completed.wait(self._answered, min(left, SLICE)):
+                self.check()
+            self.poll()
+        return self.answers.popleft()
+
+    def check(self) -> None:
+        """Raises LostError when the server is dead or has stopped."""
+        if not self.alive():
+            raise LostError("the server has stopped or died")
+
+    def close(self) -> None:
+        """Leave the slot, which the server frees. Views stay mapped, but what they show goes with it,
+        unless the server has ended."""
+        if self._lock is None:
+            return
+        held = self._lock.held
+        self._lock.release()
+        if held:
+            self._ring()
+        self.segment.close()
+
+    def _ring(self) -> None:
+        doorbell = self.segment.futex(layout.HEADER, 0, "doorbell")
+        doorbell.value = doorbell.value + 1
+        doorbell.wake()
+
+    def _take(self, name: str) -> int:
+        plan = self.segment.plan
+        for slot in range(plan.slot_count):
+            page = plan.slot(slot).offset
+            state = self.segment.futex(layout.CONTROL, page, "state")
+            if state.value != layout.FREE:
+                continue
+            lock = Lock(self.segment.fd, layout.SERVER_LOCK + 1 + slot)
+            if not lock.take() or state.value != layout.FREE:
+                lock.release()
+                continue
+            self._lock = lock
+            control = self.segment.record(layout.CONTROL, page)
+            control["client_pid"] = os.getpid()
+            control["client_version"] = layout.MAJOR << 16 | layout.MINOR
+            control["submitted"] = control["completed"]
+            # Last: from here on the server reads it.
+            state.value = layout.TAKEN
+            self._ring()
+            return slot
+        raise EngineError(
+            f"{name} has {plan.slot_count} clients, and room for no more: start its server with more "
+            "(--clients)"
+        )
+
+    def _area(self, index: int, size: int) -> Picture:
+        turn = self._count % self.ring
+        return self.segment.bytes(self._with_memory(turn, index, size))
+
+    def _with_memory(self, turn: int, index: int, size: int) -> Area:
+        """The beginning of an area, with memory behind it. Raises EngineError where there is none."""
+        area = Area(self.segment.plan.areas(self._slot, turn)[index].offset, size)
+        if size > self._reserved.get((turn, index), 0):
+            self.segment.reserve(area)
+            self._reserved[turn, index] = size
+        return area
+
+    def _answer(self, sent: Sent) -> Answer:
+        turn = sent.request.sequence % self.ring
+        result = Result.read(self._results[turn])
+        if result.result_sequence != sent.request.sequence or result.status not in (
+            layout.DONE,
+            layout.PASSED,
+        ):
+            return Answer(sent, layout.REFUSED, None, 0.0)
+        picture = None
+        if result.out_area == layout.OUTPUT:
+            picture = self._output(turn, result)
+            if picture is None:
+                return Answer(sent, layout.REFUSED, None, 0.0)
+        elif result.out_area != layout.IN_PLACE:
+            return Answer(sent, layout.REFUSED, None, 0.0)
+        elif result.status == layout.DONE:
+            picture = sent.colour
+        return Answer(sent, result.status, picture, result.work_ms)
+
+    def _output(self, turn: int, result: Result) -> Picture | None:
+        plan = self.segment.plan
+        width, height, stride = result.out_width, result.out_height, result.out_stride
+        area = plan.areas(self._slot, turn)[1]
+        if not (
+            1 <= width <= plan.max_width * plan.max_scale
+            and 1 <= height <= plan.max_height * plan.max_scale
+            and stride >= width * 4
+            and (size := stride * (height - 1) + width * 4) <= area.size
+        ):
+            return None
+        self.trouble = ""
+        try:
+            found = self.segment.bytes(self._with_memory(turn, 1, size))
+        except EngineError as error:
+            self.trouble = str(error)
+            return None
+        return np.ndarray((height, width, 4), np.uint8, found, 0, (stride, 4, 1))

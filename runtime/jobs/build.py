@@ -1,0 +1,196 @@
+"""`velatura build`: engine files for GPUs that need not be here."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import typer
+
+from ..backends import half_emulation as rounding
+from ..backends.base import Options
+from ..backends.graph import io_shape, wrap
+from ..backends.half import to_half
+from ..backends.model import Model, find_model, load_model
+from ..backends.nvidia import library as nvinfer
+from ..backends.nvidia.builder import BuildOptions, Built, Profile, build
+from ..backends.nvidia.engine_file import SUFFIX, EngineFacts, save
+from ..backends.open import CPU_BACKENDS, find_backend, trial_runner
+from ..backends.precision_choice import MIN_PARITY_DB, agree
+from ..cache import EngineCache, digest_of
+from ..card import CardFlags
+from ..errors import EngineError, ModelError
+from .progress import BuildView
+
+CAPABILITIES = (75, 86, 89, 120)
+"""Turing, Ampere, Ada and Blackwell, as gamers have them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildJob:
+    """The options of `velatura build`."""
+
+    model: str
+    target: nvinfer.Name
+    capabilities: tuple[int, ...] = CAPABILITIES
+    profile: Profile
+    bits: int = 8
+    precision: str = "fp16"
+    out: Path = Path()
+    level: int | None = None
+    version_compatible: bool = False
+    hardware: nvinfer.Hardware | None = None
+    force: bool = False
+    flags: CardFlags = field(default_factory=CardFlags)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HalfParity:
+    """How well a model in FP16 agrees with itself in FP32."""
+
+    db: float
+    """PSNR of the 8-bit output, on the worst of several pictures, extreme ones included."""
+    of: Literal["tensors", "weights"]
+    """`tensors`: each was rounded to half. `weights`: only they were, for want of ONNX Runtime, so that
+    neither roundings between operations nor their overflow are seen."""
+
+
+def run_build(job: BuildJob, *, as_json: bool) -> None:
+    """Build and write one engine for each capability. Raises VelaturaError for whatever stops it."""
+    library = nvinfer.load(job.target)
+    model = load_model(find_model(job.model), flags=job.flags, trial=trial_runner())
+    parity = None
+    if job.precision == "fp16":
+        model, parity = halve(model, force=job.force)
+    capabilities: Sequence[int | None] = job.capabilities
+    if not library.targets:
+        capabilities = (None,)
+    written = [
+        _build_one(job, library, model, capability, parity, quiet=as_json)
+        for capability in capabilities
+    ]
+    if as_json:
+        typer.echo(json.dumps(written))
+
+
+def halve(model: Model, *, force: bool) -> tuple[Model, HalfParity | None]:
+    """The model in FP16 and how well it agrees with FP32; None for one that is in FP16 already.
+
+    Raises EngineError below 45 dB, and where a tensor leaves half's range, on however few pixels.
+    """
+    card = model.card
+    if card.precision == "int8":
+        raise ModelError(f"{card.name} is quantised: give its FP32 model, it becomes FP16")
+    if card.dtype == "float16":
+        return model, None
+    half = replace(
+        model, proto=to_half(model.proto), card=replace(card, dtype="float16", precision="fp16")
+    )
+    # OpenVINO is always here, but widens the weights once and computes in float32.
+    rounds = rounding.unavailable() is None
+    name = next(n for n in reversed(CPU_BACKENDS) if find_backend(n).unavailable() is None)
+    options = Options(hint="latency", cache=EngineCache.of_nothing())
+    backend = find_backend(name)
+    with (
+        backend.open(model, precision="fp32", options=options) as full,
+        (
+            rounding.RoundedEngine(half)
+            if rounds
+            else backend.open(half, precision="fp32", options=options)
+        ) as low,
+    ):
+        parity = agree(full, low).db
+        overflow = low.overflow if isinstance(low, rounding.RoundedEngine) else None
+    advice = "build it with --precision fp32, or --force it"
+    if overflow is not None and not force:
+        raise EngineError(f"{card.name} overflows in FP16: {overflow} becomes infinite: {advice}")
+    if parity < MIN_PARITY_DB and not force:
+        raise EngineError(
+            f"{card.name} in FP16 agrees with FP32 to {parity:.1f} dB only, where {MIN_PARITY_DB:g} "
+            f"are asked: {advice}"
+        )
+    return half, HalfParity(db=round(parity, 1), of="tensors" if rounds else "weights")
+
+
+def _build_one(
+    job: BuildJob,
+    library: nvinfer.Library,
+    model: Model,
+    capability: int | None,
+    parity: HalfParity | None,
+    *,
+    quiet: bool,
+) -> dict[str, Any]:
+    """One engine file; what is said of it."""
+    card = model.card
+    graph = wrap(model.proto, card, bits=job.bits, samples="bytes", size=card.fixed_size)
+    pairs = (2,) if job.bits > 8 else ()
+    options = BuildOptions(
+        capability=capability,
+        level=job.level,
+        version_compatible=job.version_compatible,
+        hardware=job.hardware,
+        timings=EngineCache().timings(library.name, library.version),
+    )
+    shape: Callable[[int, int], tuple[int, ...]] = lambda h, w: (*io_shape(card, h, w), *pairs)  # noqa: E731
+    number = capability if capability is not None else _here()
+    path = job.out / f"{card.name}.{library.name}-sm{number}{SUFFIX}"
+    with BuildView(f"{card.name} for sm{number}", silent=quiet) as view:
+        built = build(
+            library,
+            graph.SerializeToString(),
+            shape=shape,
+            profile=None if card.fixed_size else job.profile,
+            options=options,
+            progress=view,
+        )
+    facts = EngineFacts(
+        library=library.name,
+        version=library.version,
+        capability=number,
+        precision=job.precision,
+        bits=job.bits,
+        profile=None if card.fixed_size else job.profile,
+        sha256=digest_of(built.engine),
+        card=card,
+        report=_report(built, parity),
+        version_compatible=job.version_compatible,
+        hardware=job.hardware,
+    )
+    save(path, built.engine, facts)
+    if not quiet:
+        typer.echo(f"{path}: {_words(built, parity)}")
+    return {"engine": str(path), "capability": number, **facts.report}
+
+
+def _report(built: Built, parity: HalfParity | None) -> dict[str, Any]:
+    fields = {k: v for k, v in asdict(built).items() if k != "engine"}
+    fields |= {"seconds": round(built.seconds, 3), "bytes": len(built.engine)}
+    fields |= {"parity_db": parity and parity.db, "parity_of": parity and parity.of}
+    return fields
+
+
+def _words(built: Built, parity: HalfParity | None) -> str:
+    words = (
+        f"{len(built.engine) / 1e6:.2f} MB in {built.seconds:.1f} s, "
+        f"weights {built.weights / 1e3:.0f} kB, {built.layers} fused layers, "
+        f"{len(built.tactics)} tactics ({', '.join(built.tactics[:3])}), "
+        f"{built.activations / 2**20:.0f} MiB at most beside the frames"
+    )
+    return words if parity is None else f"{words}, {half_words(parity)}"
+
+
+def half_words(parity: HalfParity) -> str:
+    """What parity was found, and by what."""
+    words = f"{parity.db:.1f} dB against FP32"
+    if parity.of == "tensors":
+        return words
+    return f"{words} by the weights alone (without onnxruntime neither rounding nor overflow is seen)"
+
+
+def _here() -> int:
+    """The compute capability of this machine's GPU."""
+    from ..backends.nvidia import cuda
+
+    return cuda.load().device().capability

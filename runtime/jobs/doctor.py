@@ -1,0 +1,125 @@
+"""`velatura doctor`: what this machine can run, and a two-second proof."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from typing import Any
+
+import typer
+
+from ..backends import open_engine, refusals
+from ..backends.nvidia import library as nvinfer
+from ..backends.open import backend_precisions
+from ..cache import EngineCache
+from ..errors import VelaturaError
+from ..frame import Frame
+from ..machine import cpu_features, cpu_name, nvidia_problem, packages
+from ..sources import open_source
+from ..stages import Neural
+from ..zoo import zoo_models
+
+SELF_TEST = "upscale-2x"
+SELF_TEST_SECONDS = 2.0
+
+
+def examine(*, as_json: bool) -> int:
+    """Print the findings; 0 when at least one backend runs, 7 when none does."""
+    reasons = refusals()
+    cache = EngineCache()
+    findings: dict[str, Any] = {
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "cpu_features": cpu_features(),
+        "gpus": _gpus(),
+        "nvidia": nvidia_problem() or "usable",
+        "cache": str(cache.folder) if cache.problem is None else cache.problem,
+        "backends": {
+            name: "refused: " + reason if reason else "available: " + " ".join(backend_precisions(name))
+            for name, reason in reasons.items()
+        },
+        "builders": {name: _builder(name) for name in ("tensorrt", "rtx")},
+        "models": list(zoo_models()),
+        "packages": packages(),
+    }
+    usable = [name for name, reason in reasons.items() if reason is None]
+    findings["used"] = usable[0] if usable else None
+    if usable:
+        findings["self_test"] = self_test()
+    if as_json:
+        typer.echo(json.dumps(findings))
+    else:
+        _print(findings)
+    failed = not usable or "error" in findings["self_test"]
+    return 7 if failed else 0
+
+
+def self_test() -> dict[str, Any]:
+    """Two seconds of upscaling a 640x360 pattern, without any file."""
+    try:
+        with open_source("pattern:640x360?frames=16") as source, open_engine(SELF_TEST) as engine:
+            stage = Neural(engine)
+            frames = list(source)
+            stage(frames[0])
+            seconds, done = _drive(stage, frames)
+            return {
+                "model": SELF_TEST,
+                "backend": engine.backend,
+                "precision": engine.precision,
+                "fps_640x360": round(done / seconds, 1),
+            }
+    except VelaturaError as error:
+        return {"error": str(error)}
+
+
+def _drive(stage: Neural, frames: list[Frame]) -> tuple[float, int]:
+    """(seconds, frames) of a run that keeps the engine's requests in flight."""
+    start = time.perf_counter()
+    done = 0
+    running = [stage.submit(frames[i % len(frames)]) for i in range(stage.in_flight)]
+    while time.perf_counter() - start < SELF_TEST_SECONDS:
+        running.pop(0)()
+        done += 1
+        running.append(stage.submit(frames[done % len(frames)]))
+    for pending in running:
+        pending()
+    return time.perf_counter() - start, done + len(running)
+
+
+def _print(findings: dict[str, Any]) -> None:
+    for name, value in findings.items():
+        if isinstance(value, dict):
+            typer.echo(f"{name}:")
+            for key, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
+                typer.echo(f"  {key:<16} {inner}")
+        elif isinstance(value, list):
+            typer.echo(f"{name:<14} {' '.join(map(str, value)) or 'none'}")  # pyright: ignore
+        else:
+            typer.echo(f"{name:<14} {value}")
+
+
+def _builder(name: nvinfer.Name) -> str:
+    """What `velatura build` can do here: TensorRT-RTX builds for GPUs that are not here."""
+    try:
+        library = nvinfer.load(name)
+    except VelaturaError as error:
+        return f"refused: {error}"
+    if library.targets:
+        return f"{library.version}, builds for sm {' '.join(map(str, library.targets))}"
+    return f"{library.version}, builds for the GPU of this machine"
+
+
+def _gpus() -> list[str]:
+    """What the driver's own tool lists."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    try:
+        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return [f"nvidia-smi failed: {error}"]
+    return [line for line in listed.stdout.splitlines() if line]

@@ -1,0 +1,114 @@
+"""`velatura models` and `velatura info`."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from ..backends.graph import macs_per_pixel
+from ..backends.identity import NAME as IDENTITY
+from ..backends.model import find_model, load_model
+from ..backends.open import trial_runner
+from ..card import CardFlags, ModelCard
+from ..errors import ModelError
+from ..frame import VideoInfo
+from ..sources import open_source
+from ..zoo import zoo_models
+
+
+def list_models(*, as_json: bool) -> None:
+    """A table of the zoo."""
+    cards = {
+        name: {precision: _card(path) for precision, path in variants.items()}
+        for name, variants in zoo_models().items()
+    }
+    if as_json:
+        found = {n: {p: asdict(card) for p, card in v.items()} for n, v in cards.items()}
+        typer.echo(json.dumps(found))
+        return
+    table = Table(Column("model", no_wrap=True), "task", "scale", "precisions", "trained", "licence")
+    for name, variants in cards.items():
+        card = variants.get("fp32") or next(iter(variants.values()))
+        table.add_row(
+            name, card.task, f"{card.scale}x", " ".join(variants), card.training, card.licence
+        )
+    Console().print(table)
+
+
+def show_info(what: str, *, as_json: bool) -> None:
+    """The card of a model, or what a video holds. Raises VelaturaError when it is neither."""
+    if what in zoo_models() or Path(what).suffix == ".onnx":
+        path = find_model(what)
+        model = load_model(path, flags=CardFlags(), trial=trial_runner())
+        facts: dict[str, Any] = {**asdict(model.card), "file": str(path), "bytes": path.stat().st_size}
+        facts["weights"] = sum(_count(tensor.dims) for tensor in model.proto.graph.initializer)
+        facts["macs_per_pixel"] = round(macs_per_pixel(model.proto, model.card))
+        notes = model.notes
+    elif (described := _recipe(what)) is not None:
+        facts, notes = described, ()
+    elif Path(what).exists() or ":" in what or "%" in what or "*" in what:
+        with open_source(what) as source:
+            facts, notes = _video(source.info), source.info.notes
+    elif "." in Path(what).name or "/" in what:
+        raise ModelError(f"no file at {what}")
+    elif what == IDENTITY:
+        raise ModelError("identity is built in: it passes frames through unchanged")
+    else:
+        find_model(what)
+        return
+    if as_json:
+        typer.echo(json.dumps({**facts, "notes": notes}))
+        return
+    for name, value in facts.items():
+        if value not in (None, "", (), {}):
+            typer.echo(f"{name:<22} {value}")
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+
+
+def _recipe(what: str) -> dict[str, Any] | None:
+    """What the training package, where it is installed, knows of a recipe of this name."""
+    found = list(entry_points(group="velatura.info", name="recipe"))
+    if not found:
+        return None
+    try:
+        describe: Callable[[str], dict[str, Any] | None] = found[0].load()
+        return describe(what)
+    except ModuleNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ModelError(str(error)) from error
+
+
+def _card(path: Path) -> ModelCard:
+    return load_model(path, flags=CardFlags(), trial=trial_runner()).card
+
+
+def _video(info: VideoInfo) -> dict[str, Any]:
+    return {
+        "codec": info.codec,
+        "size": f"{info.width}x{info.height}",
+        "format": str(info.format),
+        "rate": str(info.rate),
+        "frames": info.frames,
+        "seconds": info.duration,
+        "matrix": info.colour.matrix,
+        "range": info.colour.range,
+        "primaries": info.colour.primaries,
+        "transfer": info.colour.transfer,
+        "aspect": str(info.aspect),
+        "audio": list(info.audio),
+    }
+
+
+def _count(dims: Any) -> int:
+    total = 1
+    for dim in dims:
+        total *= int(dim)
+    return total

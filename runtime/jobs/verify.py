@@ -1,0 +1,64 @@
+"""`velatura verify`: whether an output shows what its source does."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+from ..verify.compare import Check, ContractError, Promise, check, doubtful, inspect
+
+
+def verify(
+    source: str, output: str, *, deep: bool, as_json: bool, video_stream: int | None = None
+) -> int:
+    """Compare an output with its source, print every check, and return the exit code.
+
+    That is 0 where all holds, else 10. With `deep`, every frame of both is decoded; without, only where
+    the packets disagree. `video_stream` is what the run was told. Raises SourceError when the
+    source is no video.
+    """
+    begin = time.perf_counter()
+    video = "chosen" if video_stream is None else video_stream
+    before = inspect(source, deep=deep, video=video)
+    promise = Promise.of_source(before)
+    checks = check(promise, output, deep=deep)
+    if before.pictures is None and doubtful(checks):
+        # The source may hold packets that make no frame; a run could not have shown them either.
+        promise = Promise.of_source(inspect(source, deep=True, video=video))
+        checks = check(promise, output, deep=True)
+    holds = all(check.holds for check in checks)
+    if as_json:
+        report = {
+            "source": source,
+            "output": output,
+            "holds": holds,
+            "checks": [asdict(check) for check in checks],
+            "notes": promise.notes,
+            "seconds": round(time.perf_counter() - begin, 3),
+        }
+        typer.echo(json.dumps(report))
+    else:
+        _show(source, output, checks, promise.notes)
+    return 0 if holds else ContractError.exit_code
+
+
+def _show(source: str, output: str, checks: Sequence[Check], notes: Sequence[str]) -> None:
+    """A table, and below it what each mismatch means."""
+    rows = [(c.where, c.kind, c.promised, c.found, "ok" if c.holds else "MISMATCH") for c in checks]
+    rows.insert(0, ("", "", Path(source).name, Path(output).name, ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        typer.echo("  ".join([*cells, row[4]]).rstrip())
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+    broken = [check for check in checks if not check.holds]
+    for one in broken:
+        typer.echo(f"{one.where}, {one.kind}: {one.meaning}")
+    if broken:
+        typer.echo(f"{output} does not show what {source} does: {len(broken)} of {len(checks)} checks")
+    else:
+        typer.echo(f"{output} holds all that {source} promises: {len(checks)} checks")

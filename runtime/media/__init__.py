@@ -1,0 +1,1 @@
+"""FFmpeg's libraries through PyAV: demuxing, decoding, encoding and muxing."""

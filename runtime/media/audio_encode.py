@@ -1,0 +1,204 @@
+"""Voice: the sound of a live source on its way into a container, held to the clock of the pictures."""
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import Any, Protocol, cast
+
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+from av.filter import Graph
+from av.packet import Packet
+
+from ..verify.expected import Tally
+
+RATE = 48_000
+LAYOUT, FORMAT = "stereo", "fltp"
+"""What a live source's sound comes as: samples a second, channels, and how a sample is kept."""
+STRETCH = 1000
+"""Samples of a second that may be added or taken, unheard, where the sound's clock and the pictures'
+differ: 2 %, of which a bad sound card takes a hundredth. Beyond a tenth of a second there is silence,
+or a cut."""
+
+
+class Heard(Protocol):
+    """A moment's worth of samples."""
+
+    @property
+    def seconds(self) -> float:
+        """When the first is heard, on the clock of the frames' times."""
+        ...
+
+    @property
+    def frame(self) -> AudioFrame:
+        """The samples."""
+        ...
+
+
+class Hearing(Protocol):
+    """Where sound comes from."""
+
+    def listen(self) -> None:
+        """Keep what comes from now on."""
+        ...
+
+    def take(self, timeout: float | None = None) -> Heard | None:
+        """What waits longest; None when the time is up."""
+        ...
+
+
+class Evened:
+    """Sound without gaps that follows the times it is given: FFmpeg's `aresample` with `async`."""
+
+    def __init__(self) -> None:
+        self._graph: Any = Graph()
+        source = self._graph.add_abuffer(
+            sample_rate=RATE, format=FORMAT, layout=LAYOUT, time_base=Fraction(1, RATE)
+        )
+        self._even = self._graph.add(
+            "aresample", f"async={STRETCH}:min_comp=0.005:min_hard_comp=0.1:first_pts=0"
+        )
+        sink = self._graph.add("abuffersink")
+        source.link_to(self._even)
+        self._even.link_to(sink)
+        self._graph.configure()
+
+    def __call__(self, frame: AudioFrame, seconds: float) -> Iterator[AudioFrame]:
+        """What can be passed on with `frame`, heard at `seconds`, 0 being the beginning."""
+        # Other sinks may hear the same samples.
+        own = AudioFrame.from_ndarray(frame.to_ndarray(), format=FORMAT, layout=LAYOUT)
+        own.sample_rate, own.pts, own.time_base = RATE, round(seconds * RATE), Fraction(1, RATE)
+        self._graph.push(own)
+        yield from self._ready()
+
+    def end(self) -> Iterator[AudioFrame]:
+        """All the rest."""
+        self._graph.push(None)
+        yield from self._ready()
+
+    def _ready(self) -> Iterator[AudioFrame]:
+        while True:
+            try:
+                yield self._graph.pull()
+            except (BlockingIOError, EOFError):
+                return
+
+
+def _silence() -> AudioFrame:
+    """A second of it."""
+    made = AudioFrame.from_ndarray(np.zeros((2, RATE), np.float32), format=FORMAT, layout=LAYOUT)
+    made.sample_rate = RATE
+    return made
+
+
+class Voice:
+    """Takes the sound as the pictures go by, encodes it, and gives its packets, never ahead of them.
+
+    What a source's sound card and its camera call a second differ; the sound is stretched by as little
+    as keeps it within a few milliseconds of the pictures.
+    """
+
+    def __init__(self, source: Hearing, container: OutputContainer, *, codec: str) -> None:
+        """Add a stream of `codec`, such as aac or libopus, before the container's header is written."""
+        self._source = source
+        self._stream = cast(AudioStream, container.add_stream(codec, rate=RATE, layout=LAYOUT))
+        self._even = Evened()
+        self._waiting: Heard | None = None
+        self._origin: float | None = None
+        self._reached = 0.0
+        self.end = float("inf")
+        """Seconds at which the sound has to end."""
+        source.listen()
+
+    def until(self, seconds: float, *, origin: float) -> "Iterator[Packet[Any]]":
+        """The packets of what is heard before `seconds`; `origin` is the first picture's time.
+
+        Both on the source's clock. Nothing is waited for: what comes late goes with a later picture.
+        """
+        self._origin = origin
+        while True:
+            self._waiting = self._waiting or self._source.take(0)
+            heard = self._waiting
+            if heard is None or heard.seconds > min(seconds, self.end):
+                return
+            self._waiting = None
+            if heard.seconds < origin - heard.frame.samples / RATE:
+                continue  # of before the first picture
+            at = max(heard.seconds - origin, 0.0)
+            # A long silence in one piece would take as much memory, and all at once.
+            while at - self._reached > 1.0:
+                yield from self._pass(_silence(), self._reached)
+                self._reached += 1.0
+            yield from self._pass(heard.frame, at)
+            self._reached = at + heard.frame.samples / RATE
+
+    def _pass(self, frame: AudioFrame, seconds: float) -> "Iterator[Packet[Any]]":
+        for even in self._even(frame, seconds):
+            yield from self._encode(even)
+
+    def rest(self) -> "Iterator[Packet[Any]]":
+        """What is left in the encoder."""
+        if self._origin is not None:
+            for frame in self._even.end():
+                yield from self._encode(frame)
+        yield from self._encode(None)
+
+    def _encode(self, frame: AudioFrame | None) -> "Iterator[Packet[Any]]":
+        yield from cast("list[Packet[Any]]", self._stream.encode(frame))
+
+
+class PassingSound:
+    """A live source's sound beside the pictures of one output, as `PassingStreams` is a file's."""
+
+    def __init__(
+        self, source: Hearing, container: OutputContainer, *, origin: float, codec: str, tally: Tally
+    ) -> None:
+        """`origin` is the first picture's time on the source's clock, which is 0 in the output."""
+        self.end = float("inf")
+        """Seconds of the output after which no sound begins."""
+        self._source = source
+        self._container = container
+        self._origin = origin
+        self._codec = codec
+        self._tally = tally
+        self._voice: Voice | None = None
+        self._ended = False
+
+    def begin(self, video: object) -> None:
+        """Add the stream of sound, after the pictures' and before the container's header."""
+        del video
+        self._voice = Voice(self._source, self._container, codec=self._codec)
+
+    def mux_until(self, seconds: float) -> None:
+        """Write what is heard before `seconds` of the output; infinity writes all the rest."""
+        if self._voice is None or self._ended:
+            return
+        until = min(seconds, self.end) + self._origin
+        self._mux(self._voice.until(until, origin=self._origin))
+        if seconds == float("inf"):
+            self._ended = True
+            self._mux(self._voice.rest())
+
+    def finish(self) -> None:
+        """Write all that is left, before the container is closed."""
+        self.mux_until(float("inf"))
+
+    def close(self) -> None:
+        """The source is another's to close."""
+        return
+
+    def _mux(self, packets: "Iterable[Packet[Any]]") -> None:
+        for packet in packets:
+            self._tally.packet(packet)
+            self._container.mux(packet)
+
+
+def sound_codec(container: OutputContainer) -> str | None:
+    """What sound is encoded as there: AAC or Opus, whichever it takes; None where it takes neither."""
+    offered = container.supported_codecs
+    names = ("aac", "libopus", "opus")
+    if container.format.name in ("mpegts", "hls"):
+        return "aac"  # these declare no list that can be asked
+    found = next((name for name in names if name in offered), None)
+    return "libopus" if found == "opus" else found

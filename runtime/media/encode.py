@@ -1,0 +1,278 @@
+"""VideoEncoder: how frames become packets, whatever becomes of the packets."""
+
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Self, cast
+
+import av
+import cv2
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from ..errors import SinkError
+from ..frame import Frame, VideoInfo
+from ..sinks.base import Encoding
+from .codecs import CODECS, ENCODERS, Codec, encoder_of, merged, nearest, spoken, wanted_options
+from .encoder_format import PALETTE, Choice, Palette, named, profile_of
+from .encoder_planes import Layout, fill, picture_of
+from .hdr import check_hdr, hdr_notes, hdr_options
+
+_AVX_512 = 256
+"""OpenCV's number of the extensions that x264 calls AVX-512."""
+
+# ITU-T H.273 code points.
+_MATRIX_CODES = {"bt601": 6, "bt709": 1, "bt2020": 9}
+_RGB, _UNSPECIFIED = 0, 2
+_RANGE_CODES = {"limited": 1, "full": 2}
+
+_CENTISECOND = Fraction(1, 100)
+"""What GIF counts in."""
+MOST_RATE = Fraction(240)
+"""Frames a second above which SVT-AV1 does not open."""
+LONGEST_DELAY = 3600
+"""Seconds between a packet's decoding and its showing that no encoder of moving pictures needs."""
+MOST_SHOWN = 50
+"""Frames of a GIF in a second: players take shorter delays than 2/100 s for a mistake."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coding:
+    """What a video stream is set up with; the first frame decides."""
+
+    width: int
+    """Pixels per coded row: the frame's, padded to whole blocks of chroma."""
+    height: int
+    pix_fmt: str
+    """FFmpeg's name."""
+    rate: Fraction
+    """Frames per second, on the average."""
+    time_base: Fraction
+    aspect: Fraction
+    """Sample aspect ratio."""
+    rotation: int
+    """Degrees, counter-clockwise, by which a player turns the picture."""
+    matrix: int
+    """This and the following are code points of H.273, as FFmpeg numbers them."""
+    range: int
+    primaries: int
+    transfer: int
+    options: tuple[tuple[str, str], ...] = ()
+    """Of the FFmpeg encoder."""
+
+    def ticks(self, frame: Frame) -> int:
+        """A frame's time in units of `time_base`."""
+        return round(frame.pts * frame.time_base / self.time_base)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {
+            name: str(value) if isinstance(value := getattr(self, name), Fraction) else value
+            for name in self.__slots__
+        }
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """The reverse. Raises KeyError, TypeError or ValueError for what is no such thing."""
+        ratios: dict[str, Any] = {k: Fraction(fields[k]) for k in ("rate", "time_base", "aspect")}
+        options: Any = tuple((str(key), str(value)) for key, value in fields["options"])
+        return cls(**{**fields, **ratios, "options": options})
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a file tells a player beside the pictures."""
+
+    aspect: bool
+    rotation: bool
+
+
+class VideoEncoder:
+    """The settings of one output's encoder: makes streams that encode, and the pictures for them."""
+
+    def __init__(self, encoding: Encoding, *, suffix: str, like: VideoInfo | None = None) -> None:
+        """Check what can be checked before a frame is there. Raises SinkError.
+
+        `suffix` is that of the output's name; `like` is the source, which only whoever makes a `coding`
+        needs.
+        """
+        self._codec = _codec(encoding, suffix)
+        self.name = self._codec.name
+        if self.name == "libsvtav1":
+            # Errors only, as of the others: it asks nobody but its environment.
+            os.environ.setdefault("SVT_LOG", "1")
+        self.canonical = self._codec.canonical_name
+        self.notes: tuple[str, ...] = ()
+        """What frames lose, one line each."""
+        self.like = like
+        self.kept: dict[Coding, Kept] = {}
+        """What was found out of the output's file, by how its stream is set up."""
+        self._encoding = encoding
+        self._options = _options(self.name, encoding, like)
+        _check_known(self.name, encoding)
+        self._buffer: VideoFrame | None = None
+        self._palette = Palette(encoding.quality) if self.canonical == "gif" else None
+        self._choice: Choice | None = None
+        if like is not None:
+            self._choice = Choice(self._codec, encoding, suffix=suffix, like=like)
+            self.coding(like)
+            self._note(*hdr_notes(like.colour.transfer, like.hdr, self.name))
+            if self._palette is not None and like.rate > MOST_SHOWN:
+                self._note(f"players show no more than {MOST_SHOWN} of a GIF's frames in a second")
+
+    def coding(self, frame: Frame | VideoInfo) -> Coding:
+        """What a stream that begins with that frame, or holds such a source, is set up with.
+
+        Raises SinkError for HDR that the encoder does not hold.
+        """
+        assert self.like is not None
+        assert self._choice is not None
+        alpha = frame.alpha is not None and frame.alpha is not False
+        layout = self._choice.layout(frame.format, alpha=alpha)
+        check_hdr(frame.colour, self.name, layout)
+        self._note(*self._choice.losses(frame.format, layout, alpha=alpha))
+        # Frames in RGB become limited YUV, whatever their source says of itself.
+        unsaid = isinstance(frame, VideoInfo) and frame.format.family == "rgb"
+        # Subsampled chroma needs whole blocks.
+        x, y = layout.format.subsample
+        width, height = frame.width + -frame.width % x, frame.height + -frame.height % y
+        if isinstance(frame, Frame) and (width, height) != (frame.width, frame.height):
+            self._note(
+                f"{frame.width}x{frame.height} is padded to {width}x{height}, "
+                f"since {layout.format} has blocks of {x}x{y}"
+            )
+        return Coding(
+            width=width,
+            height=height,
+            pix_fmt=layout.name,
+            # A rate is what an encoder shares bits out by; frames keep their own times.
+            rate=min(self.like.rate, MOST_RATE) if self.name == "libsvtav1" else self.like.rate,
+            time_base=_CENTISECOND if self._palette is not None else frame.time_base,
+            aspect=frame.aspect,
+            rotation=frame.rotation if frame.rotation <= 180 else frame.rotation - 360,
+            matrix=_matrix_code(frame, layout),
+            range=_RANGE_CODES["limited" if unsaid else frame.colour.range],
+            primaries=frame.colour.primaries,
+            transfer=frame.colour.transfer,
+            options=tuple(self._options_for(layout).items()),
+        )
+
+    def add_stream(self, container: OutputContainer, coding: Coding) -> VideoStream:
+        """A stream of the container that encodes as `coding` says."""
+        stream = cast(
+            VideoStream,
+            container.add_stream(self.name, rate=coding.rate, options=dict(coding.options)),
+        )
+        context = stream.codec_context
+        stream.width, stream.height, stream.pix_fmt = coding.width, coding.height, coding.pix_fmt
+        context.time_base = coding.time_base
+        context.framerate = coding.rate
+        context.sample_aspect_ratio = coding.aspect
+        context.colorspace = coding.matrix
+        context.color_range = coding.range
+        context.color_primaries = coding.primaries
+        context.color_trc = coding.transfer
+        context.thread_type = "AUTO"
+        if coding.rotation:
+            stream.set_display_rotation(coding.rotation)
+        return stream
+
+    def picture(self, frame: Frame, coding: Coding) -> VideoFrame:
+        """The frame in the coded format and size, without its time; good until the next call.
+
+        Raises SinkError for a frame of another size.
+        """
+        width, height = coding.width, coding.height
+        layout = named(coding.pix_fmt)
+        x, y = layout.format.subsample
+        if (frame.width + -frame.width % x, frame.height + -frame.height % y) != (width, height):
+            raise SinkError(
+                f"frame {frame.index} is {frame.width}x{frame.height} in a file of {width}x{height}: "
+                "add a resize to one size"
+            )
+        name = "rgb24" if layout is PALETTE else layout.name
+        # One picture serves all frames: where the encoder still holds its memory, FFmpeg makes new.
+        picture = self._buffer
+        wanted = (width, height, name)
+        if picture is None or (picture.width, picture.height, picture.format.name) != wanted:
+            picture = VideoFrame(width, height, name)
+        picture.make_writable()
+        self._buffer = picture
+        fill(picture, picture_of(frame, layout, self._encoding.background), layout)
+        if layout is PALETTE and self._palette is not None:
+            return self._palette.reduce(picture)
+        # ProRes takes these from its pictures.
+        picture.colorspace, picture.color_range = coding.matrix, coding.range
+        picture.color_primaries, picture.color_trc = coding.primaries, coding.transfer
+        return picture
+
+    def _options_for(self, layout: Layout) -> dict[str, str]:
+        """All options; ProRes has other profiles for 4:4:4."""
+        options = dict(self._options)
+        unset = profile_of(self._encoding) is None
+        if self.name == "prores_ks" and layout.format.subsample == (1, 1) and unset:
+            options["profile"] = "4444xq" if self._encoding.quality == "archive" else "4444"
+        return options
+
+    def _note(self, *lines: str) -> None:
+        self.notes += tuple(line for line in lines if line not in self.notes)
+
+
+def _matrix_code(frame: Frame | VideoInfo, layout: Layout) -> int:
+    if layout.rgb:
+        return _RGB
+    # Grey is the same in every matrix, and not all streams of grey can state one.
+    return _UNSPECIFIED if frame.format.family == "gray" else _MATRIX_CODES[frame.colour.matrix]
+
+
+def encode(stream: VideoStream, picture: VideoFrame | None) -> "list[Packet[Any]]":
+    """The packets that are ready after that picture; None asks for all the rest."""
+    packets = cast("list[Packet[Any]]", stream.encode(picture))
+    for packet in packets:
+        # x265 leaves the decoding times of a film that is shorter than its look-ahead to chance.
+        pts = packet.pts or 0
+        early = float((pts - packet.dts if packet.dts is not None else -1) * packet.time_base)
+        if not 0 <= early <= LONGEST_DELAY:
+            packet.dts = pts
+    return packets
+
+
+def _codec(encoding: Encoding, suffix: str) -> "av.Codec":
+    name = encoder_of(encoding, suffix)
+    try:
+        codec = av.Codec(name, "w")
+    except (FFmpegError, ValueError) as error:
+        raise SinkError(
+            f"no encoder {encoding.codec!r}; there are: auto, {', '.join(ENCODERS)}"
+        ) from error
+    if codec.type != "video":
+        raise SinkError(f"{encoding.codec!r} encodes {codec.type}, not video")
+    return codec
+
+
+def _options(encoder: str, encoding: Encoding, like: VideoInfo | None) -> dict[str, str]:
+    ours = wanted_options(encoder, encoding)
+    if encoder == "libx264" and cv2.checkHardwareSupport(_AVX_512):
+        # x264's macroblock trees are no function of the pictures with AVX-512 where a row is not of 8
+        # blocks or a multiple: 20 runs over one clip of 160x120 gave 19 files. With AVX2 all are one,
+        # and none is slower.
+        ours["x264-params"] = "asm=AVX2"
+    ours = merged(encoder, ours, hdr_options(like.hdr if like is not None else None, encoder))
+    return merged(encoder, ours, dict(encoding.options))
+
+
+def _check_known(encoder: str, encoding: Encoding) -> None:
+    """Raise SinkError for options that the encoder does not have."""
+    if not encoding.options:
+        return
+    offered = av.CodecContext.create(encoder, "w").supported_options
+    private = tuple(option.name for option in offered.private)
+    known = (*private, *(option.name for option in offered.generic))
+    for name, _ in encoding.options:
+        if name not in known:
+            params = CODECS.get(encoder, Codec()).params
+            own = f"; options of its library go into --enc {params}=KEY=VALUE" if params else ""
+            raise SinkError(f"{spoken(encoder)} has no option {name!r}{nearest(name, known)}{own}")

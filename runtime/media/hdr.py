@@ -1,0 +1,161 @@
+"""HDR metadata: read from decoded frames, and what an output must be able to hold of it."""
+
+import struct
+from fractions import Fraction
+from typing import Any
+
+from av.sidedata.sidedata import Type
+from av.video.frame import VideoFrame
+
+from ..errors import SinkError
+from ..frame import Colour, Hdr
+from .codecs import spoken
+from .encoder_planes import Layout
+
+_DISPLAY = struct.Struct("=22i")
+"""FFmpeg's AVMasteringDisplayMetadata: 10 fractions of red, green, blue, white (x, y each) and darkest,
+brightest; then whether the first 8 and whether the last 2 are there."""
+_LIGHT = struct.Struct("=2I")
+"""AVContentLightMetadata: the brightest pixel and the brightest frame."""
+
+_DYNAMIC = {
+    Type.DOVI_RPU_BUFFER: "Dolby Vision",
+    Type.DOVI_METADATA: "Dolby Vision",
+    Type.DYNAMIC_HDR_PLUS: "HDR10+",
+    Type.DYNAMIC_HDR_VIVID: "HDR Vivid",
+}
+
+
+def read_hdr(frame: VideoFrame) -> Hdr | None:
+    """What a frame says about the display it was graded on and its light; None when it says nothing."""
+    display = _bytes(frame, Type.MASTERING_DISPLAY_METADATA)
+    light = _bytes(frame, Type.CONTENT_LIGHT_LEVEL)
+    max_cll, max_fall = _LIGHT.unpack_from(light) if len(light) >= _LIGHT.size else (0, 0)
+    pairs: list[tuple[Fraction, Fraction]] = []
+    if len(display) >= _DISPLAY.size:
+        *numbers, coloured, bright = _DISPLAY.unpack_from(display)
+        # Half of a display is of no use to anybody who maps its tones.
+        if coloured and bright and all(numbers[1::2]):
+            ratios = [Fraction(n, d) for n, d in zip(numbers[::2], numbers[1::2], strict=True)]
+            pairs = list(zip(ratios[::2], ratios[1::2], strict=True))
+    if not pairs and not (max_cll or max_fall):
+        return None
+    red, green, blue, white, luminance = pairs or (None,) * 5
+    return Hdr(
+        red=red,
+        green=green,
+        blue=blue,
+        white=white,
+        luminance=luminance,
+        max_cll=max_cll or None,
+        max_fall=max_fall or None,
+    )
+
+
+def dynamic_hdr(frame: VideoFrame) -> tuple[str, ...]:
+    """Names of the metadata in a frame that changes with the scene."""
+    return tuple(sorted({name for kind, name in _DYNAMIC.items() if _bytes(frame, kind)}))
+
+
+def _bytes(frame: VideoFrame, kind: Type) -> bytes:
+    sides: Any = frame.side_data
+    side = sides.get(kind)
+    return bytes(side) if side is not None else b""
+
+
+# ITU-T H.273 code points.
+PQ, HLG = 16, 18
+NAMES = {PQ: "HDR (PQ)", HLG: "HDR (HLG)"}
+
+KEEPING = frozenset(
+    {"libx265", "libsvtav1", "ffv1", "prores_ks", "hevc_nvenc", "av1_nvenc", "rawvideo"}
+)
+"""Encoders whose streams players show as HDR, or that are read by who knows what they hold."""
+
+STATIC = frozenset({"libx265", "libsvtav1"})
+"""Encoders that write static metadata."""
+
+LEAST_BITS = 10
+"""Bits below which PQ and HLG show steps (ITU-R BT.2100-2, table 9)."""
+
+TONE_MAP = (
+    'ffmpeg -i IN -vf "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,'
+    'zscale=t=bt709:m=bt709:r=tv,format=yuv420p" -c:v libx264 -crf 12 -c:a copy OUT'
+)
+
+
+def refuse_hdr(transfer: int, what: str) -> None:
+    """Raise SinkError for frames in PQ or HLG, which `what` would show wrongly."""
+    if transfer in NAMES:
+        raise SinkError(
+            f"the source is {NAMES[transfer]}, which {what}: --codec hevc or av1 in .mp4 or .mkv keeps "
+            f"it; or make it SDR first: {TONE_MAP}"
+        )
+
+
+def check_hdr(colour: Colour, encoder: str, layout: Layout) -> None:
+    """Raise SinkError where an encoder cannot hold PQ or HLG as such."""
+    if encoder not in KEEPING:
+        refuse_hdr(colour.transfer, f"{spoken(encoder)} does not carry")
+    if layout.format.bits < LEAST_BITS:
+        refuse_hdr(colour.transfer, f"needs {LEAST_BITS} bits, and {layout.name} has 8")
+
+
+def hdr_notes(transfer: int, hdr: Hdr | None, encoder: str) -> tuple[str, ...]:
+    """What becomes of HDR, one line each."""
+    if transfer not in NAMES:
+        return ()
+    notes = [f"{NAMES[transfer]}: its code values are processed as they are, as those of SDR would be"]
+    if hdr is not None and encoder not in STATIC:
+        notes.append(
+            f"{spoken(encoder)} does not hold the mastering display and light levels, which are left "
+            "out; --codec hevc or av1 keeps them"
+        )
+    return tuple(notes)
+
+
+def hdr_options(hdr: Hdr | None, encoder: str) -> dict[str, str]:
+    """Options of the FFmpeg encoder that write static metadata into its stream."""
+    if hdr is None or encoder not in STATIC:
+        return {}
+    return {"libx265": _x265, "libsvtav1": _svt}[encoder](hdr)
+
+
+def _x265(hdr: Hdr) -> dict[str, str]:
+    """In x265's units: 0.00002 of CIE xy, 0.0001 candela per square metre (SMPTE ST 2086)."""
+    parts: list[str] = []
+    if (display := _display(hdr)) is not None:
+        points, (dark, bright) = display
+        spots = [f"{name}({round(x * 50_000)},{round(y * 50_000)})" for name, (x, y) in points]
+        parts.append(
+            f"master-display={''.join(spots)}L({round(bright * 10_000)},{round(dark * 10_000)})"
+        )
+    if hdr.max_cll is not None or hdr.max_fall is not None:
+        parts.append(f"max-cll={hdr.max_cll or 0},{hdr.max_fall or 0}")
+    elif parts:
+        parts.append("cll=0")  # which it would state as 0
+    return {"x265-params": ":".join(parts)} if parts else {}
+
+
+def _svt(hdr: Hdr) -> dict[str, str]:
+    parts: list[str] = []
+    if (display := _display(hdr)) is not None:
+        points, (dark, bright) = display
+        spots = [f"{name}({float(x):.6f},{float(y):.6f})" for name, (x, y) in points]
+        light = f"L({float(bright):.4f},{float(dark):.6f})"
+        parts.append(f"mastering-display={''.join(spots)}{light}")
+    if hdr.max_cll is not None or hdr.max_fall is not None:
+        parts.append(f"content-light={hdr.max_cll or 0},{hdr.max_fall or 0}")
+    return {"svtav1-params": ":".join(parts)} if parts else {}
+
+
+Point = tuple[Fraction, Fraction]
+
+
+def _display(hdr: Hdr) -> tuple[tuple[tuple[str, Point], ...], Point] | None:
+    """Both libraries' letters with their points, and the luminances; None where it is not stated."""
+    points = (("G", hdr.green), ("B", hdr.blue), ("R", hdr.red), ("WP", hdr.white))
+    stated = tuple((name, point) for name, point in points if point is not None)
+    if len(stated) < len(points) or hdr.luminance is None:
+        return None
+    return stated, hdr.luminance

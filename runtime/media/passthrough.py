@@ -1,0 +1,392 @@
+"""What passes by the models: sound, subtitles, more video, cover art, data, attachments, chapters."""
+
+import io
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal, cast
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.stream import Disposition
+
+from ..errors import SinkError
+from ..frame import VideoInfo
+from ..verify.expected import Tally
+
+TEXT = frozenset({"ass", "ssa", "subrip", "srt", "webvtt", "mov_text", "text"})
+"""Subtitles that are words: they can become another codec's words. Pictures cannot."""
+
+SUBTITLES = ("mov_text", "subrip", "webvtt", "ass")
+"""What text is converted to: the first that the container takes."""
+
+KEEPS_COVERS = frozenset({"ipod", "mp4"})
+"""Containers, beside Matroska, whose cover art is found again as such."""
+
+LATE_CHAPTERS = frozenset({"mp4", "mov", "ipod", "matroska", "webm"})
+"""Containers that take chapters when they are finished, when it is known how long the film became."""
+
+PICTURES = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "image/jpeg")}
+"""Cover art as an attachment, which is how Matroska keeps it: name and type by codec."""
+
+Way = Literal["copy", "convert", "attach", "drop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What becomes of one stream of the source."""
+
+    index: int
+    """In the source."""
+    kind: str
+    codec: str
+    way: Way
+    target: str = ""
+    """The codec that it is converted to."""
+    reason: str = ""
+    """Why it is dropped."""
+
+    def words(self) -> str:
+        """`stream 3 (subtitle, ass) is converted to mov_text`."""
+        name = f"stream {self.index} ({self.kind}{', ' + self.codec if self.codec else ''})"
+        if self.way in ("copy", "attach"):
+            covers = self.way == "attach" and self.kind != "attachment"
+            return f"{name} becomes an attachment" if covers else f"{name} is copied"
+        if self.way == "convert":
+            lost = "; its styles are lost" if self.codec in ("ass", "ssa") else ""
+            return f"{name} is converted to {self.target}{lost}"
+        return f"{name} is left out: {self.reason}"
+
+
+class PassingStreams:
+    """The source's other streams on their way into the output, in step with the video.
+
+    Planned when the output is opened, so that what must be left out is said before work starts. Raises
+    SinkError where sound cannot be kept, since nobody wants to find that out afterwards.
+    """
+
+    def __init__(
+        self, like: VideoInfo, output: OutputContainer, suffix: str, *, audio: bool, tally: Tally
+    ) -> None:
+        assert like.path is not None
+        self._input: InputContainer = av.open(like.path)
+        self._output = output
+        self._tally = tally
+        self._start = like.start
+        self._main = like.stream
+        self.end = float("inf")
+        self._streams: dict[int, Any] = {}
+        self._clocks: dict[int, tuple[int | None, int, int]] = {}
+        """By stream: the last decoding time, when that packet ended, and what was added to it."""
+        self._packets: Iterator[tuple[float, Packet[Any]]] = iter(())
+        self._next: tuple[float, Packet[Any]] | None = None
+        try:
+            self.plan = tuple(self._plan(like, suffix, audio=audio))
+        except BaseException:
+            self._input.close()
+            raise
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What does not pass as it is, one line each."""
+        return tuple(p.words() for p in self.plan if p.way in ("convert", "drop"))
+
+    def begin(self, video: Any) -> None:
+        """Add the planned streams to the output, after `video` and before its header is written."""
+        for passage in self.plan:
+            stream: Any = self._input.streams[passage.index]
+            if passage.way == "attach":
+                self._output.add_attachment(*self._attachment(stream, passage.codec))
+                continue
+            if passage.way == "drop":
+                continue
+            if passage.way == "convert":
+                added: Any = self._output.add_stream(passage.target)
+                header = stream.codec_context.subtitle_header
+                added.codec_context.subtitle_header = header or PLAIN_HEADER
+            else:
+                added = self._output.add_stream_from_template(stream)
+                _name_channels(added)
+            _describe(added, stream)
+            self._streams[passage.index] = added
+        _describe(video, self._input.streams[self._main])
+        beside = [s for s in self._streams.values() if s.type == "video" and not _is_cover(s)]
+        if beside:
+            # Else players show the one that was only copied, where that is larger.
+            video.disposition |= Disposition.default
+            for other in beside:
+                other.disposition &= ~Disposition.default
+        for name, value in self._input.metadata.items():
+            if name.lower() not in OWN_METADATA:
+                self._output.metadata[name] = value
+        if self._output.format.name not in LATE_CHAPTERS:
+            self._write_chapters()
+        self._packets = self._read()
+        self._next = next(self._packets, None)
+
+    def _write_chapters(self) -> None:
+        """Those that begin before the output's end, as far as that is known."""
+        chapters = _on_output_clock(self._input.chapters(), self._start, self.end)
+        if chapters:
+            with suppress(FFmpegError, ValueError):  # a container without chapters
+                self._output.set_chapters(chapters)
+
+    def _attachment(self, stream: Any, codec: str) -> tuple[str, str, bytes]:
+        """(name, type, contents) of an attachment, or of cover art that becomes one."""
+        if codec in PICTURES and stream.type == "video":
+            with av.open(str(self._input.name)) as again:
+                container: Any = again
+                packets: Iterator[Any] = container.demux(container.streams[stream.index])
+                picture = next((bytes(packet) for packet in packets if packet.size), b"")
+            return (*PICTURES[codec], picture)
+        name = stream.name or stream.metadata.get("filename", "attachment")
+        return name, stream.mimetype or "application/octet-stream", stream.data
+
+    def mux_until(self, seconds: float) -> None:
+        """Write every packet that begins at or before `seconds` of the output."""
+        while self._next is not None and self._next[0] <= min(seconds, self.end):
+            self._tally.packet(self._next[1])
+            self._output.mux(self._next[1])
+            self._next = next(self._packets, None)
+
+    def finish(self) -> None:
+        """Write all that is left, before the container is closed."""
+        self.mux_until(float("inf"))
+        if self._output.format.name in LATE_CHAPTERS:
+            self._write_chapters()
+
+    def close(self) -> None:
+        """Close the source's file."""
+        self._input.close()
+
+    def _plan(self, like: VideoInfo, suffix: str, *, audio: bool) -> Iterator[Passage]:
+        for stream in self._input.streams:
+            if stream.index == like.stream:
+                continue
+            context: Any = stream.codec_context
+            codec = str(context.codec.canonical_name) if context is not None else ""
+            kind = stream.type
+            cover = bool(stream.disposition & Disposition.attached_pic)
+            if kind == "audio" and not (audio and like.audio_stream in (None, stream.index)):
+                continue
+            if kind == "attachment":
+                attaches = self._output.format.name == "matroska"
+                reason = f"{suffix} files hold no attachments"
+                yield Passage(
+                    stream.index, kind, codec, "attach" if attaches else "drop", reason=reason
+                )
+            elif cover and codec in PICTURES and self._output.format.name == "matroska":
+                yield Passage(stream.index, "cover art", codec, "attach")
+            elif cover and self._output.format.name not in KEEPS_COVERS:
+                reason = f"{suffix} files would show it as a second film"
+                yield Passage(stream.index, "cover art", codec, "drop", reason=reason)
+            elif _accepts(self._output, stream):
+                yield Passage(stream.index, "cover art" if cover else kind, codec, "copy")
+            elif kind == "audio":
+                other = ".mkv" if suffix != ".mkv" else ".avi, .nut"
+                raise SinkError(f"{suffix} files cannot hold {codec} audio: use {other} or --no-audio")
+            elif kind == "subtitle" and codec in TEXT and (target := self._text_codec()):
+                yield Passage(stream.index, kind, codec, "convert", target=target)
+            else:
+                name = codec or "such data"
+                yield Passage(
+                    stream.index, kind, codec, "drop", reason=f"{suffix} files cannot hold {name}"
+                )
+
+    def _text_codec(self) -> str | None:
+        offered = self._output.supported_codecs
+        return next((codec for codec in SUBTITLES if codec in offered), None)
+
+    def _read(self) -> "Iterator[tuple[float, Packet[Any]]]":
+        """(seconds of the output, packet), in the order of the source's file."""
+        wanted = [self._input.streams[index] for index in self._streams]
+        packets: Iterator[Any] = self._input.demux(*wanted) if wanted else iter(())
+        untimed: dict[int, list[Any]] = {}
+        for packet in _lasting(packets):
+            waiting = untimed.setdefault(packet.stream.index, [])
+            if packet.dts is None and not packet.stream.disposition & Disposition.attached_pic:
+                waiting.append(packet)
+                continue
+            # Where frames are reordered, the first ones have no decoding time: they go before the next.
+            step = max(int(packet.duration or 0), 1)
+            for place, earlier in enumerate(waiting):
+                earlier.dts = int(packet.dts or 0) - (len(waiting) - place) * step
+            for ready in (*waiting, packet):
+                moved = self._moved(ready)
+                if moved is not None:
+                    yield moved
+            waiting.clear()
+
+    def _moved(self, packet: Any) -> tuple[float, "Packet[Any]"] | None:
+        """The packet on the output's clock and in the output's stream; None for what cannot be read."""
+        if packet.dts is None:
+            # Cover art has no time: it goes first.
+            packet.pts = packet.dts = round(self._start / (packet.time_base or MILLISECOND))
+        index = packet.stream.index
+        passage = next(p for p in self.plan if p.index == index)
+        if passage.way == "convert":
+            return self._converted(packet, self._streams[index])
+        shift = round(self._start / packet.time_base)
+        dts = self._later(index, packet.dts - shift, int(packet.duration or 0))
+        if packet.pts is not None:
+            packet.pts += dts - packet.dts
+        packet.dts = dts
+        seconds = float(packet.dts * packet.time_base)
+        packet.stream = self._streams[index]
+        return seconds, packet
+
+    def _later(self, index: int, dts: int, duration: int) -> int:
+        """A packet's decoding time, later than that of the one before it in its stream.
+
+        Where the file's clock falls back, as where recordings were joined, the rest goes on without a
+        gap until its own times are later again: what the pictures do, too.
+        """
+        last, end, offset = self._clocks.get(index, (None, 0, 0))
+        if last is not None and dts <= last:
+            if dts + offset <= last:
+                offset = max(end, last + 1) - dts
+            dts += offset
+        else:
+            offset = 0
+        self._clocks[index] = dts, dts + duration, offset
+        return dts
+
+    def _converted(self, packet: Any, target: Any) -> tuple[float, "Packet[Any]"] | None:
+        """A subtitle in the output's codec."""
+        source: Any = packet.stream
+        with suppress(FFmpegError):
+            shown = source.codec_context.decode2(packet)
+            if shown is None or not len(shown):
+                return None
+            encoded = cast("Packet[Any]", target.codec_context.encode_subtitle(shown))
+            seconds = float((packet.pts or packet.dts) * packet.time_base) - self._start
+            duration = float((packet.duration or 0) * packet.time_base)
+            encoded.stream = target
+            encoded.time_base = MILLISECOND
+            encoded.pts = encoded.dts = round(seconds * 1000)
+            encoded.duration = round(duration * 1000) or shown.end_display_time
+            return seconds, encoded
+        return None  # a subtitle that cannot be read is the only thing lost
+
+
+MILLISECOND = Fraction(1, 1000)
+
+OWN_METADATA = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands", "duration"})
+"""What the container says about itself, not about the film."""
+
+PLAIN_HEADER = "\r\n".join(
+    (
+        "[Script Info]", "ScriptType: v4.00+", "PlayResX: 384", "PlayResY: 288", "",
+        "[V4+ Styles]",
+        "Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, "
+        "BackColour, Bold, Italic, Underline, StrikeOut, ScaleX, ScaleY, Spacing, Angle, "
+        "BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding",
+        "Style: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,0",
+        "", "[Events]",
+        "Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text", "",
+    )
+).encode()  # fmt: skip
+"""The header that encoders of text want, where the source's codec has none."""
+
+USUAL_CHANNELS = {
+    "1 channels": "mono",
+    "2 channels": "stereo",
+    "6 channels": "5.1",
+    "8 channels": "7.1",
+}
+"""FFmpeg's names of channels that are only counted, and what players take them for."""
+
+_PASSING_METADATA = frozenset({"language", "title", "handler_name", "comment", "filename", "mimetype"})
+"""What is said of a stream that is still true of its copy; durations and statistics are not."""
+
+_TRANSPORT = frozenset(
+    {
+        "aac", "ac3", "dts", "dvb_subtitle", "dvb_teletext", "eac3", "h264", "hevc", "mp2", "mp3",
+        "mpeg1video", "mpeg2video", "opus", "truehd",
+    }
+)  # fmt: skip
+"""What MPEG-TS really carries: FFmpeg writes anything else into it, and no player finds it again."""
+
+
+def _accepts(output: OutputContainer, stream: Any) -> bool:
+    """Whether the container takes a copy of that stream."""
+    context: Any = stream.codec_context
+    if context is None or context.codec is None:
+        return False
+    if output.format.name == "mpegts":
+        return context.codec.canonical_name in _TRANSPORT
+    with av.open(io.BytesIO(), "w", format=output.format.name) as trial:
+        try:
+            trial.add_stream_from_template(stream)
+            # Some muxers refuse a codec, or how it is coded, only when they write their header.
+            trial.start_encoding()
+        except (FFmpegError, ValueError):
+            return False
+        return True
+
+
+def _name_channels(added: Any) -> None:
+    """MP4 wants to know where channels belong that Matroska, for PCM, only counts."""
+    layout = getattr(added.codec_context, "layout", None) if added.type == "audio" else None
+    if layout is not None and layout.name in USUAL_CHANNELS:
+        added.codec_context.layout = USUAL_CHANNELS[layout.name]
+
+
+def _lasting(packets: Iterator[Any]) -> Iterator[Any]:
+    """What packets there are, those of sound with a duration: MP4 drops a last one that has none."""
+    held: dict[int, Any] = {}
+    steps: dict[int, int] = {}
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError:
+            break  # a damaged end; the video's reader reports it
+        if packet is None:
+            break
+        if packet.size == 0:
+            continue
+        index = packet.stream.index
+        before = held.pop(index, None)
+        if before is not None:
+            step = (packet.dts or 0) - before.dts
+            before.duration = steps[index] = step if step > 0 else steps.get(index, 0)
+            yield before
+        if packet.stream.type == "audio" and not packet.duration and packet.dts is not None:
+            held[index] = packet
+        else:
+            yield packet
+    for index, packet in held.items():
+        context = packet.stream.codec_context
+        size, rate = getattr(context, "frame_size", 0), getattr(context, "sample_rate", 0)
+        alone = round(Fraction(size, rate) / packet.time_base) if size and rate else 0
+        packet.duration = steps.get(index) or alone
+        yield packet
+
+
+def _is_cover(stream: Any) -> bool:
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def _describe(added: Any, stream: Any) -> None:
+    """Language, title and role of the original."""
+    for name, value in stream.metadata.items():
+        if name.lower() in _PASSING_METADATA:
+            added.metadata[name] = value
+    added.disposition = stream.disposition
+
+
+def _on_output_clock(chapters: list[Any], start: float, end: float) -> list[Any]:
+    """Chapters on the output's clock, cut where it ends after `end` seconds."""
+    moved: list[Any] = []
+    for chapter in chapters:
+        shift = round(start / chapter["time_base"])
+        begin, stop = max(chapter["start"] - shift, 0), max(chapter["end"] - shift, 0)
+        if math.isfinite(end):
+            stop = min(stop, round(end / chapter["time_base"]))
+        if begin < stop or not math.isfinite(end):
+            moved.append({**chapter, "start": begin, "end": stop})
+    return moved

@@ -1,0 +1,137 @@
+"""Streams beside the main video: what their packets tell of them."""
+
+from dataclasses import dataclass
+from struct import unpack
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from av.sidedata.sidedata import Type
+from av.stream import Disposition, Stream
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+Values = npt.NDArray[np.float64]
+TrackKind = Literal["video", "audio", "subtitle", "data", "attachment", "cover", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """A stream beside the main video. Times are seconds on the file's own clock."""
+
+    kind: TrackKind
+    codec: str
+    """FFmpeg's name of the codec, without the decoder's flavour."""
+    packets: int = 0
+    discarded: int = 0
+    """How many of these packets the container says not to play: an encoder's priming, or what an edit
+    list cuts off."""
+    start: float = 0.0
+    """The first packet's time."""
+    heard: float = 0.0
+    """The time of the first packet that is played."""
+    end: float = 0.0
+    """When the last packet that is played ends."""
+    longest: float = 0.0
+    """Seconds of the longest packet."""
+
+    @property
+    def played(self) -> int:
+        """How many packets are played."""
+        return self.packets - self.discarded
+
+
+def earliest(times: Values, tracks: tuple[Track, ...]) -> float:
+    """When the first frame or the first sound comes, in seconds."""
+    sounds = [track.start for track in tracks if track.kind == "audio" and track.packets]
+    return min([float(times[0]), *sounds])
+
+
+DEFAULT_BONUS = 5_000_000
+"""Pixels that FFmpeg's command counts for being the default."""
+
+
+def main_video(container: "InputContainer") -> "VideoStream | None":
+    """The video that FFmpeg's command takes of several: the largest, or the default; no cover art.
+
+    What cannot be decoded is taken only where nothing else is there.
+    """
+
+    def score(stream: "VideoStream") -> tuple[bool, int]:
+        context: Any = stream.codec_context  # None for what FFmpeg has no decoder for
+        if context is None:
+            return False, 0
+        default = bool(stream.disposition & Disposition.default)
+        return True, context.width * context.height + DEFAULT_BONUS * default
+
+    streams = (s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
+    return max(streams, key=score, default=None)
+
+
+def is_mirrored(image: "VideoFrame") -> bool:
+    """Whether a player must mirror the picture: upside down, before it turns it by its `rotation`.
+
+    That is what any display matrix with a reflection comes to.
+    """
+    held: Any = image.side_data  # its stub knows no lookup by type
+    data = held.get(Type.DISPLAYMATRIX)
+    if data is None:
+        return False
+    a, b, _, c, d, *_ = unpack("=9i", bytes(data)[:36])
+    return a * d - b * c < 0
+
+
+class Span:
+    """Counts the packets of one stream, and keeps when they begin and end."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._kind: TrackKind = stream.type
+        if stream.type == "video" and stream.disposition & Disposition.attached_pic:
+            self._kind = "cover"
+        # Streams that FFmpeg has no decoder for have no context, whatever the types say.
+        context: Any = stream.codec_context
+        self._codec = str(context.codec.canonical_name) if context is not None else "unknown"
+        self._packets = self._discarded = 0
+        self._start = self._heard = float("inf")
+        self._end = float("-inf")
+        self._step = 0.0
+        self._longest = 0.0
+        self._last = float("inf")
+
+    def add(self, packet: "Packet[Any]") -> None:
+        """Count a packet; before it is written, since muxers change its times."""
+        ticks = packet.pts if packet.pts is not None else packet.dts
+        self._packets += 1
+        self._discarded += packet.is_discard
+        if ticks is None:
+            return
+        time = float(ticks * packet.time_base)
+        if packet.duration:
+            self._step = float(packet.duration * packet.time_base)
+        elif self._kind == "audio" and self._last < time:
+            # Matroska and NUT leave out what follows from the next packet: the last one's is guessed.
+            self._step = time - self._last
+        self._last = time
+        self._longest = max(self._longest, self._step)
+        self._start = min(self._start, time)
+        if not packet.is_discard:
+            self._heard = min(self._heard, time)
+            self._end = max(self._end, time + self._step)
+
+    def track(self) -> Track:
+        """What was counted."""
+        timed = self._end >= self._heard
+        return Track(
+            kind=self._kind,
+            codec=self._codec,
+            packets=self._packets,
+            discarded=self._discarded,
+            start=self._start if timed else 0.0,
+            heard=self._heard if timed else 0.0,
+            end=self._end if timed else 0.0,
+            longest=self._longest,
+        )

@@ -1,0 +1,432 @@
+"""Journal: what a run that was cut off leaves beside its output, so that the same command goes on."""
+
+import hashlib
+import json
+import os
+import re
+import stat
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self, cast
+
+import av
+
+from ..cache import write_whole
+from ..errors import SinkError
+from ..media.encode import Coding
+from .output_lock import UNLOCKABLE, Lock, busy, is_plain_file
+from .segments import MAGIC, SUFFIX, Segment, SegmentFile, SegmentWriter, digest, segment_path
+
+NAME = "journal.json"
+LOCK = "lock"
+_OWN = re.compile(rf"{re.escape(NAME)}|\.{re.escape(NAME)}\..+|{LOCK}|\d{{6}}({SUFFIX}|\.\d+\.partial)")
+"""The names of all files that a journal makes."""
+_HEADER = b'{\n "sha256": "'
+"""How journal.json begins; segments begin with their MAGIC."""
+ENDS = 1 << 20
+"""Bytes at either end of a file by which it is known again."""
+
+Choices = tuple[tuple[str, str], ...]
+"""Backend and precision of each model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What journal.json holds."""
+
+    id: str
+    """Segments of another journal do not count."""
+    settings: dict[str, Any]
+    """All that decides what frames come out, by the words in which a change is reported."""
+    length: int
+    """Frames of a segment."""
+    choices: Choices = ()
+    """What `auto` came to."""
+    coding: Coding | None = None
+    """How the video stream is set up, once a frame was there."""
+    headers: str = ""
+    """Hash of the encoder's headers."""
+    finished: str = ""
+    """Print of the joined file, just before it gets its name."""
+    total: int = 0
+    """How many frames that file holds."""
+    stopped: bool = False
+    """Whether that file ends early because somebody stopped the run."""
+
+    def to_bytes(self) -> bytes:
+        """JSON with a hash over all of it."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        fields["coding"] = self.coding.to_json() if self.coding is not None else None
+        text = json.dumps(fields, sort_keys=True)
+        return json.dumps({"sha256": digest(text.encode()), "state": text}, indent=1).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The reverse. Raises ValueError, TypeError or KeyError for what is damaged."""
+        outer: Any = json.loads(data)
+        if digest(outer["state"].encode()) != outer["sha256"]:
+            raise ValueError("the journal's hash is wrong")
+        fields = cast("dict[str, Any]", json.loads(outer["state"]))
+        coding = fields.pop("coding")
+        choices = tuple((str(b), str(p)) for b, p in fields.pop("choices"))
+        return cls(**fields, choices=choices, coding=Coding.from_json(coding) if coding else None)
+
+
+class Journal:
+    """The folder `.OUT.journal`: settings, whole segments, and a lock against a second process."""
+
+    def __init__(
+        self,
+        target: Path,
+        settings: Mapping[str, Any],
+        *,
+        length: int,
+        restart: bool,
+        scattered: bool = False,
+    ) -> None:
+        """Open or begin. Raises SinkError when another process has it, the settings differ, or the
+        folder is none that a journal made.
+
+        With `scattered`, segments that follow a missing one are kept, too.
+        """
+        self.target = target
+        self.folder = journal_folder(target)
+        self.notes: tuple[str, ...] = ()
+        self.segments: list[SegmentFile] = []
+        """Whole ones from the first on, none missing."""
+        self.scattered: dict[int, SegmentFile] = {}
+        """Whole ones that follow a missing one, by number: other processes made them."""
+        self._keeps_scattered = scattered
+        self._lock = self._locked()
+        try:
+            if restart:
+                self._clear()
+            self.state = self._load(_plain(settings), length)
+        except BaseException:
+            if (self.folder / NAME).exists():
+                self.leave()
+            else:
+                self.remove()
+            raise
+
+    @property
+    def frames(self) -> int:
+        """How many need not be made again."""
+        if self.published:
+            return self.state.total
+        return sum(segment.about.frames for segment in self.segments)
+
+    @property
+    def scattered_frames(self) -> int:
+        """How many of those that need not be made again follow a missing one."""
+        return sum(segment.about.frames for segment in self.scattered.values())
+
+    @property
+    def published(self) -> bool:
+        """Whether the output was given its name, so that only the journal is left to remove."""
+        return bool(self.state.finished) and _print_or_none(self.target) == self.state.finished
+
+    def choose(self, choices: Sequence[tuple[str, str]]) -> None:
+        """Keep what `auto` came to; what was kept before must not differ. Raises SinkError."""
+        chosen = tuple(choices)
+        if not self.segments and not self.scattered:
+            self._store(choices=chosen)
+        elif chosen != self.state.choices:
+            self._refuse([("what runs the models", _engines(self.state.choices), _engines(chosen))])
+
+    def begin(self, coding: Coding, headers: bytes) -> None:
+        """Keep how the stream is set up."""
+        self._store(coding=coding, headers=digest(headers))
+
+    def check_headers(self, headers: bytes) -> None:
+        """Raise SinkError where an encoder's headers do not fit those of the segments before."""
+        if digest(headers) != self.state.headers:
+            raise SinkError(
+                f"{self.target}: this encoder writes other headers than the one that the run began "
+                "with: --restart begins anew, --no-journal does without segments"
+            )
+
+    def collect(self, frames: int | None) -> None:
+        """Take what other processes have made. Raises SinkError unless that is all `frames` frames."""
+        self.segments = self._whole(self.state)
+        if frames is None:
+            return
+        made = sum(segment.about.frames for segment in self.segments)
+        if made != frames or self.scattered:
+            raise SinkError(
+                f"{self.target}: of {frames} frames {made} are there in one piece: the same command "
+                "makes the rest"
+            )
+
+    def writer(self) -> SegmentWriter:
+        """For the next segment."""
+        return SegmentWriter(self.folder, len(self.segments))
+
+    def keep(self, writer: SegmentWriter, *, frames: int, headers: bytes, final: bool) -> Segment:
+        """Make a written segment part of the journal."""
+        about = writer.close(journal=self.state.id, frames=frames, headers=headers, final=final)
+        self.segments.append(SegmentFile(writer.path))
+        return about
+
+    def finish(self, partial: Path, *, stopped: bool) -> None:
+        """Keep by what the joined file is known, which is renamed next."""
+        total = sum(segment.about.frames for segment in self.segments)
+        self._store(finished=file_print(partial), total=total, stopped=stopped)
+
+    def remove(self) -> None:
+        """Leave no trace: the output is there, or nothing worth keeping is."""
+        if not self._lock.held:
+            return  # it is left already, and may be another's by now
+        self._clear()
+        _dissolve(self.folder, self._lock)
+
+    def leave(self) -> None:
+        """Let go of it; what is whole stays."""
+        self._lock.release(remove=False)
+
+    def _locked(self) -> Lock:
+        while True:
+            _check_folder(self.folder)
+            self.folder.mkdir(exist_ok=True)
+            # Its holder may just have removed it.
+            with suppress(FileNotFoundError):
+                return _locked(self.folder, self.target)
+
+    def _load(self, settings: dict[str, Any], length: int) -> State:
+        fresh = State(id=uuid.uuid4().hex, settings=settings, length=length)
+        path = self.folder / NAME
+        left = any(path.suffix == SUFFIX for path in _own_files(self.folder))
+        try:
+            state = State.from_bytes(path.read_bytes())
+        except FileNotFoundError:
+            state = None
+        except (ValueError, TypeError, KeyError, AttributeError):
+            state, left = None, True
+        if state is None:
+            if left:
+                self.notes += (f"{path} is damaged or missing: the run begins anew",)
+            return self._anew(fresh)
+        self.state = state
+        if self.published and state.stopped:
+            return self._anew(fresh)  # that file is its user's; what follows is another run
+        self.segments = self._whole(state)
+        if not self.segments and not self.scattered and not self.published:
+            return self._anew(fresh)
+        changes = [
+            (name, state.settings.get(name), settings.get(name))
+            for name in (*state.settings, *(n for n in settings if n not in state.settings))
+            if state.settings.get(name) != settings.get(name)
+        ]
+        if changes:
+            self._refuse(changes)
+        return state
+
+    def _anew(self, fresh: State) -> State:
+        self._clear()
+        write_whole(self.folder / NAME, fresh.to_bytes())
+        return fresh
+
+    def _whole(self, state: State) -> list[SegmentFile]:
+        """The segments up to the first that is missing, damaged or short; what is useless goes."""
+        whole: dict[int, SegmentFile] = {}
+        foreign: set[Path] = set()
+        files = _own_files(self.folder)
+        for path in (path for path in files if path.suffix == SUFFIX):
+            segment = SegmentFile.whole(path)
+            if segment is not None and _belongs(segment, path, state):
+                whole[segment.about.number] = segment
+            elif segment is not None:
+                foreign.add(path)
+        found: list[SegmentFile] = []
+        while (following := whole.pop(len(found), None)) is not None:
+            found.append(following)
+        self.scattered = whole if self._keeps_scattered else {}
+        useful = {segment.path for segment in (*found, *self.scattered.values())}
+        useless = set(files) - useful - {self.folder / NAME, self.folder / LOCK}
+        if any(path.suffix == SUFFIX for path in useless - foreign):
+            rest = "" if self._keeps_scattered else " from there"
+            self.notes += (f"segment {len(found)} of the journal is damaged: made again{rest}",)
+        for path in useless:
+            path.unlink()
+        return found
+
+    def _refuse(self, changes: list[tuple[str, Any, Any]]) -> None:
+        told = "; ".join(_told(name, before, now) for name, before, now in changes)
+        raise SinkError(
+            f"{self.target}: a run that was cut off left {self.frames} frames, but {told}: give the "
+            "same command to go on, or --restart to throw them away"
+        )
+
+    def _store(self, **fields: Any) -> None:
+        self.state = replace(self.state, **fields)
+        write_whole(self.folder / NAME, self.state.to_bytes())
+
+    def _clear(self) -> None:
+        _remove_files(self.folder)
+        self.segments, self.scattered = [], {}
+
+
+def _belongs(segment: SegmentFile, path: Path, state: State) -> bool:
+    """Whether a segment is of this journal, whole, and where it should be."""
+    about = segment.about
+    # A short one that is not the last was made by a Ctrl-C, whose file never got its name.
+    return (
+        (about.journal, about.headers) == (state.id, state.headers)
+        and segment_path(path.parent, about.number) == path
+        and (about.frames == state.length or about.final)
+    )
+
+
+def journal_folder(target: Path) -> Path:
+    """Where the journal of an output lies."""
+    return target.with_name(f".{target.name}.journal")
+
+
+def leftover(target: Path, *, remove: bool) -> bool:
+    """Whether an earlier run left a journal, after removing it if asked to.
+
+    Raises SinkError when another process is at work on that output.
+    """
+    folder = journal_folder(target)
+    try:
+        folder.lstat()
+        _check_folder(folder)
+        lock = _locked(folder, target)
+    except OSError:  # such as of a name that is too long, which the sink will say
+        return False
+    except ForeignFolderError:
+        return False  # whoever keeps no journal can leave it where it is
+    if remove:
+        _remove_files(folder)
+        _dissolve(folder, lock)
+    else:
+        lock.release(remove=False)
+    return folder.is_dir()
+
+
+class ForeignFolderError(SinkError):
+    """A folder has the name of a journal and is none."""
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise ForeignFolderError for what stands there unless it is a journal's folder itself.
+
+    A journal is known by the header of any of its files; one that was cut off at its very beginning
+    holds nothing, in files of its own names.
+    """
+    try:
+        mode = folder.lstat().st_mode
+    except FileNotFoundError:
+        return
+    advice = "move it away, or use --no-journal"
+    if not stat.S_ISDIR(mode):
+        what = "a link" if stat.S_ISLNK(mode) else "no folder"
+        raise ForeignFolderError(f"{folder} is {what}, and was made by no journal: {advice}")
+    own = _own_files(folder)
+    if any(map(_has_header, own)):
+        return
+    for path in folder.iterdir():
+        if path not in own or path.lstat().st_size:
+            raise ForeignFolderError(
+                f"{folder} holds {path.name}, and was made by no journal: {advice}"
+            )
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """The files that a journal may have made there, by their names; no links."""
+    return [path for path in folder.iterdir() if _OWN.fullmatch(path.name) and is_plain_file(path)]
+
+
+def _has_header(path: Path) -> bool:
+    header = _HEADER if NAME in path.name else MAGIC
+    with path.open("rb") as file:
+        return path.name != LOCK and file.read(len(header)) == header
+
+
+def _remove_files(folder: Path) -> None:
+    """Remove what a journal made, but its lock."""
+    # The state goes last: as long as it is there, it tells what became of the rest.
+    for path in sorted(_own_files(folder), key=lambda path: path.name == NAME):
+        if path.name != LOCK:
+            path.unlink()
+
+
+def _dissolve(folder: Path, lock: Lock) -> None:
+    """Remove the lock and the folder, unless somebody has put anything else into it."""
+    lock.release(remove=True)
+    # Not an error: another process may have opened a journal of its own in it just now.
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _locked(folder: Path, target: Path) -> Lock:
+    """Raises SinkError where another process has the journal, or files cannot be locked."""
+    try:
+        return Lock(folder / LOCK)
+    except BlockingIOError as error:
+        raise busy(target) from error
+    except OSError as error:
+        if error.errno not in UNLOCKABLE:
+            raise
+        raise SinkError(f"{folder}: files cannot be locked there: use --no-journal") from error
+
+
+def file_print(path: Path) -> str:
+    """By what a file is known again: its size and the contents of both ends. Raises OSError."""
+    size = path.stat().st_size
+    hashed = hashlib.sha256()
+    with path.open("rb") as file:
+        hashed.update(file.read(ENDS))
+        file.seek(max(size - ENDS, 0))
+        hashed.update(file.read(ENDS))
+    return f"{size} bytes, sha256 {hashed.hexdigest()[:16]}"
+
+
+def source_prints(files: Sequence[str]) -> dict[str, str]:
+    """What is known of the source's files, by the words in which a change is reported."""
+    stats = [(Path(file).name, os.stat(file)) for file in files]  # noqa: PTH116 - one call
+    listed = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+    ends = [file_print(Path(file)) for file in dict.fromkeys((*files[:1], *files[-1:]))]
+    latest = max((stat.st_mtime_ns for _, stat in stats), default=0)
+    found = {"the source's contents": "; ".join(ends), "the source's time": f"{latest} ns"}
+    if len(files) > 1:
+        found["the source's pictures"] = f"{len(files)}, sha256 {digest(listed.encode())[:16]}"
+    return found
+
+
+def software() -> str:
+    """The versions that decide what an encoder writes."""
+    major, minor, patch = av.library_versions["libavcodec"]
+    return f"velatura {version('velatura')}, PyAV {av.__version__}, libavcodec {major}.{minor}.{patch}"
+
+
+def _print_or_none(path: Path) -> str | None:
+    try:
+        return file_print(path)
+    except OSError:
+        return None
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As it reads back from JSON."""
+    return cast("dict[str, Any]", json.loads(json.dumps(dict(settings))))
+
+
+def _told(name: str, before: Any, now: Any) -> str:
+    return f"{name} has changed (was {_words(before)}, is {_words(now)})"
+
+
+def _engines(choices: Choices) -> str:
+    return ", ".join(f"{backend} in {precision}" for backend, precision in choices)
+
+
+def _words(value: Any) -> str:
+    if value is None:
+        return "not given"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, cast("Sequence[Any]", value))) or "none"
+    return str(value)

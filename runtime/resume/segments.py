@@ -1,0 +1,234 @@
+"""Segments: the coded packets of a stretch of frames, in a file that is whole or does not count."""
+
+import hashlib
+import json
+import os
+import struct
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self, cast
+
+from av.packet import Packet
+
+MAGIC = b"velatura-segment-1\n"
+SUFFIX = ".seg"
+_RECORD = struct.Struct("<qqIB")
+"""pts, duration, bytes, whether a decoder can begin here."""
+_TAIL = struct.Struct("<II")
+"""Packets, bytes of the description before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """What stands at the end of a segment's file."""
+
+    journal: str
+    """The journal that it belongs to."""
+    number: int
+    frames: int
+    first: int
+    """The first and the last frame's time, in units of the stream's time base."""
+    last: int
+    length: int
+    """How long the last one is shown, in the same units."""
+    depth: int
+    """How many pictures later than its packet a picture is shown at most: the B-frames' reordering."""
+    headers: str
+    """Hash of the encoder's headers, which must be the same in all segments."""
+    final: bool
+    """Whether the source ends here; other segments all have the same length."""
+
+
+class SegmentWriter:
+    """Packets into a file under a passing name, which `close` makes durable and renames.
+
+    The packets are kept as the encoder gave them, since every container of FFmpeg would round times or
+    rewrite data. Decoding times are left out: `in_order` makes them.
+    """
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.path = segment_path(folder, number)
+        # Of a process that was not seen to end, as well as of this one.
+        self._partial = self.path.with_suffix(f".{os.getpid()}.partial")
+        self._number = number
+        # Never through a link that somebody has put there.
+        self._partial.unlink(missing_ok=True)
+        self._file: BinaryIO = self._partial.open("xb")
+        self._hash = hashlib.sha256()
+        self._times: list[int] = []
+        self._last = self._length = 0
+        self._decoded = 0
+        self._write(MAGIC)
+
+    def add(self, packets: "Iterable[Packet[Any]]") -> None:
+        """Append packets, in coding order."""
+        for packet in packets:
+            data = bytes(packet)
+            pts = int(packet.pts or 0)
+            self._times.append(pts)
+            if len(self._times) == 1 or pts > self._last:
+                self._last, self._length = pts, int(packet.duration or 0)
+            self._decoded = pts if packet.dts is None else int(packet.dts)
+            key = int(packet.is_keyframe)
+            self._write(_RECORD.pack(pts, int(packet.duration or 0), len(data), key))
+            self._write(data)
+
+    def close(self, *, journal: str, frames: int, headers: bytes, final: bool) -> Segment:
+        """Finish the file, see it on the disk, give it its name."""
+        segment = Segment(
+            journal=journal,
+            number=self._number,
+            frames=frames,
+            first=min(self._times),
+            last=max(self._times),
+            length=self._length,
+            depth=_depth(self._times, self._decoded),
+            headers=digest(headers),
+            final=final,
+        )
+        description = json.dumps(asdict(segment)).encode()
+        self._write(description)
+        self._write(_TAIL.pack(len(self._times), len(description)))
+        self._file.write(self._hash.digest())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._partial.replace(self.path)
+        sync_folder(self.path.parent)
+        return segment
+
+    def abort(self) -> None:
+        """Leave nothing."""
+        with suppress(OSError):  # a full disk may refuse what is still buffered
+            self._file.close()
+        self._partial.unlink(missing_ok=True)
+
+    def _write(self, data: bytes) -> None:
+        self._hash.update(data)
+        self._file.write(data)
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """A packet of a segment."""
+
+    pts: int
+    duration: int
+    key: bool
+    data: bytes
+
+    def packet(self, dts: int) -> "Packet[Any]":
+        """For a muxer."""
+        made = cast("Packet[Any]", Packet(self.data))
+        made.pts, made.dts, made.duration = self.pts, dts, self.duration
+        made.is_keyframe = self.key
+        return made
+
+
+class SegmentFile:
+    """A whole segment on disk."""
+
+    def __init__(self, path: Path) -> None:
+        """Check every byte. Raises ValueError or OSError when the file is not whole."""
+        self.path = path
+        size = path.stat().st_size
+        hashed = hashlib.sha256()
+        with path.open("rb") as file:
+            left = size - hashed.digest_size
+            while left > 0 and (data := file.read(min(left, 1 << 20))):
+                hashed.update(data)
+                left -= len(data)
+            if left or file.read() != hashed.digest():
+                raise ValueError(f"{path} is damaged")
+            file.seek(0)
+            if file.read(len(MAGIC)) != MAGIC:
+                raise ValueError(f"{path} is no segment")
+            end = size - hashed.digest_size - _TAIL.size
+            file.seek(end)
+            self._packets, length = _TAIL.unpack(file.read(_TAIL.size))
+            file.seek(end - length)
+            self.about = Segment(**json.loads(file.read(length)))
+
+    def __iter__(self) -> Iterator[Coded]:
+        with self.path.open("rb") as file:
+            file.seek(len(MAGIC))
+            for _ in range(self._packets):
+                pts, duration, size, key = _RECORD.unpack(file.read(_RECORD.size))
+                yield Coded(pts, duration, bool(key), file.read(size))
+
+    def times(self) -> list[int]:
+        """The times of all packets, without their data."""
+        found: list[int] = []
+        with self.path.open("rb") as file:
+            file.seek(len(MAGIC))
+            for _ in range(self._packets):
+                pts, _, size, _ = _RECORD.unpack(file.read(_RECORD.size))
+                file.seek(size, os.SEEK_CUR)
+                found.append(pts)
+        return found
+
+    @classmethod
+    def whole(cls, path: Path) -> Self | None:
+        """The segment, or None where the file is damaged or missing."""
+        try:
+            return cls(path)
+        except (OSError, ValueError, TypeError, struct.error):
+            return None
+
+
+def in_order(segments: Iterable[SegmentFile], depth: int) -> "Iterator[Packet[Any]]":
+    """All packets with their decoding times.
+
+    An encoder's own decoding times would overlap where one segment ends and the next begins. They are
+    made anew: the n-th packet is decoded at the time of the n-th picture, `depth` places earlier, which
+    is never later than its own time, and always later than the packet's before it.
+    """
+    times = _sorted_times(segments)
+    ahead = [time for _, time in zip(range(depth + 1), times, strict=False)]
+    early = deque(time - (ahead[-1] - ahead[0]) for time in ahead[:-1])
+    waiting = deque(ahead)
+    for segment in segments:
+        for coded in segment:
+            if early:
+                yield coded.packet(early.popleft())
+                continue
+            yield coded.packet(waiting.popleft())
+            following = next(times, None)
+            if following is not None:
+                waiting.append(following)
+
+
+def _sorted_times(segments: Iterable[SegmentFile]) -> Iterator[int]:
+    for segment in segments:
+        yield from sorted(segment.times())
+
+
+def _depth(times: list[int], last: int) -> int:
+    """The delay of an encoder whose packets have these times, and the last that decoding time."""
+    rank = {time: place for place, time in enumerate(sorted(times))}
+    needed = max(place - rank[time] for place, time in enumerate(times))
+    # An encoder may allow for more than these pictures needed.
+    return max(needed, len(times) - 1 - rank.get(last, len(times) - 1))
+
+
+def segment_path(folder: Path, number: int) -> Path:
+    """Where a segment lies."""
+    return folder / f"{number:06d}{SUFFIX}"
+
+
+def sync_folder(folder: Path) -> None:
+    """See a new name on the disk, where folders can be synchronised."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,287 @@
+"""OutputFile: a video file while it is made, hidden beside its target until it is whole."""
+
+import errno
+import os
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from ..errors import ContractError, SinkError
+from ..frame import VideoInfo
+from ..media.audio_encode import Hearing, PassingSound, sound_codec
+from ..media.codecs import CODECS, spoken
+from ..media.encode import Coding, Kept, VideoEncoder
+from ..media.matroska import KINDS, reserve, state_aspect
+from ..media.passthrough import Passage, PassingStreams
+from ..resume.output_lock import partial_path
+from ..verify.expected import Promise, Tally
+from ..verify.trial_encode import rehearsed
+
+NO_FILE = 1
+"""FFmpeg's AVFMT_NOFILE: the muxer opens what it writes by itself."""
+
+
+class OutputFile:
+    """The container with its video stream and all that passes beside it.
+
+    Open, `begin`, `mux` in order, then `finish` and `publish`, or `abort`. Errors are SinkErrors where
+    the caller works inside `reporting`.
+    """
+
+    def __init__(self, path: Path, encoder: VideoEncoder, *, like: VideoInfo, audio: bool) -> None:
+        """Check everything that can be checked before work starts. Raises SinkError."""
+        self.path = path
+        self.partial = partial_path(path)
+        self.notes: tuple[str, ...] = ()
+        self.tally = Tally()
+        """What the file must hold when it is read again."""
+        self.plan: tuple[Passage, ...] = ()
+        """What becomes of each of the source's other streams."""
+        self._encoder = encoder
+        self._passing: PassingStreams | PassingSound | None = None
+        self._stretched: Coding | None = None
+        with reporting(path):
+            self._container = self._open()
+            try:
+                if not _holds(self._container, encoder.name, encoder.canonical):
+                    other = ".mkv" if path.suffix != ".mkv" else "another --codec"
+                    raise SinkError(f"{path.suffix} files cannot hold {encoder.canonical}: use {other}")
+                if encoder.name in CODECS:  # others may take their own size only
+                    self._kept(encoder.coding(like))
+                if encoder.canonical == "gif" and audio and like.audio:
+                    audio = False
+                    self._note("a GIF holds pictures only: the sound is left out")
+                if like.path is not None:
+                    if self.kind == "avi":
+                        _refuse_late(like, audio=audio)
+                    passing = PassingStreams(
+                        like, self._container, path.suffix, audio=audio, tally=self.tally
+                    )
+                    self._passing = passing
+                    self.notes += passing.notes
+                    self.plan = passing.plan
+            except BaseException:
+                self.abort()
+                raise
+
+    @property
+    def kind(self) -> str:
+        """FFmpeg's name of the container."""
+        return self._container.format.name
+
+    def carry(self, sound: Hearing, *, origin: float) -> None:
+        """Before `begin`: let a live source's sound pass, where `origin` is the first frame's time on
+        its clock, which is 0 in the file. Raises SinkError where the container takes none."""
+        codec = sound_codec(self._container)
+        if codec is None:
+            raise SinkError(f"{self.path.suffix} files take no sound: use .mkv or --no-audio")
+        self._passing = PassingSound(
+            sound, self._container, origin=origin, codec=codec, tally=self.tally
+        )
+
+    def begin(self, coding: Coding) -> VideoStream:
+        """Add the streams, write the header; the video stream, which encodes. Raises SinkError."""
+        kept = self._kept(coding)
+        stream = self._encoder.add_stream(self._container, coding)
+        self.tally.picture(
+            width=coding.width,
+            height=coding.height,
+            aspect=coding.aspect if kept.aspect else None,
+            rotation=coding.rotation if kept.rotation else None,
+            matrix=coding.matrix,
+            range=coding.range,
+            primaries=coding.primaries,
+            transfer=coding.transfer,
+        )
+        if self._passing is not None:
+            self._passing.begin(stream)
+        if coding.aspect != 1 and self.kind in KINDS:
+            reserve(stream)
+            self._stretched = coding
+        try:
+            self._container.start_encoding()
+        except (FFmpegError, ValueError) as error:
+            raise SinkError(
+                f"{self._encoder.name} or the container refuse {coding.width}x{coding.height} "
+                f"{coding.pix_fmt} in a {self.path.suffix} file with {dict(coding.options)}: "
+                "try .mkv or other options"
+            ) from error
+        return stream
+
+    def mux(self, packet: "Packet[Any]") -> None:
+        """Write a packet of the video."""
+        self.tally.frame(float((packet.pts or 0) * packet.time_base))
+        self._container.mux(packet)
+
+    def pass_until(self, seconds: float) -> None:
+        """Write what else begins at or before that time."""
+        if self._passing is not None:
+            self._passing.mux_until(seconds)
+
+    def end_at(self, seconds: float) -> None:
+        """Let nothing pass that begins later."""
+        if self._passing is not None:
+            self._passing.end = seconds
+
+    def finish(self) -> None:
+        """Let the rest pass and write the end of the file."""
+        if self._passing is not None:
+            self._passing.finish()
+            self._passing.close()
+        self._container.close()
+        if self._stretched is not None:
+            coding = self._stretched
+            with self.partial.open("r+b") as file:
+                state_aspect(file, coding.aspect, (coding.width, coding.height))
+
+    def prove(self, *, frames: int, duration: float) -> None:
+        """Read the finished file again: it must hold `frames` frames and all else that was written.
+
+        Raises ContractError; the file then lies under another name, so that nothing wrong takes the
+        place of anything good, and nothing is lost.
+        """
+        prove(self.tally.promise(duration=duration), self.partial, self.path, frames=frames)
+
+    def publish(self, *, overwrite: bool) -> None:
+        """Give the finished file its name. Raises SinkError if that is taken meanwhile."""
+        publish(self.partial, self.path, overwrite=overwrite)
+
+    def abort(self) -> None:
+        """Give up, and leave no trace."""
+        self._leave()
+        self.partial.unlink(missing_ok=True)
+
+    def keep(self) -> Path | None:
+        """Give up, and leave what there is under a name that says so; where it lies, if it does."""
+        self._leave()
+        if not self.partial.exists():
+            return None
+        kept = self.path.with_name(f"{self.path.stem}.unfinished{self.path.suffix}")
+        self.partial.replace(kept)
+        return kept
+
+    def _leave(self) -> None:
+        if self._passing is not None:
+            self._passing.close()
+        with suppress(FFmpegError, OSError, ValueError):
+            self._container.close()  # what it has to say was reported already
+
+    def _open(self) -> OutputContainer:
+        fast = {"movflags": "+faststart"} if self.path.suffix in (".mp4", ".mov", ".m4v") else {}
+        try:
+            # A whole path: FFmpeg takes what stands before a colon for a protocol.
+            container = av.open(os.path.abspath(self.partial), "w", options=fast)  # noqa: PTH100
+        except ValueError as error:
+            raise SinkError(
+                f"{self.path}: unknown file type {self.path.suffix!r}; use .mp4 or .mkv"
+            ) from error
+        if container.format.flags & NO_FILE:
+            container.close()
+            raise SinkError(
+                f"{self.path.suffix} is no single file: `velatura live` writes such streams"
+            )
+        return container
+
+    def _kept(self, coding: Coding) -> Kept:
+        """What players will hear of the picture's shape; what they will not is noted."""
+        kept = rehearsed(self._encoder, coding, kind=self.kind, suffix=self.path.suffix)
+        name = f"{self.path.suffix} files with {spoken(self._encoder.name)}"
+        if not kept.aspect:
+            self._note(
+                f"{name} cannot say that pixels are {coding.aspect} wide: they become square; .mp4 "
+                "keeps their shape, --bake makes up for it"
+            )
+        if not kept.rotation:
+            self._note(
+                f"{name} cannot say that the picture is turned: it lies; .mp4 and .mkv say it, --bake "
+                "turns the picture itself"
+            )
+        return kept
+
+    def _note(self, line: str) -> None:
+        if line not in self.notes:
+            self.notes += (line,)
+
+
+def check_target(path: Path, *, like: VideoInfo, overwrite: bool) -> None:
+    """Raise SinkError where no file may be made."""
+    if path.is_dir():
+        raise SinkError(f"{path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise SinkError(f"no folder {path.parent}: create it first")
+    if path.exists() and any(path.samefile(file) for file in like.files):
+        raise SinkError(f"{path} is the input itself: choose another output")
+    if path.exists() and not overwrite:
+        raise SinkError(f"{path} exists: --overwrite replaces it")
+    if not os.access(path.parent, os.W_OK):
+        raise SinkError(f"the folder {path.parent} is not writable")
+
+
+def prove(promise: Promise, partial: Path, path: Path, *, frames: int) -> None:
+    """Read a finished file again, which is to be called `path`. Raises ContractError.
+
+    It then lies under another name, so that nothing wrong takes the place of anything good, and nothing
+    is lost.
+    """
+    from ..verify.compare import require
+
+    try:
+        require(promise, partial, frames=frames, name=path)
+    except ContractError as error:
+        rejected = path.with_name(f"{path.stem}.rejected{path.suffix}")
+        partial.replace(rejected)
+        raise ContractError(f"{error}. What was written lies in {rejected}") from error
+
+
+def publish(partial: Path, path: Path, *, overwrite: bool) -> None:
+    """Give a finished file its name. Raises SinkError if that is taken meanwhile."""
+    if path.exists() and not overwrite:
+        raise SinkError(f"{path} has appeared meanwhile: --overwrite replaces it")
+    partial.replace(path)
+
+
+@contextmanager
+def reporting(path: Path) -> Generator[None]:
+    """Errors of FFmpeg and of the file system as SinkError."""
+    try:
+        yield
+    except SinkError:
+        raise
+    except (FFmpegError, OSError) as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        reason = getattr(error, "strerror", None) or str(error)
+        hint = ": make room and run it again" if full else ""
+        raise SinkError(f"{path} cannot be written: {reason}{hint}") from error
+
+
+def _refuse_late(like: VideoInfo, *, audio: bool) -> None:
+    """Raise SinkError for a source of which a part begins late, since AVI begins all at once."""
+    assert like.path is not None
+    with av.open(like.path) as container:
+        for stream in container.streams:
+            main = stream.index == like.stream
+            heard = audio and like.audio_stream in (None, stream.index)
+            if not main and not (heard and stream.type == "audio"):
+                continue
+            if stream.start_time is None or not stream.time_base:
+                continue
+            late = float(stream.start_time * stream.time_base) - like.start
+            if late > 1 / like.rate:
+                part = "picture" if main else "sound"
+                raise SinkError(
+                    f"AVI files begin all at once, and the {part} of this source begins {late:.2f} s "
+                    "late: use .mkv or .mp4"
+                )
+
+
+def _holds(container: OutputContainer, *names: str) -> bool:
+    """Whether the container takes a codec of one of these names."""
+    # MPEG-TS declares no list: FFmpeg then names only its two defaults, yet muxes most codecs.
+    return container.format.name == "mpegts" or not container.supported_codecs.isdisjoint(names)

@@ -1,0 +1,257 @@
+"""JournalSink: a video file made in segments, so that a run that is cut off goes on."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..errors import SinkError
+from ..frame import Frame, VideoInfo
+from ..media.codecs import encoder_of, spoken
+from ..media.encode import Coding, VideoEncoder
+from ..media.timestamps import Clock
+from ..resume.journal import Choices, Journal, software
+from ..resume.output_lock import Claim
+from ..resume.segment_encoder import SegmentCoder, headers_of
+from ..resume.segments import in_order, sync_folder
+from ..resume.share import Share
+from . import PICTURES
+from .base import Encoding, Sink
+from .output_file import OutputFile, check_target, reporting
+
+SEGMENT = 250
+"""Frames of a segment: as many as H.264's and HEVC's encoders put between two key frames anyway."""
+
+JOINABLE = frozenset({"libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "prores_ks"})
+"""Encoders whose segments were seen to join without a change of one picture."""
+
+SHORT = 4
+"""Below so many segments a run is done again as fast as it is gone on with."""
+
+
+def why_no_journal(uri: str, *, like: VideoInfo, encoding: Encoding) -> str:
+    """Why that output can have no journal, or nothing where it can."""
+    suffix = Path(uri).suffix.lower()
+    if uri in ("null:", "-") or suffix in PICTURES or suffix in (".gif", ".y4m"):
+        return "the output is no video file"
+    if suffix == ".avi":
+        return "AVI files keep no times of pictures, which players guess wrongly where segments meet"
+    if not like.files:
+        return "the source is no file"
+    encoder = encoder_of(encoding, suffix)
+    if encoder not in JOINABLE:
+        return f"it is not known whether segments of {spoken(encoder)} can be joined"
+    if encoder == "libvpx-vp9" and like.alpha:
+        return "segments of VP9 do not hold the opacity"
+    return ""
+
+
+def is_short(like: VideoInfo, frames: int | None) -> bool:
+    """Whether so few frames will come, at most `frames`, that a journal gains nothing."""
+    stated = like.frames or (round(like.duration * like.rate) if like.duration else None)
+    expected = min((n for n in (stated, frames) if n is not None), default=None)
+    return expected is not None and expected < SHORT * SEGMENT
+
+
+class JournalSink(Sink):
+    """Writes what a FileSink writes; whole segments survive whatever ends the process.
+
+    Each segment is a run of `SEGMENT` frames from an encoder of its own, whether the run is cut off or
+    not: both give the same pictures. At the end the packets are put together as they are, and all other
+    streams beside them. The first `kept` frames of the source need not come any more.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        like: VideoInfo,
+        encoding: Encoding,
+        overwrite: bool,
+        audio: bool,
+        settings: Mapping[str, Any],
+        restart: bool,
+        shared: bool = False,
+    ) -> None:
+        """Check everything that can be checked before work starts. Raises SinkError.
+
+        With `shared`, other processes make the segments: `prepare`, `share`, `collect`, `close`.
+        """
+        self.uri = str(path)
+        self.path = path
+        self.overwrite = overwrite
+        self._encoding, self._files = encoding, like.files
+        self._encoder = VideoEncoder(encoding, suffix=path.suffix, like=like)
+        self._clock = Clock(like.rate)
+        self._early = self._interrupted = False
+        check_target(path, like=like, overwrite=True)
+        with reporting(path):
+            self._coder = SegmentCoder(self._encoder, self._clock, files=like.files)
+            known = {**settings, **self._coder.source, "the software": software()}
+            self._claim = Claim(path)
+            try:
+                self._journal = Journal(path, known, length=SEGMENT, restart=restart, scattered=shared)
+            except BaseException:
+                self._claim.release()
+                raise
+            try:
+                if not self._journal.published:
+                    check_target(path, like=like, overwrite=overwrite)
+                # Opened three times: here to hear what it refuses, at the first frame, and at the end.
+                self._output = partial(OutputFile, path, self._encoder, like=like, audio=audio)
+                trial = self._output()
+                trial.abort()
+            except BaseException:
+                self.abort()
+                raise
+        self.kind = trial.kind
+        """FFmpeg's name of the container."""
+        self.notes = (
+            *self._claim.notes, *self._journal.notes, *trial.notes, *self._encoder.notes
+        )  # fmt: skip
+        self.frames = self._journal.frames
+        self.kept = self.frames + self._journal.scattered_frames
+        self._go_on_from_segments()
+
+    @property
+    def published(self) -> bool:
+        """Whether the output has its name already, so that only the journal is left to remove."""
+        return self._journal.published
+
+    @property
+    def choices(self) -> Choices:
+        """Backend and precision of each model, where frames of an earlier run are kept."""
+        return self._journal.state.choices if self.kept else ()
+
+    def choose(self, choices: Sequence[tuple[str, str]]) -> None:
+        with reporting(self.path):
+            self._journal.choose(choices)
+
+    def write(self, frame: Frame) -> None:
+        with reporting(self.path):
+            coding = self._journal.state.coding or self.prepare(frame)
+            if not self._coder.open:
+                self._coder.begin(self._journal.writer(), coding, kind=self.kind)
+            self._coder.write(frame)
+            self.duration = self._clock.duration
+            if self._coder.frames == self._journal.state.length:
+                self._end_segment(final=False)
+        self.frames += 1
+
+    def stop_early(self, *, interrupted: bool = False) -> None:
+        self._early, self._interrupted = True, interrupted
+
+    def close(self) -> None:
+        """End the last segment, join all, give the file its name, remove the journal."""
+        if not self.frames:
+            self.abort()
+            raise SinkError(f"{self.path}: no frame came, so nothing was written")
+        try:
+            with reporting(self.path):
+                if self._coder.open:
+                    self._end_segment(final=not self._interrupted)
+                if not self._journal.published:
+                    self._join()
+                self._journal.remove()
+        except BaseException:
+            self.abort()
+            raise
+        self._claim.release()
+
+    def abort(self) -> None:
+        """Give up; whole segments stay, and the same command goes on after them."""
+        self._coder.abort()
+        try:
+            with reporting(self.path):
+                if self._journal.segments or self._journal.scattered or self._journal.published:
+                    self.left = self._journal.frames + self._journal.scattered_frames
+                    self._journal.leave()
+                else:
+                    self._journal.remove()
+        finally:
+            self._claim.release()
+
+    def prepare(self, frame: Frame) -> Coding:
+        """Try the whole set-up, so that the end of a long run does not find out what is refused."""
+        coding = self._encoder.coding(frame)
+        trial = self._output()
+        try:
+            headers = headers_of(trial.begin(coding))
+        finally:
+            trial.abort()
+        self.notes = (*self._journal.notes, *trial.notes, *self._encoder.notes)
+        self._journal.begin(coding, headers)
+        return coding
+
+    def share(self, *, of: int) -> list[Share]:
+        """What `of` processes may make after `prepare`, so that `close` finds all segments."""
+        journal = self._journal
+        assert journal.state.coding is not None
+        share = Share(
+            path=self.path.absolute(),
+            folder=journal.folder.absolute(),
+            state=journal.state,
+            coding=journal.state.coding,
+            kind=self.kind,
+            encoding=self._encoding,
+            files=self._files,
+            made=frozenset((*range(len(journal.segments)), *journal.scattered)),
+        )
+        return [replace(share, number=number, of=of) for number in range(of)]
+
+    def collect(self, frames: int | None = None) -> None:
+        """Take what other processes have made: all `frames` of the output, unless they were stopped.
+
+        Raises SinkError where some are missing.
+        """
+        with reporting(self.path):
+            self._journal.collect(frames)
+        self.frames = self._journal.frames
+        self._go_on_from_segments()
+
+    def _end_segment(self, *, final: bool) -> None:
+        writer, frames, headers = self._coder.end()
+        self._journal.check_headers(headers)
+        self._journal.keep(writer, frames=frames, headers=headers, final=final)
+
+    def _go_on_from_segments(self) -> None:
+        coding = self._journal.state.coding
+        if coding is None:
+            return
+        for segment in self._journal.segments:
+            self._clock.pass_by(segment.about.first, coding.time_base)
+            length = segment.about.length * coding.time_base
+            self._clock.pass_by(segment.about.last, coding.time_base, length)
+        self.duration = self._clock.duration
+
+    def _join(self) -> None:
+        """All packets, and what passes beside them, into the output."""
+        coding = self._journal.state.coding
+        assert coding is not None
+        output = self._output()
+        try:
+            stream = output.begin(coding)
+            self._journal.check_headers(headers_of(stream))
+            if self._early:
+                output.end_at(self._clock.end)
+            segments = self._journal.segments
+            for packet in in_order(segments, max(s.about.depth for s in segments)):
+                packet.stream = stream
+                packet.time_base = coding.time_base
+                seconds = float((packet.dts or 0) * coding.time_base)
+                output.mux(packet)
+                output.pass_until(seconds)
+            output.finish()
+            with output.partial.open("rb") as file:
+                os.fsync(file.fileno())
+            output.prove(frames=self.frames, duration=self.duration)
+            self._journal.finish(output.partial, stopped=self._interrupted)
+            if self.ready is not None:
+                self.ready(output.partial)
+            output.publish(overwrite=self.overwrite)
+            sync_folder(self.path.parent)
+        except BaseException:
+            output.abort()
+            raise

@@ -1,0 +1,175 @@
+"""Stabilize: results of models that stay with the surfaces they were painted on."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from ..frame import Array, Frame
+from ..stages.base import PipelinedStage, Stage
+from ..stages.neural import Neural
+from .history import History
+from .planes import Mask
+from .reprojection_map import Track, Tracker
+
+MOST = 0.98
+"""Part of an earlier result in the picture at full strength: what is wrong must fade."""
+FADED = 0.05
+"""Part of a result in the picture at which it no longer counts."""
+
+
+class Stabiliser:
+    """Blends each result with the one before it, moved along the motion of the source.
+
+    Earlier results count where the source shows what it showed then: not where something else was in
+    front of it, not where its colours have changed, and not after a cut. Motion and depth are those of
+    the source's frames; without motion it is looked for by optical flow. One thread's, and frames come
+    in order.
+    """
+
+    def __init__(self, strength: float = 0.9) -> None:
+        """`strength` is 0 (off: results pass as they are) to 1. Raises ValueError beyond."""
+        self._tracker = Tracker()
+        self._history = History()
+        self.strength = strength
+
+    @property
+    def strength(self) -> float:
+        """How much earlier results count, 0..1. Raises ValueError when set beyond."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        self._weight = weight_of(value)
+        self._strength = float(value)
+
+    def __call__(
+        self, source: Frame, made: Frame, *, fresh: bool = True, uncovered: Array | Mask | None = None
+    ) -> Frame:
+        """`made` in keeping with what was shown before.
+
+        `source` is what the models saw, `made` their result, of the same size or a multiple of it.
+        Without `fresh`, `made` only stands in for a result: what was shown before is shown again,
+        moved, and `made` only where there is nothing. `uncovered`, (H, W) booleans of the source's
+        size, says where `made` is no more than such a stand-in, though it is a result elsewhere. Raises
+        ValueError where motion, depth or reactivity are not of the source's size.
+        """
+        if not self._strength:
+            self.forget()
+            return made
+        return self.blend(made, self._tracker.follow(source), fresh=fresh, uncovered=uncovered)
+
+    def blend(
+        self,
+        made: Frame,
+        track: Track | None,
+        *,
+        fresh: bool = True,
+        uncovered: Array | Mask | None = None,
+    ) -> Frame:
+        """The same for who follows the source with a `Tracker` of his own, frame by frame."""
+        return self._history.blend(made, track, self._weight, fresh=fresh, uncovered=uncovered)
+
+    def forget(self) -> None:
+        """Nothing of what was shown counts for what comes."""
+        self._tracker.forget()
+        self._history.forget()
+
+
+class Stabilize:
+    """Stages whose result is stabilised: `Stabilize([Neural(engine)], 0.9)`.
+
+    Frames must come in order, as a pump gives them. Pipelined as the first of the stages is.
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage], strength: float = 0.9, *, spell: int | None = None
+    ) -> None:
+        """`strength` is that of `Stabiliser`.
+
+        With `spell`, every `spell`-th frame of the source is the first of a spell, whose history began
+        `overlap` frames earlier: whoever begins there makes the same frames as who has made all before.
+        Raises ValueError for a strength beyond 0..1.
+        """
+        self.stages = tuple(stages)
+        self.strength = strength
+        self.overlap = min(_lasting(weight_of(strength)), spell or 0)
+        """How many frames before a spell must come in for it to be complete."""
+        first = self.stages[0] if self.stages else None
+        self.in_flight = first.in_flight if isinstance(first, PipelinedStage) else 1
+        names = [str(stage.engine.card.name) for stage in self.stages if isinstance(stage, Neural)]
+        self.__name__ = " and ".join([*names, "stabilised"])
+        self._spell = spell
+        self._tracker = Tracker()
+        self._history = History()
+        self._heir: History | None = None
+        """The next spell's history, while it begins."""
+        self._first: int | None = None
+        self._last = 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The stages' own."""
+        return tuple(note for stage in self.stages for note in getattr(stage, "notes", ()))
+
+    def __call__(self, frame: Frame) -> Frame:
+        return self.submit(frame)()
+
+    def submit(self, frame: Frame) -> Callable[[], Frame]:
+        """Begin with the first stage; results must be asked for in order."""
+        pending = _begun(self.stages[:1], frame)
+
+        def result() -> Frame:
+            made = pending()
+            for stage in self.stages[1:]:
+                made = stage(made)
+            return self._stabilised(frame, made)
+
+        return result
+
+    def _stabilised(self, source: Frame, made: Frame) -> Frame:
+        weight = weight_of(self.strength)
+        if not weight:
+            return made
+        self._count(source)
+        track = self._tracker.follow(source)
+        shown = self._history.blend(made, track, weight, fresh=True)
+        if self._heir is not None:
+            self._heir.blend(made, track, weight, fresh=True)
+        return shown
+
+    def _count(self, source: Frame) -> None:
+        """Exchange histories where a spell begins, and begin anew where frames are missing."""
+        if self._first is None:
+            self._first, self._last = source.index, source.index - 1
+        if source.index != self._last + 1:
+            self._tracker.forget()
+            self._history, self._heir = History(), None
+        self._last = source.index
+        if self._spell is None:
+            return
+        number = (source.index - self._first) % self._spell
+        if number == 0 and source.index != self._first:
+            self._history, self._heir = self._heir or History(), None
+        if number == self._spell - self.overlap or (not number and self.overlap == self._spell):
+            self._heir = History()
+
+
+def weight_of(strength: float) -> float:
+    """Part of the picture, at most, that is an earlier result. Raises ValueError beyond 0..1."""
+    if not 0 <= strength <= 1:
+        raise ValueError(f"a strength of {strength} is not within 0..1")
+    return MOST * (1 - (1 - strength) ** 1.7)
+
+
+def _lasting(weight: float) -> int:
+    """Frames until a result has faded."""
+    return math.ceil(math.log(FADED) / math.log(weight)) if weight > FADED else 1
+
+
+def _begun(stages: Sequence[Stage], frame: Frame) -> Callable[[], Frame]:
+    """The first stage at work, if there is one."""
+    for stage in stages:
+        if isinstance(stage, PipelinedStage):
+            return stage.submit(frame)
+        made = stage(frame)
+        return lambda: made
+    return lambda: frame

@@ -1,0 +1,1 @@
+"""What an output must hold, what it holds, and the difference."""

@@ -1,0 +1,225 @@
+"""What an output file must hold: noted by a sink while it writes, or read from a source file."""
+
+from array import array
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Self
+
+import av
+import numpy as np
+
+from ..colour import guess_matrix
+from ..frame import Matrix, Range
+from ..media.tracks import Span, Track, Values, earliest
+from .inspect import Found
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+
+COPIED_SYNC = 0.010
+"""Seconds by which copied sound may move against the picture: Matroska and FLV round both times to
+1 ms, and so may the source have done."""
+WATCHED_SYNC = 0.045
+"""The same where another program wrote the file, which may count an encoder's priming as sound: ITU-R
+BT.1359-1 puts what a viewer can notice at 45 ms early and 125 ms late."""
+PADDING = 3
+"""Pixels by which a side may differ: chroma of 4:1:1 needs a multiple of 4, and scales round."""
+BLANK = 1.0
+"""Standard deviation, of 255, below which a picture does not show which way up it is."""
+
+# ITU-T H.273 code points. 4 is FCC's, which differs from BT.601 in the third decimal.
+MATRICES: dict[int, Matrix] = {
+    1: "bt709",
+    4: "bt601",
+    5: "bt601",
+    6: "bt601",
+    9: "bt2020",
+    10: "bt2020",
+}
+FULL_RANGE = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Promise:
+    """What an output must hold. What is None is not promised."""
+
+    times: Values
+    """Seconds at which each frame is shown, in order, on the clock that the tracks' times are on."""
+    duration: float
+    """Seconds from the first frame's beginning to the last frame's end."""
+    width: int
+    height: int
+    scalable: bool = False
+    """Whether the size may be another of the same shape, and the rotation be baked into the pixels."""
+    aspect: Fraction | None = Fraction(1)
+    """Width of a pixel over its height."""
+    rotation: int | None = 0
+    """Degrees, counter-clockwise, by which a player must turn the picture: 0, 90, 180, 270."""
+    matrix: Matrix | None = None
+    range: Range | None = None
+    primaries: int = 2
+    """H.273 code point; 2 is unspecified."""
+    transfer: int = 2
+    """H.273 code point; 2 is unspecified."""
+    tracks: tuple[Track, ...] = ()
+    """The streams that must be there beside the video, in order."""
+    begins: tuple[float, ...] = ()
+    """Where on the file's own clock the first frame or sound may stand, in seconds."""
+    sync: float = COPIED_SYNC
+    """Seconds by which sound may move against the picture."""
+    mirrored: bool = False
+    """Whether the source's pixels are mirrored, so that the output's orientation must be looked at."""
+    sketch: Values | None = None
+    """The last frame in small, mirrored where it must be: it tells a baked rotation from a lost one."""
+    notes: tuple[str, ...] = ()
+    """What is there and not promised, one line each."""
+
+    @property
+    def begin(self) -> float:
+        """When the first frame or the first sound comes, in seconds on the promise's clock."""
+        return earliest(self.times, self.tracks)
+
+    def fits(self, found: Found, *, turned: bool = False) -> bool:
+        """Whether a file's size is the promised one, or, if that may be, one of the same shape.
+
+        With `turned`, whether that holds after a quarter of a turn.
+        """
+        if not self.scalable:
+            return (found.width, found.height) == (self.width, self.height)
+        width, height, aspect = self.width, self.height, self.aspect or found.aspect
+        if turned:
+            width, height, aspect = height, width, 1 / aspect
+        wider = float(found.aspect / aspect)
+        # Either side may be the padded one; the scale is then read off the other.
+        across = abs(found.width - width * found.height / height / wider)
+        down = abs(found.height - height * found.width / width * wider)
+        return min(across, down) <= PADDING
+
+    def turned_in(self, found: Found) -> bool:
+        """Whether a file's last frame has the rotation in its pixels, as far as that can be seen.
+
+        The size of a square does not tell, nor does that of half a turn.
+        """
+        if self.sketch is None or found.sketch is None:
+            return True
+        plain, given = self.sketch.ravel(), found.sketch.ravel()
+        turned = np.rot90(self.sketch, (self.rotation or 0) // 90).ravel()
+        if min(plain.std(), given.std()) < BLANK:
+            return True
+        return bool(np.corrcoef(turned, given)[0, 1] >= np.corrcoef(plain, given)[0, 1])
+
+    def mirrored_in(self, found: Found, *, turned: bool) -> bool:
+        """Whether a file shows its last frame mirrored, as far as that can be seen.
+
+        With `turned` it has the rotation in its pixels.
+        """
+        if self.sketch is None or found.sketch is None or not (self.mirrored or found.mirrored):
+            return False
+        quarters = (self.rotation or 0) // 90 if turned else 0
+        right, wrong = (np.rot90(s, quarters).ravel() for s in (self.sketch, self.sketch[::-1]))
+        given = found.sketch.ravel()
+        if min(right.std(), given.std()) < BLANK:
+            return False
+        return bool(np.corrcoef(wrong, given)[0, 1] > np.corrcoef(right, given)[0, 1])
+
+    @classmethod
+    def of_source(cls, source: Found) -> Self:
+        """That an output shows every frame of a source at its time, beside its sound.
+
+        Sizes may differ by a scale. Of a source that was inspected with `deep`, only the frames that
+        could be decoded are promised.
+        """
+        pictures = source.pictures
+        times = pictures if pictures is not None and len(pictures) else source.times
+        format = av.VideoFormat(source.pixels) if source.pixels else None
+        coded = format is not None and not format.is_rgb and len(format.components) > 1
+        tracks = tuple(t for t in source.tracks if t.kind == "audio" and t.packets)
+        others = [f"{t.kind} ({t.codec})" for t in source.tracks if t not in tracks]
+        begin = earliest(times, tracks)
+        beginning = min([begin, *(track.start for track in source.tracks if track.packets)])
+        return cls(
+            times=times,
+            duration=source.duration,
+            width=source.width,
+            height=source.height,
+            scalable=True,
+            aspect=source.aspect,
+            rotation=source.rotation,
+            # Pictures in RGB or grey have no matrix to keep.
+            matrix=MATRICES.get(source.matrix, guess_matrix(source.height)) if coded else None,
+            range=range_of(source) if coded else None,
+            primaries=source.primaries,
+            transfer=source.transfer,
+            tracks=tracks,
+            # Other programs may keep the source's clock; a run counts from the file's beginning, which
+            # is where some other stream begins, or the first frame or sound.
+            begins=(begin, begin - beginning, 0.0),
+            sync=WATCHED_SYNC,
+            mirrored=source.mirrored,
+            sketch=source.sketch,
+            notes=(f"not compared: {', '.join(others)}",) if others else (),
+        )
+
+
+class Tally:
+    """What a sink notes while it writes: 8 bytes a frame, and a few numbers a stream."""
+
+    def __init__(self) -> None:
+        self._times = array("d")
+        self._spans: dict[int, Span] = {}
+        self._picture: dict[str, Any] = {}
+
+    def picture(
+        self,
+        *,
+        width: int,
+        height: int,
+        aspect: Fraction | None = Fraction(1),
+        rotation: int | None = 0,
+        matrix: int = 2,
+        range: int = 0,
+        primaries: int = 2,
+        transfer: int = 2,
+    ) -> None:
+        """How the frames are coded; colours in code points of H.273, `range` in FFmpeg's, where 1 is
+        limited and 2 is full. None is what the file is known not to keep.
+        """
+        self._picture = {
+            "width": width,
+            "height": height,
+            "aspect": aspect,
+            "rotation": None if rotation is None else rotation % 360,
+            # 0 is RGB, which has neither.
+            "matrix": MATRICES.get(matrix),
+            "range": None if matrix == 0 else "full" if range == FULL_RANGE else "limited",
+            "primaries": primaries,
+            "transfer": transfer,
+        }
+
+    def frame(self, seconds: float) -> None:
+        """A frame of the video is written, to be shown at this time of the output; in any order."""
+        self._times.append(seconds)
+
+    def packet(self, packet: "Packet[Any]") -> None:
+        """A packet of another stream is about to be written; before it is, since muxers change it."""
+        stream = packet.stream
+        self._spans.setdefault(stream.index, Span(stream)).add(packet)
+
+    def promise(self, *, duration: float) -> Promise:
+        """What the file must hold now, its video lasting `duration` seconds.
+
+        Raises ValueError when no frame was noted.
+        """
+        if not self._times or not self._picture:
+            raise ValueError("a tally without a frame promises nothing")
+        times = np.sort(np.array(self._times, np.float64))
+        tracks = tuple(self._spans[index].track() for index in sorted(self._spans))
+        begin = earliest(times, tracks)
+        # What begins before zero, as an encoder's priming does, may be moved to it.
+        begins = (begin, max(begin, 0.0))
+        return Promise(times=times, duration=duration, tracks=tracks, begins=begins, **self._picture)
+
+
+def range_of(found: Found) -> Range:
+    """The range of a file's samples; limited where it does not say, as players assume."""
+    return "full" if found.range == FULL_RANGE or found.pixels.startswith("yuvj") else "limited"

@@ -1,0 +1,224 @@
+"""The view's web server: a thread with an event loop, a few fixed files, and a socket for each page."""
+
+import asyncio
+import errno
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from importlib.resources import files
+
+from aiohttp import WSCloseCode, web
+
+from ..errors import SinkError, VelaturaError
+from ..frame import Frame
+from ..worker import DaemonThread
+from .guard import HEADERS, Guard
+from .mjpeg import Jpegs
+from .panel import LIMIT, Panel
+from .pictures import Newest, png
+from .session import Session
+from .shared import History, Shared, state, to_json
+
+PAGES = 8
+"""Pages that may be open at a time."""
+TICK = 0.25
+"""Seconds between two states."""
+HEARTBEAT = 10.0
+"""Seconds between two questions whether a page is still there."""
+PATIENCE = 5.0
+"""Seconds that the end waits for the server."""
+
+FILES = {
+    "/": ("index.html", "text/html"),
+    "/style.css": ("style.css", "text/css"),
+    "/app.js": ("app.js", "text/javascript"),
+    "/chart.js": ("chart.js", "text/javascript"),
+    "/picture.js": ("picture.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+"""All that is served; it is read once, and no address is ever made into a path."""
+
+
+class Server:
+    """Serves until it is closed. Raises SinkError when it cannot listen."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        token: str,
+        panel: Callable[[], Panel | None],
+        ladder: Callable[[], Sequence[tuple[str, float]]],
+        history: History,
+        deadline: float,
+        longest: int,
+        rtc: bool,
+    ) -> None:
+        """`port` 0 takes one that is free; `rtc` without aiortc raises ImportError."""
+        self.port = port
+        self._host = host
+        self._guard = Guard(host, token)
+        folder = files(__name__.rpartition(".")[0]) / "page"
+        self._files = {
+            path: (folder.joinpath(name).read_bytes(), kind) for path, (name, kind) in FILES.items()
+        }
+        self._sessions: set[Session] = set()
+        self._snapshots = asyncio.Lock()
+        self._loop = asyncio.new_event_loop()
+        self._newest = Newest(self._loop)
+        self._pictures = ThreadPoolExecutor(2, thread_name_prefix="velatura-view-picture")
+        self._switches = ThreadPoolExecutor(1, thread_name_prefix="velatura-view-switch")
+        peers = None
+        if rtc:
+            from .webrtc import Peers
+
+            peers = Peers(self._newest, self._pictures, longest=longest)
+        self._shared = Shared(
+            panel=panel,
+            ladder=ladder,
+            deadline=deadline,
+            newest=self._newest,
+            history=history,
+            jpegs=Jpegs(self._newest, self._pictures, longest=longest),
+            peers=peers,
+            pictures=self._pictures,
+            switches=self._switches,
+        )
+        self._ending = asyncio.Event()
+        self._thread = DaemonThread(self._run, "velatura-view")
+        self._listening = threading.Event()
+        self._failure: Exception | None = None
+        self._thread.start()
+        self._listening.wait()
+        if self._failure is not None:
+            self._thread.wait()
+            raise _refusal(self._failure, host, port) from self._failure
+
+    def put(self, frame: Frame) -> None:
+        """The newest frame, from any thread; never waits."""
+        self._newest.put(frame)
+
+    @property
+    def pages(self) -> int:
+        """How many are open."""
+        return len(self._sessions)
+
+    def close(self) -> None:
+        """Let the pages go, and the port."""
+        if self._thread.at_work:
+            self._loop.call_soon_threadsafe(self._ending.set)
+            self._thread.wait(PATIENCE)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            try:
+                runner.run(self._serve())
+            except Exception as error:
+                self._failure = error
+            finally:
+                self._listening.set()
+                self._pictures.shutdown(wait=False, cancel_futures=True)
+                self._switches.shutdown(wait=False, cancel_futures=True)
+
+    async def _serve(self) -> None:
+        application = web.Application(middlewares=[self._guard.middleware])
+        for path in self._files:
+            application.router.add_get(path, self._file)
+        application.router.add_get("/snapshot.png", self._snapshot)
+        application.router.add_get("/socket", self._socket)
+        application.on_response_prepare.append(_with_headers)
+        runner = web.AppRunner(
+            application, access_log=None, logger=_logger(), handle_signals=False,
+            shutdown_timeout=1.0, max_line_size=4096, max_field_size=4096,
+        )  # fmt: skip
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self._host, self.port)
+            await site.start()
+            self.port = runner.addresses[0][1]
+            self._listening.set()
+            ticking = asyncio.create_task(self._tick())
+            await self._ending.wait()
+            ticking.cancel()
+            going = [
+                session.leave(WSCloseCode.GOING_AWAY, "the run has ended") for session in self._sessions
+            ]
+            await asyncio.gather(ticking, *going, return_exceptions=True)
+        finally:
+            await runner.cleanup()
+
+    async def _file(self, request: web.Request) -> web.Response:
+        data, kind = self._files[request.path]
+        return web.Response(body=data, content_type=kind, charset="utf-8")
+
+    async def _snapshot(self, _: web.Request) -> web.Response:
+        panel = self._shared.panel()
+        loop = asyncio.get_running_loop()
+        async with self._snapshots:
+            try:
+                frame = None if panel is None else panel.snapshot()
+                if frame is None:
+                    raise web.HTTPServiceUnavailable(text="There is no picture yet.")
+                data = await loop.run_in_executor(self._pictures, png, frame)
+            except VelaturaError as error:
+                raise web.HTTPServiceUnavailable(text=str(error)) from error
+        name = f"velatura-{datetime.now():%Y%m%d-%H%M%S}.png"
+        disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
+        return web.Response(body=data, content_type="image/png", headers=disposition)
+
+    async def _socket(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(
+            heartbeat=HEARTBEAT, max_msg_size=LIMIT, compress=False, timeout=1.0
+        )
+        if len(self._sessions) >= PAGES:
+            # A page is told nothing of a refused handshake but that it failed: close with the reason.
+            await socket.prepare(request)
+            reason = f"{PAGES} pages are open already: close one"
+            await socket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=reason.encode())
+            return socket
+        session = Session(socket, self._shared, request.remote or "127.0.0.1")
+        self._sessions.add(session)
+        try:
+            await socket.prepare(request)
+            await session.run()
+        except ConnectionError:
+            # The page has gone: nobody is left to be told.
+            return socket
+        finally:
+            self._sessions.discard(session)
+        return socket
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            if not self._sessions:
+                continue
+            # Not in the switches' thread: figures go on while a recording is being finished.
+            found = await asyncio.to_thread(state, self._shared)
+            text = to_json(found | {"pages": len(self._sessions)})
+            for session in tuple(self._sessions):
+                session.show(text)
+
+
+def _logger() -> logging.Logger:
+    """What a stranger's rubbish raises is for those who have set up a log, not for the terminal."""
+    logger = logging.getLogger("velatura.view")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return logger
+
+
+async def _with_headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+
+
+def _refusal(error: Exception, host: str, port: int) -> SinkError:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EADDRINUSE:
+        return SinkError(f"port {port} of {host} is taken: choose another, or 0 for any that is free")
+    if number == errno.EACCES:
+        return SinkError(f"port {port} may not be used by this account: choose one above 1023")
+    return SinkError(f"the browser view cannot listen at {host}, port {port}: {error}")
