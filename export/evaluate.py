@@ -261,14 +261,20 @@ def scene(engine: Engine, photos: Sequence[Image]) -> Report:
     def style(image: Image) -> Image:
         return run(engine, image)
 
-    light = [light_correlation(style(photo), photo) for photo in photos]
-    borders = [border_difference(style, photo) for photo in photos]
-    outer, inner = np.mean(borders, axis=0) if borders else (np.nan, np.nan)
-    return {
-        "light_correlation": {"model": round(float(np.mean(light)), 4)} if light else {},
+    found: Report = {
+        "light_correlation": {},
         "halo_on_black": {"model": round(halo(style), 3)},
-        "border_difference": {"model": round(float(outer), 3), "inside": round(float(inner), 3)},
+        "border_difference": {},
     }
+    if photos:
+        light = [light_correlation(style(photo), photo) for photo in photos]
+        outer, inner = np.mean([border_difference(style, photo) for photo in photos], axis=0)
+        found["light_correlation"] = {"model": round(float(np.mean(light)), 4)}
+        found["border_difference"] = {
+            "model": round(float(outer), 3),
+            "inside": round(float(inner), 3),
+        }
+    return found
 
 
 def pans(engine: Engine, photos: Sequence[Image]) -> Report:

@@ -41,8 +41,12 @@ def test_a_style_is_measured_beside_its_input_and_a_blur(data_root: Path) -> Non
     assert code == 0, told
     found = json.loads(told)["measures"]
     assert found["objective"]["model"] < 0.6 * found["objective"]["input"]
-    parts = [found[f"objective_{name}"]["model"] for name in ("content", "style", "total_variation")]
+    parts = [row["model"] for name, row in found.items() if name.startswith("objective_")]
+    assert len(parts) >= 5
     assert sum(parts) == pytest.approx(found["objective"]["model"], rel=1e-3)
+    assert found["light_correlation"]["model"] > 0.85
+    assert found["halo_on_black"]["model"] < 3
+    assert found["border_difference"]["inside"] < found["border_difference"]["model"]
     for measure in ("ewarp_pan", "ewarp_dis", "flicker_static"):
         assert found[measure]["blurred"] < found[measure]["model"], (
             "blur cheats, which is why it is shown"
@@ -108,3 +112,26 @@ def test_without_pictures_there_is_nothing_to_measure(tmp_path: Path) -> None:
     code, told = invoke("upscale-2x", "--data", tmp_path)
     assert code == 3
     assert "no evaluation pictures" in told
+
+
+class Framed:
+    """A model that repeats the picture in a black frame of four pixels."""
+
+    def run(self, picture: np.ndarray) -> np.ndarray:
+        output = picture.copy()
+        output[:4] = output[-4:] = 0
+        output[:, :4] = output[:, -4:] = 0
+        return output
+
+
+def test_the_scene_is_judged_by_its_light_its_black_and_its_border(own_pictures: list[Path]) -> None:
+    photos = [read_image(path) for path in own_pictures[:2]]
+    found = evaluate.scene(Framed(), photos)  # type: ignore[arg-type]
+    assert found["light_correlation"]["model"] > 0.9
+    assert found["halo_on_black"]["model"] == 0.0
+    assert found["border_difference"]["model"] > 10 * found["border_difference"]["inside"]
+    assert evaluate.scene(Framed(), []) == {  # type: ignore[arg-type]
+        "light_correlation": {},
+        "halo_on_black": {"model": 0.0},
+        "border_difference": {},
+    }
