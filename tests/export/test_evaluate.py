@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 from velatura.export import evaluate
+from velatura.export.vmaf import vmaf
 from velatura.runtime import open_engine
 from velatura.training.data import read_image
 
@@ -135,3 +137,34 @@ def test_the_scene_is_judged_by_its_light_its_black_and_its_border(own_pictures:
         "halo_on_black": {"model": 0.0},
         "border_difference": {},
     }
+
+
+def test_coded_pictures_are_measured_beside_each_other(own_data: Path) -> None:
+    """The better of two upscalers is so by PSNR and, where it can be had, by VMAF."""
+
+    def bicubic(plane: np.ndarray) -> np.ndarray:
+        return np.asarray(cv2.resize(plane, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
+
+    def repeated(plane: np.ndarray) -> np.ndarray:
+        return plane.repeat(2, 0).repeat(2, 1)
+
+    found = evaluate.coded(own_data, 2, {"model": bicubic, "bicubic": repeated})
+    for crf in (23, 30):
+        row = found[f"kodak_crf{crf}_psnr_y_db"]
+        assert row["model"] > row["bicubic"]
+    rows = (found["kodak_crf23_psnr_y_db"]["model"], found["kodak_crf30_psnr_y_db"]["model"])
+    assert rows[0] > rows[1], "the coarser coding costs"
+
+
+def test_vmaf_is_high_for_equal_planes_and_falls() -> None:
+    pytest.importorskip("imageio_ffmpeg", reason="VMAF needs imageio-ffmpeg, which is optional")
+    draw = np.random.default_rng(1)
+    plane = cv2.GaussianBlur(draw.integers(16, 236, (144, 192), np.uint8), (0, 0), 2)
+    soft = np.asarray(cv2.GaussianBlur(plane, (0, 0), 3))
+    scores = [vmaf([other, other], [plane, plane]) for other in (plane, soft)]
+    assert scores[0] > 90
+    assert scores[1] < scores[0] - 20
+    with pytest.raises(ValueError, match="planes of one size"):
+        vmaf([plane], [plane[:100]])
+    with pytest.raises(ValueError, match="even sides"):
+        vmaf([plane[:, :101]], [plane[:, :101]])
