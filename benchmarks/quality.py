@@ -34,32 +34,35 @@ def measure() -> dict[str, Any]:
     """Figures of every model in every precision; raises FileNotFoundError without the data folder."""
     if not ROOT.is_dir():
         raise FileNotFoundError(f"no data folder at {ROOT}: set VELATURA_DATA")
+    return {"published": PUBLISHED, "models": {name: model(name) for name in zoo_models()}}
+
+
+def model(name: str) -> dict[str, Any]:
+    """Figures of one of the zoo's models."""
+    variants = zoo_models()[name]
     kodak = [read_image(path) for path in sorted((ROOT / "eval" / "kodak24").glob("*.png"))]
-    luma = [limited_luma(image)[:, :, 0] for image in kodak]
-    models: dict[str, Any] = {}
-    for name, variants in zoo_models().items():
-        with open_engine(name, "openvino", precision="fp32") as engine:
-            card = engine.card
-            upscales = card.task == "upscale"
-            report = upscaling(engine, ROOT) if upscales else style(engine, ROOT)
-        pictures = luma if card.input_channels == 1 else kodak
-        proto = onnx.load(str(variants["fp32"]))
-        cost = describe(card.recipe)
-        assert cost is not None, card.recipe
-        row: dict[str, Any] = {
-            "task": card.task,
-            "title": card.title,
-            "training": card.training,
-            "weights": cost["parameters"],
-            "macs_per_pixel": round(macs_per_pixel(proto, card)),
-            "card": card.measures,
-            "fp32": report,
-            "fp16": half(name, variants["fp32"], pictures),
-        }
-        if "int8" in variants:
-            row["int8"] = {"parity_db": int8_parity(name, pictures), **int8(name, kodak)}
-        models[name] = row
-    return {"published": PUBLISHED, "models": models}
+    with open_engine(name, "openvino", precision="fp32") as engine:
+        card = engine.card
+        report = upscaling(engine, ROOT) if card.task == "upscale" else style(engine, ROOT)
+    pictures = kodak
+    if card.input_channels == 1:
+        pictures = [limited_luma(image)[:, :, 0] for image in kodak]
+    proto = onnx.load(str(variants["fp32"]))
+    cost = describe(card.recipe)
+    assert cost is not None, card.recipe
+    row: dict[str, Any] = {
+        "task": card.task,
+        "title": card.title,
+        "training": card.training,
+        "weights": cost["parameters"],
+        "macs_per_pixel": round(macs_per_pixel(proto, card)),
+        "card": card.measures,
+        "fp32": report,
+        "fp16": half(name, variants["fp32"], pictures),
+    }
+    if "int8" in variants:
+        row["int8"] = {"parity_db": int8_parity(name, pictures), **int8(name, kodak)}
+    return row
 
 
 def int8(name: str, photographs: list[Image]) -> dict[str, float]:

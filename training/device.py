@@ -92,7 +92,9 @@ def bf16(recipe: Recipe, device: torch.device) -> bool:
     """
     if recipe.precision != "bf16" or device.type != "cpu":
         return recipe.precision == "bf16"
-    has = torch.cpu.get_capabilities()
+    # Where an older PyTorch cannot tell, float32 is never wrong.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)
+    has: dict[str, object] = capabilities()
     return any(bool(has.get(name)) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
 
 

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 from velatura.export import evaluate
+from velatura.export.vmaf import vmaf
 from velatura.runtime import open_engine
 from velatura.training.data import read_image
 
@@ -41,8 +43,12 @@ def test_a_style_is_measured_beside_its_input_and_a_blur(data_root: Path) -> Non
     assert code == 0, told
     found = json.loads(told)["measures"]
     assert found["objective"]["model"] < 0.6 * found["objective"]["input"]
-    parts = [found[f"objective_{name}"]["model"] for name in ("content", "style", "total_variation")]
+    parts = [row["model"] for name, row in found.items() if name.startswith("objective_")]
+    assert len(parts) >= 5
     assert sum(parts) == pytest.approx(found["objective"]["model"], rel=1e-3)
+    assert found["light_correlation"]["model"] > 0.85
+    assert found["halo_on_black"]["model"] < 3
+    assert found["border_difference"]["inside"] < found["border_difference"]["model"]
     for measure in ("ewarp_pan", "ewarp_dis", "flicker_static"):
         assert found[measure]["blurred"] < found[measure]["model"], (
             "blur cheats, which is why it is shown"
@@ -108,3 +114,57 @@ def test_without_pictures_there_is_nothing_to_measure(tmp_path: Path) -> None:
     code, told = invoke("upscale-2x", "--data", tmp_path)
     assert code == 3
     assert "no evaluation pictures" in told
+
+
+class Framed:
+    """A model that repeats the picture in a black frame of four pixels."""
+
+    def run(self, picture: np.ndarray) -> np.ndarray:
+        output = picture.copy()
+        output[:4] = output[-4:] = 0
+        output[:, :4] = output[:, -4:] = 0
+        return output
+
+
+def test_the_scene_is_judged_by_its_light_its_black_and_its_border(own_pictures: list[Path]) -> None:
+    photos = [read_image(path) for path in own_pictures[:2]]
+    found = evaluate.scene(Framed(), photos)  # type: ignore[arg-type]
+    assert found["light_correlation"]["model"] > 0.9
+    assert found["halo_on_black"]["model"] == 0.0
+    assert found["border_difference"]["model"] > 10 * found["border_difference"]["inside"]
+    assert evaluate.scene(Framed(), []) == {  # type: ignore[arg-type]
+        "light_correlation": {},
+        "halo_on_black": {"model": 0.0},
+        "border_difference": {},
+    }
+
+
+def test_coded_pictures_are_measured_beside_each_other(own_data: Path) -> None:
+    """The better of two upscalers is so by PSNR and, where it can be had, by VMAF."""
+
+    def bicubic(plane: np.ndarray) -> np.ndarray:
+        return np.asarray(cv2.resize(plane, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
+
+    def repeated(plane: np.ndarray) -> np.ndarray:
+        return plane.repeat(2, 0).repeat(2, 1)
+
+    found = evaluate.coded(own_data, 2, {"model": bicubic, "bicubic": repeated})
+    for crf in (23, 30):
+        row = found[f"kodak_crf{crf}_psnr_y_db"]
+        assert row["model"] > row["bicubic"]
+    rows = (found["kodak_crf23_psnr_y_db"]["model"], found["kodak_crf30_psnr_y_db"]["model"])
+    assert rows[0] > rows[1], "the coarser coding costs"
+
+
+def test_vmaf_is_high_for_equal_planes_and_falls() -> None:
+    pytest.importorskip("imageio_ffmpeg", reason="VMAF needs imageio-ffmpeg, which is optional")
+    draw = np.random.default_rng(1)
+    plane = cv2.GaussianBlur(draw.integers(16, 236, (144, 192), np.uint8), (0, 0), 2)
+    soft = np.asarray(cv2.GaussianBlur(plane, (0, 0), 3))
+    scores = [vmaf([other, other], [plane, plane]) for other in (plane, soft)]
+    assert scores[0] > 90
+    assert scores[1] < scores[0] - 20
+    with pytest.raises(ValueError, match="planes of one size"):
+        vmaf([plane], [plane[:100]])
+    with pytest.raises(ValueError, match="even sides"):
+        vmaf([plane[:, :101]], [plane[:, :101]])

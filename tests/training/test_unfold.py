@@ -22,7 +22,7 @@ NET = {"kind": "fast-style", "channels": 8, "stem": 8, "blocks": 1, "deep_blocks
 def model(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A style that was trained a little, as it is exported."""
     folder = tmp_path_factory.mktemp("model")
-    quick = replace(quick_recipe(), steps=60, learning_rate=5e-3, warmup=5)
+    quick = replace(quick_recipe(), steps=200, learning_rate=5e-3, warmup=5)
     exported, _ = to_onnx(fit(quick, root=data_root, folder=folder))
     onnx.save(exported, str(folder / "wave.onnx"))
     return folder / "wave.onnx"
@@ -36,7 +36,7 @@ def fresh(**changes: object) -> nn.Module:
 @torch.no_grad()
 def test_it_computes_what_the_model_does(model: Path) -> None:
     net = fresh()
-    assert begin_with(net, model).startswith("wave.onnx (60 of 60 steps")
+    assert begin_with(net, model).startswith("wave.onnx (200 of 200 steps")
     x = torch.rand(1, 3, 48, 64)
     session = InferenceSession(str(model), providers=["CPUExecutionProvider"])
     (expected,) = session.run(None, {"image": x.numpy()})
