@@ -61,6 +61,8 @@ def lose_the_sound(patch: pytest.MonkeyPatch) -> None:
 
     def silent(self: Any, seconds: float) -> None:
         class Deaf:
+            format = self._output.format
+
             def mux(self, packet: Any) -> None:
                 del packet
 
