@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli import engine_commands as engines
-from .cli import live_commands as streams
+from .cli import engine_commands, live_commands
 from .jobs import serve
 from .jobs.options import Debug, Job, Json, Overwrite, choice, fail, reporting, takes_job, usage
 
@@ -169,7 +168,8 @@ def include_dir() -> None:
 
 
 for command in (
-    engines.build, engines.cache, engines.bench, streams.live, streams.devices, serve.serve
+    engine_commands.build, engine_commands.cache, engine_commands.bench,
+    live_commands.live, live_commands.devices, serve.serve,
 ):  # fmt: skip
     app.command()(command)
 

@@ -42,6 +42,15 @@ class Percentiles:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that a person may want to know."""
+
+    at: float
+    """Seconds since the run began."""
+    text: str
+
+
 class Histogram:
     """Durations in bins, of a tenth of a millisecond by default; any thread may add and read."""
 

@@ -187,6 +187,10 @@ def test_the_architecture_page_names_what_there_is() -> None:
     rooms = {f"{path.name}/" for path in folder.iterdir() if any(path.glob("*.py"))}
     modules = {path.name for path in folder.glob("[a-z]*.py")}
     assert rooms | modules == named, "the map is not whole"
+    parts = re.split(r"^  ([a-z_]+)(?:\.py|/) ", drawn[1], flags=re.MULTILINE)
+    for room, told in zip(parts[1::2], parts[2::2], strict=True):
+        inside = {path.stem for path in (folder / room).rglob("[a-z]*.py")}
+        assert inside <= set(re.findall(r"\w+", told)), f"the map leaves out modules of {room}/"
     for path in re.findall(
         r"`((?:runtime|export|training|tests|docs|benchmarks|samples)/[\w/.-]*)`", text
     ):

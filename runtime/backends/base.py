@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
@@ -13,7 +14,7 @@ from ..card import ModelCard
 from ..frame import Array
 
 if TYPE_CHECKING:
-    from .model import Model
+    from onnx import ModelProto
 
 Hint = Literal["throughput", "latency"]
 """`throughput` keeps several frames in flight, for files; `latency` finishes one soonest, for live."""
@@ -48,6 +49,17 @@ class Options:
     """On NVIDIA GPUs: record copy in, inference and copy out once, and launch them as one call."""
     progress: Progress = _nobody
     """Hears of builders at work."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A graph and the card that says how to feed it."""
+
+    proto: "ModelProto"
+    card: ModelCard
+    path: Path | None = None
+    notes: tuple[str, ...] = ()
+    """What was assumed about a foreign model, one line each."""
 
 
 class Engine(ABC):
@@ -131,7 +143,7 @@ class Backend(Protocol):
         """The precisions that this machine has, FP32 first."""
         ...
 
-    def open(self, model: "Model", *, precision: str, options: Options) -> Engine:
+    def open(self, model: Model, *, precision: str, options: Options) -> Engine:
         """Load the model. Raises EngineError when the library refuses it."""
         ...
 

@@ -9,9 +9,8 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from ..errors import EngineError
 from ..frame import Array
 from . import ort as backend
-from .base import Pending
+from .base import Model, Pending
 from .graph import explain, io_shape, wrap
-from .model import Model
 from .shape_compiled import Key, StaticEngine
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""Model: an ONNX graph with its card, found by zoo name or path, or inspected when it is foreign."""
+"""Models: ONNX graphs with their cards, found by zoo name or path, or inspected when it is foreign."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from ..card import CardFlags, DType, Layout, ModelCard, read_card
 from ..errors import ModelError
 from ..frame import Array
 from ..zoo import zoo_models
+from .base import Model
 from .identity import NAME as IDENTITY
 
 Trial = Callable[[bytes, Array], Array]
@@ -29,17 +30,6 @@ _DTYPES: dict[int, DType] = {
     TensorProto.FLOAT16: "float16",
     TensorProto.UINT8: "uint8",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """A graph and the card that says how to feed it."""
-
-    proto: ModelProto
-    card: ModelCard
-    path: Path | None = None
-    notes: tuple[str, ...] = ()
-    """What was assumed about a foreign model, one line each."""
 
 
 def find_model(name: str | Path, *, precision: str = "fp32") -> Path:

@@ -13,9 +13,8 @@ from ..cache import digest_of
 from ..errors import EngineError
 from ..frame import Array
 from ..machine import cpu_and_cores, cpu_name
-from .base import Engine, Hint, Options, Pending
+from .base import Engine, Hint, Model, Options, Pending
 from .graph import explain, io_shape, wrap
-from .model import Model
 from .shape_compiled import Key, StaticEngine
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from onnx import TensorProto, helper
 from ..errors import BackendUnavailableError, EngineError, OutOfMemoryError
 from ..frame import Array
 from ..machine import cpu_and_cores, nvidia_gpu, nvidia_problem
-from .base import Engine, Options, Pending
+from .base import Engine, Model, Options, Pending
 from .graph import INPUT, OUTPUT, explain, io_shape, wrap
 from .half import to_half
-from .model import OPSET, Model
-from .nvidia import library as nvinfer
+from .model import OPSET
+from .nvidia import library as nvidia_library
 from .shape_compiled import Key, StaticEngine
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _tensorrt_libraries() -> str:
     """Open TensorRT's libraries, too: its package does so when it is imported."""
     said = _cuda_libraries()
     try:
-        nvinfer.load("tensorrt")
+        nvidia_library.load("tensorrt")
     except BackendUnavailableError as error:
         return f"{said}; {error}" if said else str(error)
     return said

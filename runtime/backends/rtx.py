@@ -1,21 +1,20 @@
 """TensorRT-RTX on the RTX GPU of this machine."""
 
-from .base import Engine, Options
-from .model import Model
+from .base import Engine, Model, Options
 from .nvidia import cuda
-from .nvidia import library as nvinfer
+from .nvidia import library as nvidia_library
 
 NAME = "rtx"
 
 
 def unavailable() -> str | None:
     """Why this backend cannot be used here, or None when it can."""
-    return nvinfer.problem("rtx") or cuda.missing_package()
+    return nvidia_library.problem("rtx") or cuda.missing_package()
 
 
 def version() -> str:
     """TensorRT-RTX's version."""
-    return nvinfer.load("rtx").version
+    return nvidia_library.load("rtx").version
 
 
 def device() -> str:
@@ -32,5 +31,5 @@ def open(model: Model, *, precision: str, options: Options) -> Engine:
     """Load the model. Raises EngineError when TensorRT-RTX refuses it."""
     from .nvidia.engine import open_device  # costs a start on a CPU nothing
 
-    library = nvinfer.load("rtx")
+    library = nvidia_library.load("rtx")
     return open_device(model, library, cuda.load(), precision=precision, options=options)

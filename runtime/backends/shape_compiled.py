@@ -11,8 +11,7 @@ import numpy as np
 from ..buffers import BufferPool, Take
 from ..errors import EngineError, OutOfMemoryError
 from ..frame import Array
-from .base import Engine, Fit, Pending, sample_dtype
-from .model import Model
+from .base import Engine, Fit, Model, Pending, sample_dtype
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,13 @@ from ..jobs.options import (
     reporting,
     width_height,
 )
+from ..sources.live_kinds import examples
 
 
 def live(
     source: Annotated[
         str,
-        typer.Argument(help="camera:0, screen:, window:TITLE, rtsp://..., a paced video file, or -."),
+        typer.Argument(help=f"{examples()}."),
     ],
     sinks: Annotated[
         list[str] | None,

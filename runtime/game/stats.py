@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..adaptive.processor import Tell
-from ..live.stats import Event
-from ..meter import Histogram, Percentiles
+from ..meter import Event, Histogram, Percentiles
 
 LATENCIES = 8
 """Latencies that are told apart, in frames from 0; one more stands for all above."""

@@ -17,7 +17,8 @@ from ..errors import SinkError, SourceError, VelaturaError
 from ..frame import YUV420P, VideoInfo
 from ..resume.journal import journal_folder
 from ..resume.segments import sync_folder
-from ..sinks import PICTURES, Encoding, open_sink
+from ..sinks import Encoding, open_sink
+from ..sinks.base import PICTURES
 from ..sinks.output_file import reporting
 from ..sources import open_source
 from .batch_state import Entry, Queue, Result, Stamp, Tally, stamp_of

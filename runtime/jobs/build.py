@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import typer
 
-from ..backends import half_emulation as rounding
+from ..backends import half_emulation
 from ..backends.base import Options
 from ..backends.graph import io_shape, wrap
 from ..backends.half import to_half
 from ..backends.model import Model, find_model, load_model
-from ..backends.nvidia import library as nvinfer
+from ..backends.nvidia import library as nvidia_library
 from ..backends.nvidia.builder import BuildOptions, Built, Profile, build
 from ..backends.nvidia.engine_file import SUFFIX, EngineFacts, save
 from ..backends.open import CPU_BACKENDS, find_backend, trial_runner
@@ -32,7 +32,7 @@ class BuildJob:
     """The options of `velatura build`."""
 
     model: str
-    target: nvinfer.Name
+    target: nvidia_library.Name
     capabilities: tuple[int, ...] = CAPABILITIES
     profile: Profile
     bits: int = 8
@@ -40,7 +40,7 @@ class BuildJob:
     out: Path = Path()
     level: int | None = None
     version_compatible: bool = False
-    hardware: nvinfer.Hardware | None = None
+    hardware: nvidia_library.Hardware | None = None
     force: bool = False
     flags: CardFlags = field(default_factory=CardFlags)
 
@@ -58,7 +58,7 @@ class HalfParity:
 
 def run_build(job: BuildJob, *, as_json: bool) -> None:
     """Build and write one engine for each capability. Raises VelaturaError for whatever stops it."""
-    library = nvinfer.load(job.target)
+    library = nvidia_library.load(job.target)
     model = load_model(find_model(job.model), flags=job.flags, trial=trial_runner())
     parity = None
     if job.precision == "fp16":
@@ -88,20 +88,20 @@ def halve(model: Model, *, force: bool) -> tuple[Model, HalfParity | None]:
         model, proto=to_half(model.proto), card=replace(card, dtype="float16", precision="fp16")
     )
     # OpenVINO is always here, but widens the weights once and computes in float32.
-    rounds = rounding.unavailable() is None
+    rounds = half_emulation.unavailable() is None
     name = next(n for n in reversed(CPU_BACKENDS) if find_backend(n).unavailable() is None)
     options = Options(hint="latency", cache=EngineCache.of_nothing())
     backend = find_backend(name)
     with (
         backend.open(model, precision="fp32", options=options) as full,
         (
-            rounding.RoundedEngine(half)
+            half_emulation.RoundedEngine(half)
             if rounds
             else backend.open(half, precision="fp32", options=options)
         ) as low,
     ):
         parity = agree(full, low).db
-        overflow = low.overflow if isinstance(low, rounding.RoundedEngine) else None
+        overflow = low.overflow if isinstance(low, half_emulation.RoundedEngine) else None
     advice = "build it with --precision fp32, or --force it"
     if overflow is not None and not force:
         raise EngineError(f"{card.name} overflows in FP16: {overflow} becomes infinite: {advice}")
@@ -115,7 +115,7 @@ def halve(model: Model, *, force: bool) -> tuple[Model, HalfParity | None]:
 
 def _build_one(
     job: BuildJob,
-    library: nvinfer.Library,
+    library: nvidia_library.Library,
     model: Model,
     capability: int | None,
     parity: HalfParity | None,

@@ -18,7 +18,8 @@ from ..cache import write_whole
 from ..colour import to_rgb
 from ..errors import SinkError, SourceError
 from ..frame import Array, Frame, PixelFormat, VideoInfo
-from ..sinks import PICTURES, open_sink
+from ..sinks import open_sink
+from ..sinks.base import PICTURES
 from ..sources import open_source
 from ..stages import Resize, Upright
 from .chain import Job

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from ..backends import open_engine, refusals
-from ..backends.nvidia import library as nvinfer
+from ..backends.nvidia import library as nvidia_library
 from ..backends.open import backend_precisions
 from ..cache import EngineCache
 from ..errors import VelaturaError
@@ -102,10 +102,10 @@ def _print(findings: dict[str, Any]) -> None:
             typer.echo(f"{name:<14} {value}")
 
 
-def _builder(name: nvinfer.Name) -> str:
+def _builder(name: nvidia_library.Name) -> str:
     """What `velatura build` can do here: TensorRT-RTX builds for GPUs that are not here."""
     try:
-        library = nvinfer.load(name)
+        library = nvidia_library.load(name)
     except VelaturaError as error:
         return f"refused: {error}"
     if library.targets:

@@ -18,7 +18,8 @@ from ..errors import SinkError, SourceError, VelaturaError
 from ..frame import Frame, VideoInfo
 from ..meter import peak_memory
 from ..resume.journal import journal_folder
-from ..sinks import PICTURES, Sink, open_sink
+from ..sinks import Sink, open_sink
+from ..sinks.base import PICTURES
 from ..sinks.output_file import check_target
 from ..sources import Source
 from .chain import Job, open_engines, open_input, settings_of, stages_of

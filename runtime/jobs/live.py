@@ -20,10 +20,12 @@ from ..live.controls import Controls, Recorder
 from ..live.open_outputs import Place, Sounds, close_all, open_output, record, undisturbed
 from ..live.output import Drop, Output
 from ..live.pump import LivePump
-from ..live.stats import Event, LiveStats
+from ..live.stats import LiveStats
+from ..meter import Event
 from ..sinks import Encoding, Sink
 from ..sinks.window import WindowSink
-from ..sources.live import LiveSource, open_live_source
+from ..sources.live import LiveSource
+from ..sources.open_live import open_live_source
 from ..stages import Conform, Stabilize
 from ..worker import DaemonThread
 from .progress import Reporter

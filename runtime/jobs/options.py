@@ -12,8 +12,7 @@ import typer
 from ..backends import Building, Fit, Precision
 from ..card import CardFlags
 from ..errors import SourceError, VelaturaError
-from ..sinks.base import Encoding, Quality
-from ..sources.base import Deinterlace
+from ..media.options import Deinterlace, Encoding, Quality
 
 P = ParamSpec("P")
 R = TypeVar("R")

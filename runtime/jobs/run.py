@@ -19,10 +19,9 @@ from ..frame import VideoInfo
 from ..meter import peak_memory
 from ..pump import Pump, Snapshot, Stats
 from ..resume.journal import leftover
-from ..resume.share import OnlySink
-from ..sinks import Sink, open_sink
-from ..sinks import segmented_file as journalled
+from ..sinks import Sink, open_sink, segmented_file
 from ..sinks.segmented_file import JournalSink, is_short, why_no_journal
+from ..sinks.worker_share import OnlySink
 from ..sources import Source
 from ..sources.segment_part import PartSource
 from .chain import Job, lead_of, open_engines, open_input, settings_of, stages_of
@@ -176,7 +175,7 @@ def _process(
     progress: Callable[[Snapshot], None],
 ) -> Stats:
     """All frames that no earlier run made, here or in workers."""
-    stages = stages_of(job, engines, segment=journalled.SEGMENT)
+    stages = stages_of(job, engines, segment=segmented_file.SEGMENT)
     shared = job.workers > 1 and isinstance(sink, JournalSink) and not sink.published
     if job.workers > 1 and not shared and not sink.kept:
         say.note("one process makes it: it is too short for segments")

@@ -13,8 +13,9 @@ from typing import Any, cast
 from ..errors import SinkError, StageError, VelaturaError
 from ..meter import peak_memory
 from ..pump import Pump, Snapshot, Stats
-from ..resume.share import OnlySink, Share, ShareSink
+from ..resume.share import Share
 from ..sinks.segmented_file import JournalSink
+from ..sinks.worker_share import OnlySink, ShareSink
 from ..sources.segment_part import PartSource
 from ..stages import Stage
 from .chain import Job, lead_of, open_engines, open_input, stages_of

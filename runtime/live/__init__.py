@@ -1,10 +1,10 @@
 """Live: sources that do not wait, held to a deadline."""
 
 from ..adaptive.processor import Processed, Processor, StagesProcessor
-from ..meter import Percentiles
+from ..meter import Event, Percentiles
 from .output import Drop, Output
 from .pump import LivePump
-from .stats import Event, LiveStats, OutputStats
+from .stats import LiveStats, OutputStats
 
 __all__ = [
     "Drop",

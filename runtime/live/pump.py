@@ -11,13 +11,13 @@ import numpy as np
 from ..adaptive.processor import Processor, StagesProcessor
 from ..errors import SinkError, SourceError, StageError, VelaturaError
 from ..frame import Frame
-from ..meter import Histogram, Percentiles
+from ..meter import Event, Histogram, Percentiles
 from ..sinks import Sink
 from ..sources import Source
 from ..sources.live import LiveSource
 from ..worker import DaemonThread
 from .output import Drop, Mailbox, Output
-from .stats import Event, LiveStats
+from .stats import LiveStats
 
 EVENTS = 200
 """How many events are remembered."""

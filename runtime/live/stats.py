@@ -3,16 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..meter import Percentiles
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that a person may want to know."""
-
-    at: float
-    """Seconds since the run began."""
-    text: str
+from ..meter import Event, Percentiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from av.container import OutputContainer
 from av.filter import Graph
 from av.packet import Packet
 
-from ..verify.expected import Tally
+from .tracks import OnPacket
 
 RATE = 48_000
 LAYOUT, FORMAT = "stereo", "fltp"
@@ -152,7 +152,13 @@ class PassingSound:
     """A live source's sound beside the pictures of one output, as `PassingStreams` is a file's."""
 
     def __init__(
-        self, source: Hearing, container: OutputContainer, *, origin: float, codec: str, tally: Tally
+        self,
+        source: Hearing,
+        container: OutputContainer,
+        *,
+        origin: float,
+        codec: str,
+        on_packet: OnPacket | None = None,
     ) -> None:
         """`origin` is the first picture's time on the source's clock, which is 0 in the output."""
         self.end = float("inf")
@@ -161,7 +167,7 @@ class PassingSound:
         self._container = container
         self._origin = origin
         self._codec = codec
-        self._tally = tally
+        self._on_packet = on_packet
         self._voice: Voice | None = None
         self._ended = False
 
@@ -190,7 +196,8 @@ class PassingSound:
 
     def _mux(self, packets: "Iterable[Packet[Any]]") -> None:
         for packet in packets:
-            self._tally.packet(packet)
+            if self._on_packet is not None:
+                self._on_packet(packet)
             self._container.mux(packet)
 
 

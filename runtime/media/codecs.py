@@ -1,26 +1,12 @@
-"""The encoders by their plain names, and what a quality means to each."""
+"""The table of encoders: plain names, qualities, HDR, and what else is known of each."""
 
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ..errors import SinkError
-from ..sinks.base import Encoding, Quality
-
-ENCODERS = {
-    "h264": "libx264",
-    "hevc": "libx265",
-    "av1": "libsvtav1",
-    "vp9": "libvpx-vp9",
-    "ffv1": "ffv1",
-    "prores": "prores_ks",
-    "gif": "gif",
-    "rawvideo": "rawvideo",
-    "h264_nvenc": "h264_nvenc",
-    "hevc_nvenc": "hevc_nvenc",
-    "av1_nvenc": "av1_nvenc",
-}
-"""FFmpeg's encoder by the name that is asked for; any other encoder of FFmpeg goes by its own."""
+from .options import Encoding, Quality
 
 BY_SUFFIX = {".webm": "vp9", ".gif": "gif", ".y4m": "rawvideo", "-": "rawvideo"}
 """What `auto` means where it is not H.264."""
@@ -32,6 +18,16 @@ Options = Mapping[str, str]
 class Codec:
     """What is known of an encoder beyond what FFmpeg tells."""
 
+    plain: str = ""
+    """What `--codec` calls it; without one it goes by FFmpeg's own name, as any other encoder does."""
+    software: str = ""
+    """Of an encoder that needs a device: the plain name of one that does not."""
+    shows_hdr: bool = False
+    """Whether players show its streams as HDR, or who reads them knows what they hold."""
+    mastering: Literal["x265", "svtav1"] | None = None
+    """Whose words state the mastering display and the light levels in its options (`media.hdr`)."""
+    joins: bool = False
+    """Whether its segments were seen to join without a change of one picture, as a journal needs."""
     qualities: Mapping[Quality, Options] = field(default_factory=dict[Quality, Options])
     """FFmpeg's options for each quality."""
     always: Options = field(default_factory=dict[str, str])
@@ -58,8 +54,12 @@ _X_PRESETS = (
 )  # fmt: skip
 
 
-def _nvenc(worst: int, draft: int, good: int, archive: int) -> Codec:
+def _nvenc(software: str, worst: int, draft: int, good: int, archive: int) -> Codec:
     return Codec(
+        plain=f"{software}_nvenc",
+        software=software,
+        # Players take H.264 for SDR.
+        shows_hdr=software != "h264",
         qualities=_by_quality(
             {"preset": "p1", "rc": "vbr", "cq": str(draft)},
             {"preset": "p4", "rc": "vbr", "cq": str(good)},
@@ -74,6 +74,8 @@ def _nvenc(worst: int, draft: int, good: int, archive: int) -> Codec:
 
 CODECS: Mapping[str, Codec] = {
     "libx264": Codec(
+        plain="h264",
+        joins=True,
         qualities=_by_quality(
             {"crf": "26", "preset": "superfast"},
             {"crf": "18", "preset": "veryfast"},
@@ -85,6 +87,10 @@ CODECS: Mapping[str, Codec] = {
         params="x264-params",
     ),
     "libx265": Codec(
+        plain="hevc",
+        shows_hdr=True,
+        mastering="x265",
+        joins=True,
         qualities=_by_quality(
             {"crf": "28", "preset": "ultrafast"},
             {"crf": "20", "preset": "veryfast"},
@@ -97,6 +103,10 @@ CODECS: Mapping[str, Codec] = {
         params="x265-params",
     ),
     "libsvtav1": Codec(
+        plain="av1",
+        shows_hdr=True,
+        mastering="svtav1",
+        joins=True,
         qualities=_by_quality(
             {"crf": "38", "preset": "12"},
             {"crf": "26", "preset": "9"},
@@ -107,6 +117,8 @@ CODECS: Mapping[str, Codec] = {
         params="svtav1-params",
     ),
     "libvpx-vp9": Codec(
+        plain="vp9",
+        joins=True,
         qualities=_by_quality(
             {"crf": "38", "cpu-used": "8", "deadline": "realtime"},
             {"crf": "24", "cpu-used": "6"},
@@ -116,9 +128,11 @@ CODECS: Mapping[str, Codec] = {
         crf=("crf", 0, 63),
         preset="cpu-used",
     ),
-    "ffv1": Codec(no_crf="is lossless"),
-    "rawvideo": Codec(no_crf="is lossless"),
+    "ffv1": Codec(plain="ffv1", shows_hdr=True, joins=True, no_crf="is lossless"),
     "prores_ks": Codec(
+        plain="prores",
+        shows_hdr=True,
+        joins=True,
         # 4:4:4 has profiles of its own: see `profile`.
         qualities=_by_quality({"profile": "lt"}, {"profile": "standard"}, {"profile": "hq"}),
         # Editors look for Apple's.
@@ -127,19 +141,23 @@ CODECS: Mapping[str, Codec] = {
         preset="profile",
         presets=("proxy", "lt", "standard", "hq", "4444", "4444xq"),
     ),
-    "gif": Codec(no_crf="has 256 colours a picture"),
+    "gif": Codec(plain="gif", no_crf="has 256 colours a picture"),
+    "rawvideo": Codec(plain="rawvideo", shows_hdr=True, no_crf="is lossless"),
     "mpeg4": Codec(),
     "mpeg2video": Codec(),
-    "h264_nvenc": _nvenc(51, 32, 21, 8),
-    "hevc_nvenc": _nvenc(51, 34, 23, 10),
-    "av1_nvenc": _nvenc(63, 42, 30, 14),
+    "h264_nvenc": _nvenc("h264", 51, 32, 21, 8),
+    "hevc_nvenc": _nvenc("hevc", 51, 34, 23, 10),
+    "av1_nvenc": _nvenc("av1", 63, 42, 30, 14),
 }
+
+UNKNOWN = Codec()
+"""Of an encoder that no entry is about."""
+
+ENCODERS = {codec.plain: encoder for encoder, codec in CODECS.items() if codec.plain}
+"""FFmpeg's encoder by the name that is asked for; any other encoder of FFmpeg goes by its own."""
 
 _RATES = frozenset({"crf", "qp", "cq", "b", "rc"})
 """Options of which each is one way to say how good or how large."""
-
-HARDWARE = {"h264_nvenc": "h264", "hevc_nvenc": "hevc", "av1_nvenc": "av1"}
-"""Encoders that need a device, with the name of one that does not."""
 
 
 def encoder_of(encoding: Encoding, suffix: str) -> str:
@@ -150,9 +168,14 @@ def encoder_of(encoding: Encoding, suffix: str) -> str:
     return ENCODERS.get(name, name)
 
 
+def codec_of(encoder: str) -> Codec:
+    """What is known of an encoder, by FFmpeg's name."""
+    return CODECS.get(encoder, UNKNOWN)
+
+
 def spoken(encoder: str) -> str:
     """The plain name of an encoder, as it is given to --codec."""
-    return next((name for name, other in ENCODERS.items() if other == encoder), encoder)
+    return codec_of(encoder).plain or encoder
 
 
 def wanted_options(encoder: str, encoding: Encoding) -> dict[str, str]:
@@ -160,7 +183,7 @@ def wanted_options(encoder: str, encoding: Encoding) -> dict[str, str]:
 
     Raises SinkError for values that the encoder does not have.
     """
-    codec = CODECS.get(encoder, Codec())
+    codec = codec_of(encoder)
     options = {**codec.always, **codec.qualities.get(encoding.quality, {})}
     if encoding.crf is not None:
         if codec.crf is None:
@@ -171,7 +194,7 @@ def wanted_options(encoder: str, encoding: Encoding) -> dict[str, str]:
                 f"--crf {encoding.crf}: {spoken(encoder)} takes {best} (best) to {worst} (worst)"
             )
         options[name] = str(encoding.crf)
-        if encoder in HARDWARE:
+        if codec.software:
             options["rc"] = "vbr"
             options.pop("qp", None)
     if encoding.preset is not None:
@@ -188,7 +211,7 @@ def wanted_options(encoder: str, encoding: Encoding) -> dict[str, str]:
 
 def merged(encoder: str, ours: Options, theirs: Options) -> dict[str, str]:
     """Options of which `theirs` go before; the library's own are put together key by key."""
-    params = CODECS.get(encoder, Codec()).params
+    params = codec_of(encoder).params
     if not _RATES.isdisjoint(theirs):
         # Encoders take a crf before any other, so that ours would undo what is asked for.
         ours = {name: value for name, value in ours.items() if name not in _RATES}

@@ -12,7 +12,7 @@ from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 
 from ..errors import SourceError
-from ..sources.base import Deinterlace
+from .options import Deinterlace
 from .source_planes import layout_of, reformat
 
 PROGRESSIVE = 1

@@ -15,11 +15,11 @@ from av.video.stream import VideoStream
 
 from ..errors import SinkError
 from ..frame import Frame, VideoInfo
-from ..sinks.base import Encoding
-from .codecs import CODECS, ENCODERS, Codec, encoder_of, merged, nearest, spoken, wanted_options
+from .codecs import ENCODERS, codec_of, encoder_of, merged, nearest, spoken, wanted_options
 from .encoder_format import PALETTE, Choice, Palette, named, profile_of
 from .encoder_planes import Layout, fill, picture_of
 from .hdr import check_hdr, hdr_notes, hdr_options
+from .options import Encoding
 
 _AVX_512 = 256
 """OpenCV's number of the extensions that x264 calls AVX-512."""
@@ -273,6 +273,6 @@ def _check_known(encoder: str, encoding: Encoding) -> None:
     known = (*private, *(option.name for option in offered.generic))
     for name, _ in encoding.options:
         if name not in known:
-            params = CODECS.get(encoder, Codec()).params
+            params = codec_of(encoder).params
             own = f"; options of its library go into --enc {params}=KEY=VALUE" if params else ""
             raise SinkError(f"{spoken(encoder)} has no option {name!r}{nearest(name, known)}{own}")

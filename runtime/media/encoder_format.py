@@ -10,9 +10,9 @@ from av.video.frame import VideoFrame
 
 from ..errors import SinkError
 from ..frame import PixelFormat, VideoInfo
-from ..sinks.base import Encoding, Quality
 from .codecs import spoken
 from .encoder_planes import Layout, layout_of, layouts_of, nearest_layout
+from .options import Encoding, Quality
 
 PALETTE = Layout(name="pal8", format=PixelFormat("rgb"), packing="packed", order="rgb")
 """What a GIF holds; frames come to it as RGB."""

@@ -9,7 +9,7 @@ from av.video.frame import VideoFrame
 
 from ..errors import SinkError
 from ..frame import Colour, Hdr
-from .codecs import spoken
+from .codecs import codec_of, spoken
 from .encoder_planes import Layout
 
 _DISPLAY = struct.Struct("=22i")
@@ -67,14 +67,6 @@ def _bytes(frame: VideoFrame, kind: Type) -> bytes:
 PQ, HLG = 16, 18
 NAMES = {PQ: "HDR (PQ)", HLG: "HDR (HLG)"}
 
-KEEPING = frozenset(
-    {"libx265", "libsvtav1", "ffv1", "prores_ks", "hevc_nvenc", "av1_nvenc", "rawvideo"}
-)
-"""Encoders whose streams players show as HDR, or that are read by who knows what they hold."""
-
-STATIC = frozenset({"libx265", "libsvtav1"})
-"""Encoders that write static metadata."""
-
 LEAST_BITS = 10
 """Bits below which PQ and HLG show steps (ITU-R BT.2100-2, table 9)."""
 
@@ -95,7 +87,7 @@ def refuse_hdr(transfer: int, what: str) -> None:
 
 def check_hdr(colour: Colour, encoder: str, layout: Layout) -> None:
     """Raise SinkError where an encoder cannot hold PQ or HLG as such."""
-    if encoder not in KEEPING:
+    if not codec_of(encoder).shows_hdr:
         refuse_hdr(colour.transfer, f"{spoken(encoder)} does not carry")
     if layout.format.bits < LEAST_BITS:
         refuse_hdr(colour.transfer, f"needs {LEAST_BITS} bits, and {layout.name} has 8")
@@ -106,7 +98,7 @@ def hdr_notes(transfer: int, hdr: Hdr | None, encoder: str) -> tuple[str, ...]:
     if transfer not in NAMES:
         return ()
     notes = [f"{NAMES[transfer]}: its code values are processed as they are, as those of SDR would be"]
-    if hdr is not None and encoder not in STATIC:
+    if hdr is not None and codec_of(encoder).mastering is None:
         notes.append(
             f"{spoken(encoder)} does not hold the mastering display and light levels, which are left "
             "out; --codec hevc or av1 keeps them"
@@ -116,9 +108,10 @@ def hdr_notes(transfer: int, hdr: Hdr | None, encoder: str) -> tuple[str, ...]:
 
 def hdr_options(hdr: Hdr | None, encoder: str) -> dict[str, str]:
     """Options of the FFmpeg encoder that write static metadata into its stream."""
-    if hdr is None or encoder not in STATIC:
+    words = codec_of(encoder).mastering
+    if hdr is None or words is None:
         return {}
-    return {"libx265": _x265, "libsvtav1": _svt}[encoder](hdr)
+    return _x265(hdr) if words == "x265" else _svt(hdr)
 
 
 def _x265(hdr: Hdr) -> dict[str, str]:

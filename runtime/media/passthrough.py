@@ -16,7 +16,7 @@ from av.stream import Disposition
 
 from ..errors import SinkError
 from ..frame import VideoInfo
-from ..verify.expected import Tally
+from .tracks import OnPacket
 
 TEXT = frozenset({"ass", "ssa", "subrip", "srt", "webvtt", "mov_text", "text"})
 """Subtitles that are words: they can become another codec's words. Pictures cannot."""
@@ -70,12 +70,12 @@ class PassingStreams:
     """
 
     def __init__(
-        self, like: VideoInfo, output: OutputContainer, suffix: str, *, audio: bool, tally: Tally
+        self, like: VideoInfo, output: OutputContainer, suffix: str, *, audio: bool, on_packet: OnPacket
     ) -> None:
         assert like.path is not None
         self._input: InputContainer = av.open(like.path)
         self._output = output
-        self._tally = tally
+        self._on_packet = on_packet
         self._start = like.start
         self._main = like.stream
         self.end = float("inf")
@@ -149,7 +149,7 @@ class PassingStreams:
     def mux_until(self, seconds: float) -> None:
         """Write every packet that begins at or before `seconds` of the output."""
         while self._next is not None and self._next[0] <= min(seconds, self.end):
-            self._tally.packet(self._next[1])
+            self._on_packet(self._next[1])
             self._output.mux(self._next[1])
             self._next = next(self._packets, None)
 

@@ -1,5 +1,6 @@
 """Streams beside the main video: what their packets tell of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from struct import unpack
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
+
+OnPacket = Callable[["Packet[Any]"], None]
+"""Hears of a packet that is about to be written; before it is, since muxers change it."""
 
 Values = npt.NDArray[np.float64]
 TrackKind = Literal["video", "audio", "subtitle", "data", "attachment", "cover", "unknown"]

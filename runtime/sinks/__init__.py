@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .base import Encoding, HasInfo, Sink
+from .base import PICTURES, Encoding, HasInfo, Sink
 
 __all__ = ["Encoding", "Sink", "open_sink"]
-
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
 
 def open_sink(

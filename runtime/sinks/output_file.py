@@ -62,7 +62,7 @@ class OutputFile:
                     if self.kind == "avi":
                         _refuse_late(like, audio=audio)
                     passing = PassingStreams(
-                        like, self._container, path.suffix, audio=audio, tally=self.tally
+                        like, self._container, path.suffix, audio=audio, on_packet=self.tally.packet
                     )
                     self._passing = passing
                     self.notes += passing.notes
@@ -83,7 +83,7 @@ class OutputFile:
         if codec is None:
             raise SinkError(f"{self.path.suffix} files take no sound: use .mkv or --no-audio")
         self._passing = PassingSound(
-            sound, self._container, origin=origin, codec=codec, tally=self.tally
+            sound, self._container, origin=origin, codec=codec, on_packet=self.tally.packet
         )
 
     def begin(self, coding: Coding) -> VideoStream:

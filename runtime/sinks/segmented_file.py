@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import SinkError
 from ..frame import Frame, VideoInfo
-from ..media.codecs import encoder_of, spoken
+from ..media.codecs import codec_of, encoder_of, spoken
 from ..media.encode import Coding, VideoEncoder
 from ..media.timestamps import Clock
 from ..resume.journal import Choices, Journal, software
@@ -17,15 +17,11 @@ from ..resume.output_lock import Claim
 from ..resume.segment_encoder import SegmentCoder, headers_of
 from ..resume.segments import in_order, sync_folder
 from ..resume.share import Share
-from . import PICTURES
-from .base import Encoding, Sink
+from .base import PICTURES, Encoding, Sink
 from .output_file import OutputFile, check_target, reporting
 
 SEGMENT = 250
 """Frames of a segment: as many as H.264's and HEVC's encoders put between two key frames anyway."""
-
-JOINABLE = frozenset({"libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "prores_ks"})
-"""Encoders whose segments were seen to join without a change of one picture."""
 
 SHORT = 4
 """Below so many segments a run is done again as fast as it is gone on with."""
@@ -41,7 +37,7 @@ def why_no_journal(uri: str, *, like: VideoInfo, encoding: Encoding) -> str:
     if not like.files:
         return "the source is no file"
     encoder = encoder_of(encoding, suffix)
-    if encoder not in JOINABLE:
+    if not codec_of(encoder).joins:
         return f"it is not known whether segments of {spoken(encoder)} can be joined"
     if encoder == "libvpx-vp9" and like.alpha:
         return "segments of VP9 do not hold the opacity"

@@ -20,7 +20,6 @@ from ..media.addresses import without_secrets
 from ..media.audio_encode import Hearing, PassingSound, sound_codec
 from ..media.encode import Coding, VideoEncoder, encode
 from ..media.timestamps import Clock
-from ..verify.expected import Tally
 from ..worker import Worker
 from .base import Encoding, Sink
 
@@ -203,7 +202,7 @@ class _Link:
         stream = self.encoder.add_stream(self._container, self._coding)
         if self._sound is not None and (codec := sound_codec(self._container)) is not None:
             self._passing = PassingSound(
-                self._sound, self._container, origin=frame.seconds, codec=codec, tally=Tally()
+                self._sound, self._container, origin=frame.seconds, codec=codec
             )
             self._passing.begin(stream)
         self._container.start_encoding()

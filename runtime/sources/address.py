@@ -3,24 +3,12 @@
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 from urllib.parse import parse_qsl
 
 from ..errors import SourceError
 from .base import FASTEST
-
-Kind = Literal["camera", "screen", "window", "stream", "file"]
-
-SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "rtp", "tcp", "http", "https", "rist")
-"""What goes to FFmpeg's network protocols."""
-_CONNECTION = ("patience", "retries", "stall")
-_KEYS: dict[Kind, tuple[str, ...]] = {
-    "camera": ("api", "fourcc", "fps", "size", *_CONNECTION),
-    "screen": ("api", "cursor", "fps", *_CONNECTION),
-    "window": ("api", "cursor", "fps", *_CONNECTION),
-    "stream": ("format", "transport", *_CONNECTION),
-    "file": ("loop", "pace", "patience", "speed"),
-}
+from .live_kinds import LIVE_KINDS, kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +16,8 @@ class Address:
     """The parts of a live source's URI; options that stand in it go before those given beside it."""
 
     uri: str
-    kind: Kind
+    kind: str
+    """A key of `LIVE_KINDS`."""
     place: str
     """What comes after `camera:` and the like; of a stream, the address that FFmpeg gets."""
     options: dict[str, str] = field(default_factory=dict[str, str])
@@ -36,24 +25,17 @@ class Address:
     @classmethod
     def parse(cls, uri: str) -> Self:
         """Take it apart. Raises SourceError for options that the kind of source does not have."""
-        scheme, colon, rest = uri.partition(":")
-        scheme = scheme.lower()
-        if colon and scheme in ("camera", "screen", "window"):
-            kind: Kind = scheme  # pyright: ignore[reportAssignmentType] - one of the three
-            # A window's title may hold any sign: only what reads as options is taken off.
-            place, options = _split(rest, "?", kind, strict=kind != "window")
-        elif uri.startswith("/dev/video"):
-            kind, (place, options) = "camera", _split(uri, "?", "camera")
-        elif colon and scheme in SCHEMES and rest.startswith("//"):
-            kind, (place, options) = "stream", _split(uri, "#", "stream")
-        elif _exists(uri):
-            kind, place, options = "file", uri, {}
-        else:
-            kind = "file"
-            path = rest.removeprefix("//") if scheme == "file" and colon else uri
-            strict = not path.startswith("pattern:")
-            place, options = _split(path, "?", kind, strict=strict)
-        return cls(uri, kind, place, options)
+        kind = kind_of(uri)
+        if kind == "file":
+            if _exists(uri):
+                return cls(uri, kind, uri)
+            scheme, _, rest = uri.partition(":")
+            path = rest.removeprefix("//") if scheme.lower() == "file" else uri
+            place, options = _split(path, kind, strict=not path.startswith("pattern:"))
+            return cls(uri, kind, place, options)
+        whole = LIVE_KINDS[kind].network or uri.startswith("/")
+        text = uri if whole else uri.partition(":")[2]
+        return cls(uri, kind, *_split(text, kind, strict=LIVE_KINDS[kind].strict))
 
     def given(self, **values: object) -> Self:
         """With what was given beside the URI, where the URI itself says nothing."""
@@ -128,13 +110,13 @@ def _exists(path: str) -> bool:
         raise SourceError(f"{path!r} names no file: {error}") from error
 
 
-def _split(text: str, sign: str, kind: Kind, *, strict: bool = True) -> tuple[str, dict[str, str]]:
+def _split(text: str, kind: str, *, strict: bool) -> tuple[str, dict[str, str]]:
     """(what stands before the options, the options); others' options stay where they are."""
-    place, found, query = text.rpartition(sign)
-    if not found:
+    place, sign, query = text.rpartition(LIVE_KINDS[kind].sign)
+    if not sign:
         return text, {}
     pairs = parse_qsl(query, keep_blank_values=True)
-    keys = _KEYS[kind]
+    keys = LIVE_KINDS[kind].options
     ours = {key: value for key, value in pairs if key in keys}
     others = [(key, value) for key, value in pairs if key not in keys]
     if strict and (others or not pairs):

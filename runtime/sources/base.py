@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from ..frame import Damage, Frame, VideoInfo
+from ..media.options import Deinterlace
 
-Deinterlace = Literal["auto", "no", "force", "fields"]
-"""`auto`: frames that say they are interlaced become one whole picture each. `no`: left as they are.
-`force`: every frame, whatever it says. `fields`: a picture for each field, at twice the rate."""
+__all__ = ["FASTEST", "Deinterlace", "Source", "names_sequence"]
 
 FASTEST = 1000
 """Frames per second above which a rate is taken for a slip of the pen."""

@@ -65,8 +65,9 @@ def list_cameras() -> list[Camera]:
     return found
 
 
-def open_camera(address: Address, *, options: Mapping[str, str]) -> LiveSource:
+def open_live(address: Address, *, options: Mapping[str, str], keep: bool) -> LiveSource:
     """Open `camera:0` or `camera:/dev/video0`. Raises SourceError that lists the cameras there are."""
+    del keep  # a camera waits for nobody
     if address.choice("api", ("opencv", "v4l2")) == "v4l2":
         return _by_ffmpeg(address, options)
     if options:

@@ -499,8 +499,9 @@ def _measured(times: list[float]) -> Fraction | None:
     return Fraction(1 / step).limit_denominator(1001) if step > 1 / FASTEST else None
 
 
-def open_stream(address: Address, *, options: Mapping[str, str]) -> LiveSource:
+def open_live(address: Address, *, options: Mapping[str, str], keep: bool) -> LiveSource:
     """Open a network stream; `options` of FFmpeg go before those chosen here."""
+    del keep  # a sender waits for nobody
     url = address.place
     scheme = url.partition(":")[0].lower()
     # What joins a stream in its middle has little to look at, and must not take long over it. Not

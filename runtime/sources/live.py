@@ -4,14 +4,13 @@ import threading
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ..errors import SourceError, VelaturaError
-from ..frame import Array, Damage, Frame
+from ..frame import Damage, Frame
 from ..media.addresses import without_secrets
-from .address import Address
 from .base import Source
 
 if TYPE_CHECKING:
@@ -250,54 +249,3 @@ class Seldom:
             return False
         self._next = now + self._seconds
         return True
-
-
-def open_live_source(
-    uri: "str | Iterable[Frame | Array]",
-    *,
-    size: tuple[int, int] | None = None,
-    rate: Fraction | None = None,
-    options: Mapping[str, str] | None = None,
-    patience: float = PATIENCE,
-    stall: float = STALL,
-    retries: int | None = None,
-    keep: bool = False,
-) -> LiveSource:
-    """Open what does not wait for its reader, and wait for its first picture.
-
-    - `camera:0`, `camera:/dev/video2`, `/dev/video2`; `?size=1280x720&fps=30&fourcc=MJPG&api=v4l2`
-    - `screen:` (the first), `screen:1`, `screen:all`, `screen:640x360+100+50` (a region);
-      `window:TITLE` (X11); `?fps=30&cursor=0&api=x11`
-    - `rtsp:` `rtmp:` `srt:` `udp:` `rtp:` `tcp:` `http:` `https:` (HLS is paced by its own clock);
-      `#transport=udp&format=mpegts&retries=3&patience=10&stall=5` after the address, whose own `?` is
-      FFmpeg's
-    - any video file, `file:clip.mp4?loop=1&speed=2`, or `pattern:640x360@30`, as if it were a camera
-    - `-`, what comes through standard input, `?pace=0` to take it as fast as it comes
-    - an iterable of frames or (H, W, 3) RGB arrays, `rate` a second
-
-    `size` and `rate` are asked of cameras and screens, `options` go to FFmpeg. `patience` is for the
-    first picture, `stall` for silence in the middle, both in seconds; `retries` failures in a row end a
-    source that reconnects, None never. With `keep` a late reader gets every frame of a file, late.
-    Raises SourceError with what is wrong and what to do.
-    """
-    if not isinstance(uri, str):
-        from .generator import GeneratorSource
-
-        return GeneratorSource(uri, rate=rate, patience=patience)
-    address = Address.parse(uri).given(size=size, rate=rate)
-    address = address.given(patience=patience, stall=stall, retries=retries)
-    if address.kind == "camera":
-        from .camera import open_camera
-
-        return open_camera(address, options=options or {})
-    if address.kind in ("screen", "window"):
-        from .screen import open_screen
-
-        return open_screen(address)
-    if address.kind == "stream":
-        from .ffmpeg_live import open_stream
-
-        return open_stream(address, options=options or {})
-    from .paced import open_paced
-
-    return open_paced(address, keep=keep)

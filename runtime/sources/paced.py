@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -34,8 +34,9 @@ _SOUND_AHEAD = 0.2
 """Seconds that sound is given before its picture."""
 
 
-def open_paced(address: Address, *, keep: bool) -> LiveSource:
+def open_live(address: Address, *, options: Mapping[str, str], keep: bool) -> LiveSource:
     """Open a file, a pipe, an image sequence or the test pattern, paced by its own times."""
+    del options  # of FFmpeg: they are for devices and networks
     place, pipe = address.place, address.place == STDIN
     make: Callable[[], Source]
     if place.startswith("pattern:"):

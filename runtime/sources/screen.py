@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -165,8 +166,9 @@ def list_screens() -> list[Screen]:
     ]
 
 
-def open_screen(address: Address) -> LiveSource:
+def open_live(address: Address, *, options: Mapping[str, str], keep: bool) -> LiveSource:
     """Open `screen:` or `window:`. Raises SourceError that lists the screens or windows there are."""
+    del options, keep  # nothing here is FFmpeg's to choose, and a screen waits for nobody
     rate = address.rate() or _RATE
     cursor = address.flag("cursor", True)
     if address.kind == "window" and not address.place:

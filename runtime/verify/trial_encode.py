@@ -14,7 +14,7 @@ from av.error import FFmpegError
 
 from ..errors import SinkError, SourceError
 from ..frame import Frame, PixelFormat
-from ..media.codecs import CODECS, HARDWARE, spoken
+from ..media.codecs import CODECS, codec_of, spoken
 from ..media.encode import Coding, Kept, VideoEncoder, encode
 from ..media.encoder_format import LOSSLESS
 from ..media.matroska import KINDS, reserve, state_aspect
@@ -81,7 +81,7 @@ def _alike(encoder: VideoEncoder, coding: Coding) -> Coding:
     """The same stream of small pictures; encoders that are not known may not take every size."""
     if encoder.name not in CODECS:
         return coding
-    side = HARDWARE_SIDE if encoder.name in HARDWARE else SIDE
+    side = HARDWARE_SIDE if codec_of(encoder.name).software else SIDE
     return replace(coding, width=side, height=side)
 
 
@@ -138,10 +138,10 @@ def _refuse_colours(wrong: list[Check], encoder: VideoEncoder, suffix: str) -> N
 def _refusal(
     encoder: VideoEncoder, coding: Coding, suffix: str, error: Exception, said: list[str]
 ) -> str:
-    if encoder.name in HARDWARE:
+    if software := codec_of(encoder.name).software:
         return (
             f"{encoder.name} found no NVIDIA GPU that encodes, or no driver for it "
-            f"({'; '.join(said) or error}): --codec {HARDWARE[encoder.name]} encodes without"
+            f"({'; '.join(said) or error}): --codec {software} encodes without"
         )
     why = f": {'; '.join(said)}" if said else ""
     options = " ".join(f"{key}={value}" for key, value in coding.options)

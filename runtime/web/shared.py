@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..frame import Frame
-from ..live.stats import Event
+from ..meter import Event
 from .mjpeg import Jpegs
 from .panel import Panel
 from .pictures import Newest

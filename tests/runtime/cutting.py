@@ -9,7 +9,7 @@ from typing import Any
 
 import av
 import pytest
-from velatura.runtime.sinks import segmented_file as journalled
+from velatura.runtime.sinks import segmented_file
 
 from . import videos
 from .commands import velatura
@@ -61,7 +61,7 @@ def run(
     """In a process of its own where something is done `before`, or to the process."""
     if not before and not how:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(journalled, "SEGMENT", 10)
+            patch.setattr(segmented_file, "SEGMENT", 10)
             return velatura("run", source, target, "-m", "identity", *options)
     return subprocess.run(
         command(source, target, *options, before=before),

@@ -16,7 +16,7 @@ from velatura.runtime import CardFlags
 from velatura.runtime.backends.base import Options
 from velatura.runtime.backends.model import Model, load_model
 from velatura.runtime.backends.nvidia import cuda as cuda_module
-from velatura.runtime.backends.nvidia import library as nvinfer
+from velatura.runtime.backends.nvidia import library as nvidia_library
 from velatura.runtime.backends.nvidia.builder import Plan
 from velatura.runtime.backends.nvidia.cuda import Cuda
 from velatura.runtime.backends.nvidia.engine import DeviceEngine
@@ -40,7 +40,7 @@ class Rig:
     """A simulated machine with one of the libraries."""
 
     gpu: Gpu
-    library: nvinfer.Library
+    library: nvidia_library.Library
     cuda: Cuda
     cache: EngineCache
 
@@ -67,8 +67,8 @@ class Rig:
 
 def make_rig(flavour: Flavour, folder: Path, **machine: Any) -> Rig:
     gpu = Gpu(**machine)
-    name: nvinfer.Name = "rtx" if flavour == "rtx" else "tensorrt"
-    library = nvinfer.Library(name, tensorrt(gpu, flavour), VERSIONS[flavour])
+    name: nvidia_library.Name = "rtx" if flavour == "rtx" else "tensorrt"
+    library = nvidia_library.Library(name, tensorrt(gpu, flavour), VERSIONS[flavour])
     return Rig(gpu, library, Cuda(Runtime(gpu)), EngineCache(folder))
 
 
@@ -99,9 +99,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rig], None]:
     def use(rig: Rig) -> None:
         reason = "another library is on this machine"
         monkeypatch.setattr(
-            nvinfer, "problem", lambda name: None if name == rig.library.name else reason
+            nvidia_library, "problem", lambda name: None if name == rig.library.name else reason
         )
-        monkeypatch.setattr(nvinfer, "load", lambda _name: rig.library)
+        monkeypatch.setattr(nvidia_library, "load", lambda _name: rig.library)
         monkeypatch.setattr(cuda_module, "missing_package", lambda: None)
         monkeypatch.setattr(cuda_module, "load", lambda: rig.cuda)
 

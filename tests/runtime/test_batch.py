@@ -15,8 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 from velatura.runtime.__main__ import app
 from velatura.runtime.errors import BatchError
-from velatura.runtime.jobs import batch
-from velatura.runtime.jobs import batch_state as queue
+from velatura.runtime.jobs import batch, batch_state
 from velatura.runtime.jobs.batch_state import LOCK, NAME, Queue
 
 from . import videos
@@ -406,7 +405,7 @@ def test_a_source_that_changes_while_it_is_read(
 
 def test_a_disk_that_is_full(clips: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is said to be done that the list could not keep."""
-    inner, calls = queue.write_whole, 0
+    inner, calls = batch_state.write_whole, 0
 
     def full(path: Path, data: bytes) -> None:
         nonlocal calls
@@ -415,7 +414,7 @@ def test_a_disk_that_is_full(clips: Path, out: Path, monkeypatch: pytest.MonkeyP
             raise OSError(errno.ENOSPC, "No space left on device")
         inner(path, data)
 
-    monkeypatch.setattr(queue, "write_whole", full)
+    monkeypatch.setattr(batch_state, "write_whole", full)
     done = run(clips, f"{out}/")
     assert done.exit_code == SINK
     assert "No space left on device" in done.stderr

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from velatura.runtime import BackendUnavailableError
-from velatura.runtime.backends.nvidia import library as nvinfer
+from velatura.runtime.backends.nvidia import library as nvidia_library
 from velatura.runtime.machine import nvidia_problem
 
 from . import bindings
@@ -69,7 +69,7 @@ def real(folders: Callable[[Flavour], Path]) -> Callable[[Flavour], bindings.Sur
 
 def _rtx() -> bindings.Surface:
     try:
-        return bindings.surface(nvinfer.load("rtx").api)
+        return bindings.surface(nvidia_library.load("rtx").api)
     except BackendUnavailableError as error:
         pytest.skip(str(error))
 
@@ -144,7 +144,7 @@ def test_levels_of_severity_are_as_the_adapter_takes_them(
     """Errors are 0 and 1."""
     assert "Severity" in real(flavour)["ILogger"]["members"]
     if flavour == "rtx":
-        severity = nvinfer.load("rtx").api.ILogger.Severity
+        severity = nvidia_library.load("rtx").api.ILogger.Severity
         simulated = tensorrt(Gpu(), flavour).ILogger.Severity
         assert {m.name: m.value for m in simulated} == {
             name: int(value) for name, value in severity.__members__.items()
@@ -177,7 +177,9 @@ def test_the_version_is_that_of_the_library_below_the_bindings(
     flavour: Flavour, folders: Callable[[Flavour], Path]
 ) -> None:
     """The bindings ask for a major version alone, and engines are kept under the library's."""
-    code = "from velatura.runtime.backends import nvinfer; print(nvinfer.load('tensorrt').version)"
+    code = (
+        "from velatura.runtime.backends.nvidia import library; print(library.load('tensorrt').version)"
+    )
     major = VERSIONS[flavour].partition(".")[0]
     assert bindings.run(folders(flavour), ["-c", code]).strip() == f"{major}.77.8.9"
 
@@ -185,10 +187,10 @@ def test_the_version_is_that_of_the_library_below_the_bindings(
 def test_the_version_of_rtx_is_its_librarys_too(monkeypatch: pytest.MonkeyPatch) -> None:
     surface = _rtx()
     assert "Runtime" in surface
-    real = nvinfer.load("rtx")
+    real = nvidia_library.load("rtx")
     monkeypatch.setattr(real.api, "__version__", f"{real.version.partition('.')[0]}.77.8.9")
-    nvinfer.load.cache_clear()
-    assert nvinfer.load("rtx").version == real.version
+    nvidia_library.load.cache_clear()
+    assert nvidia_library.load("rtx").version == real.version
 
 
 def test_only_rtx_has_targets_and_kernels(real: Callable[[Flavour], bindings.Surface]) -> None:
@@ -306,6 +308,9 @@ def test_libraries_of_rtx_are_found_through_the_path_on_windows(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", "others")
-    monkeypatch.setattr(nvinfer.sys, "platform", "win32")
-    nvinfer.preload(tmp_path)
-    assert nvinfer.os.environ["PATH"].split(nvinfer.os.pathsep) == [str(tmp_path), "others"]
+    monkeypatch.setattr(nvidia_library.sys, "platform", "win32")
+    nvidia_library.preload(tmp_path)
+    assert nvidia_library.os.environ["PATH"].split(nvidia_library.os.pathsep) == [
+        str(tmp_path),
+        "others",
+    ]

@@ -13,7 +13,7 @@ from velatura.runtime.backends.base import Options
 from velatura.runtime.backends.graph import INPUT, OUTPUT, Samples, io_shape, wrap
 from velatura.runtime.backends.half import to_half
 from velatura.runtime.backends.model import Model, load_model
-from velatura.runtime.backends.nvidia import library as nvinfer
+from velatura.runtime.backends.nvidia import library as nvidia_library
 from velatura.runtime.backends.nvidia.builder import BuildOptions, Built, Profile, build
 from velatura.runtime.backends.nvidia.engine_file import (
     EngineFacts,
@@ -40,9 +40,9 @@ ZOO = zoo_models()
 
 
 @pytest.fixture(scope="module")
-def rtx() -> nvinfer.Library:
+def rtx() -> nvidia_library.Library:
     try:
-        return nvinfer.load("rtx")
+        return nvidia_library.load("rtx")
     except BackendUnavailableError as error:
         pytest.skip(str(error))
 
@@ -57,7 +57,7 @@ def halved(model: Model) -> Model:
 
 
 def built(
-    library: nvinfer.Library,
+    library: nvidia_library.Library,
     model: Model,
     *,
     bits: int = 8,
@@ -76,7 +76,7 @@ def built(
     )
 
 
-def test_a_model_builds(rtx: nvinfer.Library) -> None:
+def test_a_model_builds(rtx: nvidia_library.Library) -> None:
     builds(rtx, "upscale-2x", 86)
 
 
@@ -84,12 +84,12 @@ def test_a_model_builds(rtx: nvinfer.Library) -> None:
 @pytest.mark.parametrize("generation", GENERATIONS)
 @pytest.mark.parametrize("name", list(ZOO))
 def test_the_whole_zoo_builds_for_four_generations(
-    rtx: nvinfer.Library, name: str, generation: int
+    rtx: nvidia_library.Library, name: str, generation: int
 ) -> None:
     builds(rtx, name, generation)
 
 
-def builds(rtx: nvinfer.Library, name: str, generation: int) -> None:
+def builds(rtx: nvidia_library.Library, name: str, generation: int) -> None:
     model = halved(zoo_model(name))
     weights = sum(tensor.ByteSize() for tensor in model.proto.graph.initializer)
     heard: list[tuple[str, float]] = []
@@ -111,7 +111,7 @@ def builds(rtx: nvinfer.Library, name: str, generation: int) -> None:
     assert parts[-1] == 1
 
 
-def test_each_generation_gets_an_engine_of_its_own(rtx: nvinfer.Library) -> None:
+def test_each_generation_gets_an_engine_of_its_own(rtx: nvidia_library.Library) -> None:
     model = halved(zoo_model("upscale-2x"))
     engines = {
         built(rtx, model, options=BuildOptions(capability=generation)).engine
@@ -125,7 +125,7 @@ def test_each_generation_gets_an_engine_of_its_own(rtx: nvinfer.Library) -> None
 @pytest.mark.parametrize("size", [None, (240, 320)])
 @pytest.mark.parametrize("half", [True, False])
 def test_depths_sizes_and_precisions(
-    rtx: nvinfer.Library, name: str, bits: int, size: tuple[int, int] | None, half: bool
+    rtx: nvidia_library.Library, name: str, bits: int, size: tuple[int, int] | None, half: bool
 ) -> None:
     model = zoo_model(name)
     made = built(rtx, halved(model) if half else model, bits=bits, size=size)
@@ -133,7 +133,7 @@ def test_depths_sizes_and_precisions(
     assert made.tactics
 
 
-def test_half_precision_shrinks_weights_and_activations(rtx: nvinfer.Library) -> None:
+def test_half_precision_shrinks_weights_and_activations(rtx: nvidia_library.Library) -> None:
     model = zoo_model("starry-night")
     whole, half = (built(rtx, m, size=(240, 320)) for m in (model, halved(model)))
     # The library keeps some tables of its own in either.
@@ -141,18 +141,18 @@ def test_half_precision_shrinks_weights_and_activations(rtx: nvinfer.Library) ->
     assert half.activations < 0.8 * whole.activations
 
 
-def test_a_fixed_size_asks_for_less_memory_than_the_largest(rtx: nvinfer.Library) -> None:
+def test_a_fixed_size_asks_for_less_memory_than_the_largest(rtx: nvidia_library.Library) -> None:
     model = halved(zoo_model("upscale-2x"))
     assert built(rtx, model, size=(240, 320)).activations < built(rtx, model).activations / 10
 
 
-def test_a_workspace_too_small_for_the_network_is_refused(rtx: nvinfer.Library) -> None:
+def test_a_workspace_too_small_for_the_network_is_refused(rtx: nvidia_library.Library) -> None:
     options = BuildOptions(capability=86, workspace=1)
     with pytest.raises(EngineError, match="workspace"):
         built(rtx, halved(zoo_model("upscale-2x")), options=options)
 
 
-def test_an_unknown_generation_is_refused_with_the_known_ones(rtx: nvinfer.Library) -> None:
+def test_an_unknown_generation_is_refused_with_the_known_ones(rtx: nvidia_library.Library) -> None:
     with pytest.raises(EngineError, match=r"75, 80, 86, 89, 120.* not 70"):
         built(rtx, halved(zoo_model("upscale-2x")), options=BuildOptions(capability=70))
 
@@ -160,12 +160,14 @@ def test_an_unknown_generation_is_refused_with_the_known_ones(rtx: nvinfer.Libra
 @pytest.mark.parametrize(
     "options", [BuildOptions(version_compatible=True), BuildOptions(hardware="ampere")]
 )
-def test_flags_of_tensorrt_are_refused_by_rtx(rtx: nvinfer.Library, options: BuildOptions) -> None:
+def test_flags_of_tensorrt_are_refused_by_rtx(
+    rtx: nvidia_library.Library, options: BuildOptions
+) -> None:
     with pytest.raises(EngineError, match="--sm"):
         built(rtx, halved(zoo_model("upscale-2x")), options=options)
 
 
-def test_an_unknown_operator_is_named_with_its_node(rtx: nvinfer.Library) -> None:
+def test_an_unknown_operator_is_named_with_its_node(rtx: nvidia_library.Library) -> None:
     proto = networks.mixer(np.eye(3))
     proto.opset_import.append(helper.make_opsetid("my.lab", 1))
     proto.graph.node[0].output[0] = "plain"
@@ -178,7 +180,7 @@ def test_an_unknown_operator_is_named_with_its_node(rtx: nvinfer.Library) -> Non
 
 
 @pytest.mark.parametrize("data", [b"no graph at all", None])
-def test_a_corrupt_graph_is_the_models_fault(rtx: nvinfer.Library, data: bytes | None) -> None:
+def test_a_corrupt_graph_is_the_models_fault(rtx: nvidia_library.Library, data: bytes | None) -> None:
     if data is None:
         model = halved(zoo_model("upscale-2x"))
         whole = wrap(model.proto, model.card, samples="bytes").SerializeToString()
@@ -195,7 +197,7 @@ def test_a_corrupt_graph_is_the_models_fault(rtx: nvinfer.Library, data: bytes |
 
 
 def test_a_build_can_be_stopped_from_its_progress(
-    rtx: nvinfer.Library, capfd: pytest.CaptureFixture[str]
+    rtx: nvidia_library.Library, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Ctrl-C falls into the progress callback, which the library calls from C++."""
 
@@ -208,11 +210,11 @@ def test_a_build_can_be_stopped_from_its_progress(
 
 
 def test_one_build_hears_its_own_lines_while_other_objects_of_the_library_live(
-    rtx: nvinfer.Library,
+    rtx: nvidia_library.Library,
 ) -> None:
     """An engine that is open holds a runtime with its own logger, and the library keeps one for all."""
-    elsewhere = nvinfer.Heard()
-    runtime = rtx.api.Runtime(nvinfer.logger(rtx, elsewhere))
+    elsewhere = nvidia_library.Heard()
+    runtime = rtx.api.Runtime(nvidia_library.logger(rtx, elsewhere))
     made = built(rtx, halved(zoo_model("upscale-2x")))
     assert made.weights > 0
     assert made.tactics
@@ -407,12 +409,12 @@ def test_without_a_driver_an_engine_file_says_so(engine_file: Path) -> None:
     problem = nvidia_problem()
     if problem is None:
         pytest.skip("this machine has an NVIDIA driver")
-    nvidia = "driver|GPU" if nvinfer.missing_package("rtx") is None else "not installed"
+    nvidia = "driver|GPU" if nvidia_library.missing_package("rtx") is None else "not installed"
     with pytest.raises(BackendUnavailableError, match=nvidia):
         open_built(engine_file, Options(cache=EngineCache.of_nothing()))
 
 
-def test_a_real_engine_survives_its_file(rtx: nvinfer.Library, tmp_path: Path) -> None:
+def test_a_real_engine_survives_its_file(rtx: nvidia_library.Library, tmp_path: Path) -> None:
     model = halved(zoo_model("upscale-2x"))
     made = built(rtx, model)
     path = tmp_path / "m.engine"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from velatura.runtime import SinkError, open_sink, open_source
-from velatura.runtime.resume import output_lock as claim
+from velatura.runtime.resume import output_lock
 
 from . import videos
 from .cutting import DIE, SINK, command, contents, cut_off, finish, journal, names, run
@@ -77,18 +77,18 @@ def test_a_lock_is_on_the_file_that_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its holder ends, and removes it, between another's opening and locking of it."""
-    first = claim.Lock(tmp_path / "lock")
-    lock = claim._lock  # pyright: ignore[reportPrivateUsage]
+    first = output_lock.Lock(tmp_path / "lock")
+    lock = output_lock._lock  # pyright: ignore[reportPrivateUsage]
 
     def late(descriptor: int) -> None:
         first.release(remove=True)
         lock(descriptor)
 
-    monkeypatch.setattr(claim, "_lock", late)
-    second = claim.Lock(tmp_path / "lock")
+    monkeypatch.setattr(output_lock, "_lock", late)
+    second = output_lock.Lock(tmp_path / "lock")
     assert names(tmp_path) == ["lock"]
     with pytest.raises(BlockingIOError):
-        claim.Lock(tmp_path / "lock")
+        output_lock.Lock(tmp_path / "lock")
     second.release(remove=True)
     assert names(tmp_path) == []
 

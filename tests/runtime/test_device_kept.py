@@ -13,7 +13,7 @@ from velatura.runtime import BackendUnavailableError, EngineError
 from velatura.runtime.backends.base import Options, sample_dtype
 from velatura.runtime.backends.graph import io_shape, wrap
 from velatura.runtime.backends.model import Model
-from velatura.runtime.backends.nvidia import library as nvinfer
+from velatura.runtime.backends.nvidia import library as nvidia_library
 from velatura.runtime.backends.nvidia.builder import BuildOptions, Plan, Profile, build
 from velatura.runtime.backends.nvidia.engine_file import SUFFIX, EngineFacts, open_built, save
 from velatura.runtime.backends.shape_compiled import pad_for
@@ -303,7 +303,7 @@ def test_a_file_of_a_later_version_and_one_that_is_not_compatible_are_refused(
     ],
 )
 def test_a_file_is_run_on_the_gpus_that_it_was_built_for_alone(
-    hardware: nvinfer.Hardware | None,
+    hardware: nvidia_library.Hardware | None,
     capability: int,
     runs: bool,
     version_compatible: bool,
@@ -346,7 +346,7 @@ def test_the_real_rtx_builds_in_an_engine_and_says_what_its_driver_lacks(
         pytest.skip("this machine has an NVIDIA driver")
     rig = rigs("rtx")
     try:
-        rig.library = nvinfer.load("rtx")
+        rig.library = nvidia_library.load("rtx")
     except BackendUnavailableError as error:
         pytest.skip(str(error))
     words = "CUDA driver version is insufficient"

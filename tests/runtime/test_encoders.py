@@ -23,7 +23,7 @@ from velatura.runtime.media.encode import Coding, VideoEncoder
 from velatura.runtime.media.encoder_planes import fill, in_depth, layout_of, picture_of
 from velatura.runtime.media.matroska import state_aspect
 from velatura.runtime.media.timestamps import Clock
-from velatura.runtime.sinks import segmented_file as journalled
+from velatura.runtime.sinks import segmented_file
 
 from . import videos
 
@@ -596,14 +596,14 @@ def test_segments_are_what_one_encoder_would_make(
     codec: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Frames at their times with their lengths, and a film's metadata in every segment."""
-    monkeypatch.setattr(journalled, "SEGMENT", 10)
+    monkeypatch.setattr(segmented_file, "SEGMENT", 10)
     source = videos.make(tmp_path / "in.mkv", frames=25, pix_fmt="yuv420p10le", size=(96, 64))
     encoding = Encoding(codec=codec)
     hdr = Hdr(max_cll=1000, max_fall=400)
     with open_source(source) as given:
         colour = replace(given.info.colour, matrix="bt2020", primaries=9, transfer=16)
         given.info = replace(given.info, hdr=hdr, colour=colour)
-        assert not journalled.why_no_journal(
+        assert not segmented_file.why_no_journal(
             str(tmp_path / f"o{suffix}"), like=given.info, encoding=encoding
         )
         with open_sink(tmp_path / f"o{suffix}", like=given, encoding=encoding, journal={}) as sink:
@@ -620,11 +620,11 @@ def test_segments_are_what_one_encoder_would_make(
 
 def test_segments_hold_no_opacity_of_vp9() -> None:
     info = replace(given(PixelFormat("yuv", 8, (2, 2)), alpha=True).info, files=("in.mkv",))
-    webm = journalled.why_no_journal("o.webm", like=info, encoding=Encoding())
+    webm = segmented_file.why_no_journal("o.webm", like=info, encoding=Encoding())
     assert webm == "segments of VP9 do not hold the opacity"
-    assert not journalled.why_no_journal("o.mkv", like=info, encoding=Encoding(codec="ffv1"))
+    assert not segmented_file.why_no_journal("o.mkv", like=info, encoding=Encoding(codec="ffv1"))
     for name in ("-", "o.y4m", "o.gif", "%d.png"):
-        assert "no video file" in journalled.why_no_journal(name, like=info, encoding=Encoding())
+        assert "no video file" in segmented_file.why_no_journal(name, like=info, encoding=Encoding())
 
 
 def test_how_a_stream_is_set_up_survives_the_journal() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from velatura.runtime.backends import BACKENDS
-from velatura.runtime.backends.nvidia import engine_file as built
+from velatura.runtime.backends.nvidia import engine_file
 from velatura.runtime.backends.open import CPU_BACKENDS
 from velatura.runtime.machine import nvidia_problem
 
@@ -28,7 +28,7 @@ def test_build_writes_an_engine_for_each_generation(tmp_path: Path) -> None:
     done = velatura("build", "upscale-2x", "--sm", "75,86,89,120", "--out", tmp_path)
     for capability in (75, 86, 89, 120):
         path = tmp_path / f"upscale-2x.rtx-sm{capability}.engine"
-        engine, facts = built.load(path)
+        engine, facts = engine_file.load(path)
         assert len(engine) > 50_000
         assert (facts.capability, facts.precision, facts.library) == (capability, "fp16", "rtx")
         assert facts.card.scale == 2
@@ -46,7 +46,7 @@ def test_build_reports_json_and_takes_sizes_and_depths(tmp_path: Path) -> None:
     words = ("build", "starry-night", "--sm", "89", "--min", "256x256", "--opt", "1080x1920",
              "--max", "1080x1920", "--bits", "10", "-o", tmp_path, "--json")  # fmt: skip
     (report,) = json.loads(velatura(*words).stdout)
-    facts = built.load(Path(report["engine"]))[1]
+    facts = engine_file.load(Path(report["engine"]))[1]
     assert (facts.bits, facts.capability) == (10, 89)
     assert report["bytes"] == Path(report["engine"]).stat().st_size
     assert report["parity_db"] > 45

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from velatura.runtime import EngineError, ModelError, open_engine
 from velatura.runtime.backends import open as opening
-from velatura.runtime.backends import precision_choice as tuning
+from velatura.runtime.backends import precision_choice
 from velatura.runtime.backends.graph import INPUT, OUTPUT, wrap
 from velatura.runtime.backends.half import to_half
 from velatura.runtime.backends.precision_choice import Measured, choose, sample_picture
@@ -147,15 +147,15 @@ def test_the_choice_is_never_a_bad_bargain(times: dict[str, float], parities: di
     best = measured[chosen]
     assert best.milliseconds <= 50.0
     if chosen == "bf16":
-        assert best.parity_db >= tuning.MIN_PARITY_DB
+        assert best.parity_db >= precision_choice.MIN_PARITY_DB
     if chosen == "int8-bf16":
-        known = measured["int8"].parity_db - tuning.SLACK_DB if "int8" in measured else 99.0
-        assert best.parity_db >= min(tuning.MIN_PARITY_DB, known)
+        known = measured["int8"].parity_db - precision_choice.SLACK_DB if "int8" in measured else 99.0
+        assert best.parity_db >= min(precision_choice.MIN_PARITY_DB, known)
     for name in ("fp32", "int8"):
         # Never less exact and not faster than what was allowed anyway.
         if name in measured and measured[name].parity_db > best.parity_db:
-            assert best.milliseconds < tuning.MARGIN * measured[name].milliseconds
-            assert best.milliseconds < measured[name].milliseconds - tuning.LEAST_GAIN_MS
+            assert best.milliseconds < precision_choice.MARGIN * measured[name].milliseconds
+            assert best.milliseconds < measured[name].milliseconds - precision_choice.LEAST_GAIN_MS
 
 
 def test_a_small_gain_is_not_worth_exactness() -> None:
@@ -192,7 +192,7 @@ def test_the_choice_is_measured_once_and_remembered(
         calls.append(tuple(engines))
         return {name: Measured(5.0 if name == "int8" else 10.0, 50.0) for name in engines}
 
-    monkeypatch.setattr(tuning, "measure", counted)
+    monkeypatch.setattr(precision_choice, "measure", counted)
     with open_engine("upscale-2x", "openvino", cache=cache) as engine:
         assert engine.precision == "int8"
         assert any("by measurement" in note for note in engine.notes)
@@ -213,7 +213,7 @@ def test_the_measured_figures_are_true() -> None:
     quick = open_engine("upscale-2x", "openvino", precision="fp32")
     slow = open_engine("upscale-2x-sharp", "openvino", precision="fp32")
     with quick, slow:
-        found = tuning.measure({"fp32": quick, "other": slow}, (96, 128))
+        found = precision_choice.measure({"fp32": quick, "other": slow}, (96, 128))
     assert found["fp32"].parity_db == 99.0
     assert found["other"].parity_db < 60
     assert found["other"].milliseconds > 2 * found["fp32"].milliseconds
@@ -223,7 +223,7 @@ def test_what_cannot_be_measured_runs_in_fp32(tmp_path: Path, monkeypatch: pytes
     def broken(*_: object) -> dict[str, Measured]:
         raise EngineError("it takes 16x16 only")
 
-    monkeypatch.setattr(tuning, "measure", broken)
+    monkeypatch.setattr(precision_choice, "measure", broken)
     # Its INT8 variant gives a CPU without BF16 a choice, too.
     with open_engine("upscale-2x", "openvino", cache=EngineCache(tmp_path)) as engine:
         assert engine.precision == "fp32"

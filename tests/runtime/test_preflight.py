@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from velatura.runtime import ModelError, SinkError, SourceError, open_sink, open_source
-from velatura.runtime.jobs import dry_run as preflight
+from velatura.runtime.jobs import dry_run
 from velatura.runtime.jobs.chain import Job, settings_of
 from velatura.runtime.jobs.dry_run import preview_folder, run_preflight
 from velatura.runtime.jobs.dry_run_estimate import (
@@ -188,7 +188,7 @@ def test_a_disk_too_small_is_told_with_an_exit_code(
     def usage(path: object) -> Usage:
         return Usage(10**12, 0, 1000 if Path(str(path)) == tmp_path else 10**11)
 
-    monkeypatch.setattr(preflight.shutil, "disk_usage", usage)
+    monkeypatch.setattr(dry_run.shutil, "disk_usage", usage)
     told = foretell(job, code=4)
     assert told["fits"] is False
     assert told["free_bytes"] == 1000

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, helper
 from velatura.runtime import EngineError, ModelCard, ModelError
-from velatura.runtime.backends import half_emulation as rounding
+from velatura.runtime.backends import half_emulation
 from velatura.runtime.backends.half import to_half
 from velatura.runtime.backends.half_emulation import RoundedEngine, RoundedGraph
 from velatura.runtime.backends.model import Model
@@ -180,7 +180,9 @@ def test_without_onnxruntime_a_build_says_what_it_has_not_seen(
 ) -> None:
     """OpenVINO computes a half graph in float32: even the thousand goes unseen."""
     monkeypatch.setattr(build, "CPU_BACKENDS", ("openvino",))
-    monkeypatch.setattr(rounding, "unavailable", lambda: "the package onnxruntime is not installed")
+    monkeypatch.setattr(
+        half_emulation, "unavailable", lambda: "the package onnxruntime is not installed"
+    )
     _, parity = halve(luma(*DRIFT), force=False)
     assert parity is not None
     assert parity.of == "weights"

@@ -10,9 +10,8 @@ from ...buffers import BufferPool
 from ...cache import digest_of
 from ...errors import EngineError, ModelError, OutOfMemoryError
 from ...frame import Array
-from ..base import Engine, Options, Pending, sample_dtype
+from ..base import Engine, Model, Options, Pending, sample_dtype
 from ..graph import INPUT, OUTPUT, io_shape, wrap
-from ..model import Model
 from ..ort import halved
 from ..shape_compiled import MAX_PIXELS, Key, StaticEngine
 from .builder import BuildOptions, Plan, build, check

@@ -11,10 +11,9 @@ from onnx import ModelProto
 from ...cache import digest_of, write_whole
 from ...card import ModelCard
 from ...errors import BackendUnavailableError, EngineError, ModelError
-from ..base import Engine, Options
-from ..model import Model
+from ..base import Engine, Model, Options
 from . import cuda
-from . import library as nvinfer
+from . import library as nvidia_library
 from .builder import Plan, Profile
 from .engine import DeviceEngine
 
@@ -28,7 +27,7 @@ AMPERE = 80
 class EngineFacts:
     """What must be known to run an engine file; kept in NAME.engine.json."""
 
-    library: nvinfer.Name
+    library: nvidia_library.Name
     version: str
     """Of the library that built it."""
     capability: int
@@ -44,7 +43,7 @@ class EngineFacts:
     version_compatible: bool = False
     """Whether later versions load it, too. It then brings code of its own, which runs in this process
     when it is opened: open such a file only from whom you would take a program."""
-    hardware: nvinfer.Hardware | None = None
+    hardware: nvidia_library.Hardware | None = None
     """GPUs that it was built for beside its own."""
 
     def to_json(self) -> str:
@@ -58,11 +57,11 @@ class EngineFacts:
         """Raises ModelError for a text that is not its own."""
         try:
             fields: Any = json.loads(text)
-            if fields["library"] not in nvinfer.MODULES:
+            if fields["library"] not in nvidia_library.MODULES:
                 raise ValueError(f"no library is called {fields['library']!r}")
             if fields.pop("compatible", False):  # files of 0.1.0 did not tell one from the other
                 fields |= {"version_compatible": True, "hardware": "ampere"}
-            if fields.get("hardware") not in (None, *get_args(nvinfer.Hardware)):
+            if fields.get("hardware") not in (None, *get_args(nvidia_library.Hardware)):
                 raise ValueError(f"no hardware compatibility is called {fields['hardware']!r}")
             profile = fields["profile"]
             fields["profile"] = profile and Profile(*(tuple(profile[k]) for k in profile))
@@ -104,10 +103,10 @@ def open_built(path: Path, options: Options) -> Engine:
     it again, when it was built for another GPU or by another version.
     """
     engine, facts = load(path)
-    reason = nvinfer.problem(facts.library) or cuda.missing_package()
+    reason = nvidia_library.problem(facts.library) or cuda.missing_package()
     if reason is not None:
         raise BackendUnavailableError(f"{path} needs an NVIDIA GPU: {reason}")
-    library, runtime = nvinfer.load(facts.library), cuda.load()
+    library, runtime = nvidia_library.load(facts.library), cuda.load()
     check_fits(path, facts, library.version, runtime.device().capability)
     plan = Plan(
         engine=engine,

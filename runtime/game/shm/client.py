@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from ...errors import EngineError
-from . import client_arrays as sending
-from . import layout
+from . import client_arrays, layout
 from .client_arrays import Order, Picture
 from .segment import remove
 from .segment_names import check_name
@@ -106,7 +105,7 @@ class Client:
         self.deadline_ms = float(deadline_ms)
         self.trouble = ""
         """Why it is not connected, or what the server last found wrong; empty while all is well."""
-        self._sending = sending.Sending(order, flipped=flipped, motion=motion, depth=depth)
+        self._sending = client_arrays.Sending(order, flipped=flipped, motion=motion, depth=depth)
         self._state = _State()
         self._link: Link | None = None
         self._next_try = 0.0
@@ -192,7 +191,7 @@ class Client:
             shown = picture
         if target is None:
             return shown
-        sending.lay(shown, target)
+        client_arrays.lay(shown, target)
         return target
 
     def submit(
@@ -283,7 +282,7 @@ class Client:
                 remove(link.segment.path)
 
     def _send(
-        self, picture: Picture, extras: sending.Extras, reset: bool, until: float | None
+        self, picture: Picture, extras: client_arrays.Extras, reset: bool, until: float | None
     ) -> Sent | None:
         link = self._linked()
         index, self._index = self._index, self._index + 1

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import EngineError
-from . import futex, layout
-from . import segment_names as names
+from . import futex, layout, segment_names
 from .futex import Futex
 from .layout import Area, Header, Layout
 from .locks import Lock, is_held
@@ -82,8 +81,8 @@ class Segment:
             os.posix_fallocate(self._fd, area.offset, area.size)
         except OSError as error:
             raise EngineError(
-                f"no room for frames in {names.FOLDER} ({error.strerror}): make it larger, or the "
-                "pictures smaller"
+                f"no room for frames in {segment_names.FOLDER} ({error.strerror}): make it larger, or "
+                "the pictures smaller"
             ) from error
         # Older kernels fault page by page, which is slower and nothing else.
         with suppress(OSError):
@@ -117,13 +116,13 @@ def create(name: str, plan: Layout, title: str) -> tuple[Segment, Lock]:
     A dead server's is replaced. Raises ValueError for a bad name, EngineError where there is no shared
     memory or the name is served already.
     """
-    path = names.segment_path(name)
+    path = segment_names.segment_path(name)
     check_place()
     _make_way(path)
     try:
-        fd = os.open(names.FOLDER, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fd = os.open(segment_names.FOLDER, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise EngineError(f"no shared memory: {names.FOLDER} takes no file: {error}") from error
+        raise EngineError(f"no shared memory: {segment_names.FOLDER} takes no file: {error}") from error
     try:
         # Whatever the umask is.
         os.fchmod(fd, 0o600)
@@ -174,7 +173,7 @@ def attach(name: str) -> Segment:
     A dead server's is removed. Raises ValueError for a bad name, Absent where nobody serves it, and its
     parent EngineError for a file that is not to be trusted or understood, which stays.
     """
-    path = names.segment_path(name)
+    path = segment_names.segment_path(name)
     check_place()
     fd = _open(path)
     try:
@@ -219,7 +218,7 @@ def remove(path: Path) -> bool:
 
 def sweep() -> None:
     """Remove what servers of any name left that were killed, with no client to do it."""
-    for path in names.FOLDER.glob(f"{names.PREFIX}*"):
+    for path in segment_names.FOLDER.glob(f"{segment_names.PREFIX}*"):
         # Others' files, of another version, or gone by now.
         with suppress(EngineError):
             remove(path)
@@ -228,8 +227,8 @@ def sweep() -> None:
 def check_place() -> None:
     """Raises EngineError, which says what is missing, where there is no shared memory."""
     reason = futex.missing()
-    if reason is None and not names.FOLDER.is_dir():
-        reason = f"no shared memory: {names.FOLDER} is missing; mount a tmpfs there"
+    if reason is None and not segment_names.FOLDER.is_dir():
+        reason = f"no shared memory: {segment_names.FOLDER} is missing; mount a tmpfs there"
     if reason is not None:
         raise EngineError(reason)
 
@@ -239,7 +238,7 @@ def _make_way(path: Path) -> None:
     # Who removes a dead one has its lock for a moment, too.
     while not remove(path):
         if time.monotonic() > end:
-            name = path.name.removeprefix(names.PREFIX)
+            name = path.name.removeprefix(segment_names.PREFIX)
             raise EngineError(
                 f"{name} is served already by process {_server_of(path)}: take another name"
             )
@@ -254,12 +253,12 @@ def _server_of(path: Path) -> str:
 
 
 def _link(fd: int, path: Path) -> None:
-    folder = os.open(names.FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder = os.open(segment_names.FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # Given a folder it is linkat, which alone follows the link to a file without a name.
         os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=folder, follow_symlinks=True)
     except FileExistsError as error:
-        name = path.name.removeprefix(names.PREFIX)
+        name = path.name.removeprefix(segment_names.PREFIX)
         raise EngineError(
             f"{name} is served already, by another server that began meanwhile"
         ) from error
@@ -274,7 +273,7 @@ def _open(path: Path) -> int:
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
-        name = path.name.removeprefix(names.PREFIX)
+        name = path.name.removeprefix(segment_names.PREFIX)
         raise Absent(f"nothing serves {name}: start {_command(name)}") from error
     except OSError as error:
         raise EngineError(f"{path} is no segment of this user: {error.strerror}") from error

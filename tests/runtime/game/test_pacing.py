@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from velatura.runtime.errors import SinkError
-from velatura.runtime.jobs import bench
-from velatura.runtime.jobs import bench_game as game
+from velatura.runtime.jobs import bench, bench_game
 from velatura.runtime.jobs.bench import BenchJob, run_bench
 from velatura.runtime.jobs.bench_game import LOOPS, GameJob, interleave, report_of, rows_of, run_game
 from velatura.runtime.jobs.game_loop import (
@@ -461,7 +460,7 @@ class TestCommand:
         def measured(*_: object) -> NoReturn:
             raise AssertionError("it measured first")
 
-        monkeypatch.setattr(game, "measure_game", measured)
+        monkeypatch.setattr(bench_game, "measure_game", measured)
         monkeypatch.setattr(bench, "measure_model", measured)
         (tmp_path / "file.png").write_bytes(b"kept")
         (tmp_path / "folder.png").mkdir()
@@ -488,7 +487,7 @@ class TestCommand:
             return {}
 
         monkeypatch.setattr(bench, "measure_model", measured)
-        monkeypatch.setattr(game, "measure_game", lambda *_: ({}, measured()))
+        monkeypatch.setattr(bench_game, "measure_game", lambda *_: ({}, measured()))
         with pytest.raises(SinkError, match=r"report\.json cannot be written: No such file"):
             bench_into(out)
         with pytest.raises(SinkError, match=r"report\.json cannot be written: No such file"):

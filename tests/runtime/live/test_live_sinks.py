@@ -22,8 +22,7 @@ from velatura.runtime.errors import SinkError
 from velatura.runtime.frame import YUV420P, Frame, PixelFormat, VideoInfo
 from velatura.runtime.live.open_outputs import Sounds
 from velatura.runtime.media.audio_encode import RATE, Evened
-from velatura.runtime.sinks import Encoding
-from velatura.runtime.sinks import virtual_camera as virtual
+from velatura.runtime.sinks import Encoding, virtual_camera
 from velatura.runtime.sinks.recording import RecordingSink
 from velatura.runtime.sinks.stream import StreamSink, is_stream
 from velatura.runtime.sinks.virtual_camera import VirtualCameraSink
@@ -367,7 +366,7 @@ class Camera:
 
 
 def test_a_virtual_camera_gets_rgb(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(virtual, "import_module", lambda _: SimpleNamespace(Camera=Camera))
+    monkeypatch.setattr(virtual_camera, "import_module", lambda _: SimpleNamespace(Camera=Camera))
     sink = VirtualCameraSink("/dev/video2", rate=30)
     rgb16 = Frame(
         planes=(np.full((4, 6, 3), 0x8000, np.uint16),), format=PixelFormat("rgb", 16), pts=0,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fractions import Fraction
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,10 +28,13 @@ from velatura.runtime.media.live_audio import LiveAudio
 from velatura.runtime.sources import camera, open_source
 from velatura.runtime.sources.address import Address
 from velatura.runtime.sources.ffmpeg_live import Backlog, Timeline
-from velatura.runtime.sources.live import TIME_BASE, Backoff, LiveSource, Slot, open_live_source
+from velatura.runtime.sources.live import TIME_BASE, Backoff, LiveSource, Slot
+from velatura.runtime.sources.live_kinds import LIVE_KINDS
+from velatura.runtime.sources.open_live import open_live_source
 from velatura.runtime.sources.paced import PacedSource
 
 from .. import videos
+from ..commands import velatura
 
 
 def taken(source: LiveSource, count: int) -> list[Frame]:
@@ -211,6 +215,17 @@ def test_a_sequence_is_what_it_is_for_files(tmp_path: Path, name: str, frames: i
     assert found == [wanted, wanted]
 
 
+def test_every_kind_of_live_source_is_opened_by_its_module_and_named_by_the_help() -> None:
+    helped = " ".join(velatura("live", "--help").stdout.replace("\u2502", " ").split())
+    for name, kind in LIVE_KINDS.items():
+        module = import_module(f"velatura.runtime.sources.{kind.module}")
+        assert callable(module.open_live)
+        for scheme in kind.schemes:
+            address = Address.parse(f"{scheme.upper()}://x{kind.sign}patience=3")
+            assert (address.kind, address.options) == (name, {"patience": "3"})
+        assert kind.example in helped
+
+
 def test_patterns_and_sequences_are_paced_too() -> None:
     with open_live_source("pattern:64x48@100?frames=10&loop=1") as source:
         assert [frame.index for frame in taken(source, 15)] == list(range(15))
@@ -227,7 +242,7 @@ def test_a_pipe_is_paced_by_its_own_times_and_closes_at_once(tmp_path: Path) -> 
     path = videos.make(tmp_path / "in.y4m", codec="wrapped_avframe", frames=40, rate=50)
     code = """
 import sys, threading, time
-from velatura.runtime.sources.live import open_live_source
+from velatura.runtime.sources.open_live import open_live_source
 source = open_live_source("-")
 moments = []
 for frame in source:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from velatura.runtime.adaptive import background_open as swap
+from velatura.runtime.adaptive import background_open
 from velatura.runtime.adaptive.background_open import Opening
 
 from .engines import wait_until
@@ -110,7 +110,7 @@ def test_what_is_wanted_no_more_is_closed(maker: Maker) -> None:
 def test_it_is_tried_again_only_where_that_is_wanted(
     monkeypatch: pytest.MonkeyPatch, maker: Maker
 ) -> None:
-    monkeypatch.setattr(swap, "FIRST", 0.01)
+    monkeypatch.setattr(background_open, "FIRST", 0.01)
     opening = Opening[Thing]()
     maker.go.set()
     maker.refuse = 3

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from velatura.runtime.errors import SourceError
 from velatura.runtime.frame import Frame
-from velatura.runtime.sources.live import LiveSource, open_live_source
+from velatura.runtime.sources.live import LiveSource
+from velatura.runtime.sources.open_live import open_live_source
 from velatura.runtime.sources.screen import Box, list_screens, list_windows
 
 pytestmark = [
@@ -223,7 +224,7 @@ def test_ffmpeg_captures_a_covered_window_where_its_libraries_are_its_own(
     """In a process of its own: whose X libraries are loaded first cannot be changed later."""
     code = """
 import {first}
-from velatura.runtime.sources.live import open_live_source
+from velatura.runtime.sources.open_live import open_live_source
 try:
     with open_live_source("window:velatura covered?api=x11&fps=20&cursor=0") as source:
         for frame in source:

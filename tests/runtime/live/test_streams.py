@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from velatura.runtime.errors import SourceError
 from velatura.runtime.frame import Frame
-from velatura.runtime.sources import ffmpeg_live as streams
-from velatura.runtime.sources.live import LiveSource, open_live_source
+from velatura.runtime.sources import ffmpeg_live
+from velatura.runtime.sources.live import LiveSource
+from velatura.runtime.sources.open_live import open_live_source
 
 from .senders import number, sending
 
@@ -292,11 +293,11 @@ def test_retries_end(port: int) -> None:
 
 
 def test_a_connection_that_hangs_is_left(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = streams.StreamSource._demux
+    whole = ffmpeg_live.StreamSource._demux
     hangs = threading.Event()
 
     def demux(
-        self: streams.StreamSource, container: Any, stream: Any, backlog: Any, *rest: Any
+        self: ffmpeg_live.StreamSource, container: Any, stream: Any, backlog: Any, *rest: Any
     ) -> bool:
         if self._turn > 1:
             return whole(self, container, stream, backlog, *rest)
@@ -307,7 +308,7 @@ def test_a_connection_that_hangs_is_left(port: int, monkeypatch: pytest.MonkeyPa
                 return False
         return False
 
-    monkeypatch.setattr(streams.StreamSource, "_demux", demux)
+    monkeypatch.setattr(ffmpeg_live.StreamSource, "_demux", demux)
     url = f"udp://127.0.0.1:{port}"
     with sending(url + "?pkt_size=1316", "mpegts"):
         reading = Reading(open_live_source(url + "?reuse=1#stall=0.5"))
@@ -319,13 +320,13 @@ def test_a_connection_that_hangs_is_left(port: int, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_slow_decoder_catches_up(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = streams.StreamSource._decode_packet
+    whole = ffmpeg_live.StreamSource._decode_packet
 
-    def slow(self: streams.StreamSource, packet: object, arrived: float) -> None:
+    def slow(self: ffmpeg_live.StreamSource, packet: object, arrived: float) -> None:
         time.sleep(0.1)
         whole(self, packet, arrived)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(streams.StreamSource, "_decode_packet", slow)
+    monkeypatch.setattr(ffmpeg_live.StreamSource, "_decode_packet", slow)
     url = f"udp://127.0.0.1:{port}"
     with sending(url + "?pkt_size=1316", "mpegts"):
         reading = Reading(open_live_source(url))
