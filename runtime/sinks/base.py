@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class HasInfo(Protocol):
-    """What a sink needs of a source."""
+    """An object with facts about its video, as a source has."""
 
     info: VideoInfo
 
@@ -26,22 +26,22 @@ shows; slow and large."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
-    """How frames become a stream. None leaves the choice to the codec."""
+    """The encoding of frames into a stream. None leaves the choice to the codec."""
 
     codec: str = "auto"
     """h264, hevc, av1, vp9, ffv1, prores, gif, rawvideo, h264_nvenc, hevc_nvenc, av1_nvenc, the name of
     any other encoder of FFmpeg, or `auto`: what suits the kind of file, H.264 in most."""
     quality: Quality = "good"
-    """What the codec's own quality and preset are, where `crf` and `preset` do not say otherwise."""
+    """The level of quality, which sets the codec's rate and preset where `crf` and `preset` do not."""
     options: tuple[tuple[str, str], ...] = ()
-    """Options of the FFmpeg encoder, by its own names; they go before all others."""
+    """Options of the FFmpeg encoder, by its own names; they override all others."""
     crf: int | None = None
     """Constant quality, lower is better; 18 for H.264 unless given."""
     preset: str | None = None
-    """Speed against size, in the encoder's words; `veryfast` for H.264 and HEVC unless given. A profile
+    """Speed against size, in the encoder's terms; `veryfast` for H.264 and HEVC unless given. A profile
     of ProRes."""
     pix_fmt: str | None = None
-    """FFmpeg's name of the pixel format; the frames' own where the encoder takes it."""
+    """FFmpeg's name of the pixel format; by default that of the frames where the encoder takes it."""
     background: tuple[int, int, int] = (0, 0, 0)
     """Red, green and blue of 0 to 255 that frames are laid over where the file holds no opacity."""
 
@@ -51,28 +51,29 @@ class Sink(ABC):
 
     uri: str
     frames: int = 0
-    """How many frames were written."""
+    """The number of frames written."""
     duration: float = 0.0
     """Seconds from the first frame's beginning to the last frame's end, where that is known."""
     notes: tuple[str, ...] = ()
-    """What had to be changed or left out, one line each."""
+    """Warnings about what was changed or left out, one line each."""
     plan: "tuple[Passage, ...]" = ()
-    """What becomes of each of the source's other streams."""
+    """The decision about each of the source's other streams."""
     kept: int = 0
-    """How many of the source's first frames an earlier run, which was cut off, left whole: they must
-    not be written again."""
+    """The number of the source's first frames that an interrupted run has finished: they must not be
+    written again."""
     left: int = 0
-    """After `abort`: frames that the same command need not make again."""
+    """The number of frames, after `abort`, that the same command need not make again."""
     ready: Callable[[Path], None] | None = None
-    """Called with a finished video file just before it gets its name; it stays the same file then."""
+    """Called with the path of a finished video file just before it gets its final name."""
 
     @property
     def choices(self) -> tuple[tuple[str, str], ...]:
-        """Backend and precision that made each model's frames in the earlier run, if any are kept."""
+        """Returns the backend and precision that made each model's frames in the earlier run, if any
+        are kept."""
         return ()
 
     def choose(self, choices: Sequence[tuple[str, str]]) -> None:
-        """Hear which backend and precision each model runs with, before the first frame."""
+        """Note the backend and precision that each model runs with, before the first frame."""
         del choices
 
     @abstractmethod
@@ -84,7 +85,7 @@ class Sink(ABC):
         """Finish: only now does the result appear under its name. Raises SinkError."""
 
     def stop_early(self, *, interrupted: bool = False) -> None:
-        """Say before `close` that the source goes on: copied audio then ends with the video.
+        """Note before `close` that the source goes on: copied audio then ends with the video.
 
         `interrupted` when somebody stopped the run, rather than that so many frames were wanted.
         """
@@ -92,7 +93,7 @@ class Sink(ABC):
 
     @abstractmethod
     def abort(self) -> None:
-        """Give up: leave no trace, and what was there before untouched."""
+        """Give up: remove all that was written and leave what was there before untouched."""
 
     def __enter__(self) -> Self:
         return self
