@@ -149,7 +149,8 @@ class Voice:
 
 
 class PassingSound:
-    """A live source's sound in one output, with the interface of `PassingStreams`, which serves files."""
+    """A live source's sound in one output, with the interface of `PassingStreams`, which serves
+    files."""
 
     def __init__(
         self, source: Hearing, container: OutputContainer, *, origin: float, codec: str, tally: Tally

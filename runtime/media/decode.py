@@ -51,7 +51,8 @@ class Clock:
             self._sent.pop()
 
     def time(self, pts: int | None, duration: int) -> tuple[int, int]:
-        """Returns (time, duration) of the next frame, whose own are `pts` and `duration`, 0 if unknown."""
+        """Returns (time, duration) of the next frame, whose own are `pts` and `duration`, 0 if
+        unknown."""
         if self._sent:
             pts = self._sent.popleft()
         last, follows = self._last, 0 if self._last is None else self._last + self._length

@@ -121,7 +121,8 @@ def deinterlaced(pictures: Iterator[Picture], plan: Plan, base: Fraction) -> Ite
 
 
 def large_enough(image: VideoFrame) -> bool:
-    """Returns whether a picture is large enough for `bwdif`, which needs 3 columns and 4 rows a plane."""
+    """Returns whether a picture is large enough for `bwdif`, which needs 3 columns and 4 rows a
+    plane."""
     format = image.format
     width, height = format.chroma_width(image.width), format.chroma_height(image.height)
     return min(width, image.width) >= _SMALLEST[0] and min(height, image.height) >= _SMALLEST[1]

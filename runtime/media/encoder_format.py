@@ -1,4 +1,5 @@
-"""The choice of an encoder's pixel format for an output, warnings about what frames lose, and palettes."""
+"""The choice of an encoder's pixel format for an output, warnings about what frames lose, and
+palettes."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -29,7 +30,8 @@ _TICK = Fraction(1, 1000)
 
 
 class Palette:
-    """FFmpeg's palettegen and paletteuse, picture by picture, so that no whole clip must fit in memory."""
+    """FFmpeg's palettegen and paletteuse, picture by picture, so that no whole clip must fit in
+    memory."""
 
     def __init__(self, quality: Quality) -> None:
         self._dither = _DITHER[quality]

@@ -23,8 +23,8 @@ class Sound:
     """A piece of sound with its time."""
 
     seconds: float
-    """The time at which the first sample is heard, on the clock of `Frame.seconds` of the same source.
-    """
+    """The time at which the first sample is heard, on the clock of `Frame.seconds` of the same
+    source."""
     frame: av.AudioFrame
     """Samples in `RATE`, `LAYOUT` and `FORMAT`, without a time of their own."""
 
@@ -88,7 +88,8 @@ class LiveAudio:
             self._changed.notify_all()
 
     def take(self, timeout: float | None = None) -> Sound | None:
-        """Returns the oldest piece that waits; None after `timeout` seconds, or when no more will come."""
+        """Returns the oldest piece that waits; None after `timeout` seconds, or when no more will
+        come."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed, timeout)
             if not self._items:

@@ -310,8 +310,8 @@ _TRANSPORT = frozenset(
         "mpeg1video", "mpeg2video", "opus", "truehd",
     }
 )  # fmt: skip
-"""Codecs that MPEG-TS really carries: FFmpeg writes any into it, but no player finds the others again.
-"""
+"""Codecs that MPEG-TS really carries: FFmpeg writes any into it, but no player finds the others
+again."""
 
 
 def _accepts(output: OutputContainer, stream: Any) -> bool:

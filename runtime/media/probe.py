@@ -90,7 +90,8 @@ def promised_end(container: InputContainer) -> float | None:
 
 
 def start_of(container: InputContainer) -> float:
-    """Returns the seconds on the file's clock that count as time 0: the earliest beginning of a stream."""
+    """Returns the seconds on the file's clock that count as time 0: the earliest beginning of a
+    stream."""
     stated = (container.start_time or 0) / av.time_base
     # MPEG-TS may state the beginning of a subtitle.
     begins = [
@@ -121,7 +122,8 @@ def describe(
     rate: Fraction,
     base: Fraction,
 ) -> VideoInfo:
-    """Returns the facts that a file states and its first frames add; at least one frame must be given."""
+    """Returns the facts that a file states and its first frames add; at least one frame must be
+    given."""
     context, image = stream.codec_context, first[0]
     notes: list[str] = []
     matrix = _MATRICES.get(int(image.colorspace))

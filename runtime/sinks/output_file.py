@@ -160,7 +160,8 @@ class OutputFile:
         self.partial.unlink(missing_ok=True)
 
     def keep(self) -> Path | None:
-        """Gives up, but keeps the unfinished file under a name that says so; returns its path, or None."""
+        """Gives up, but keeps the unfinished file under a name that says so; returns its path, or
+        None."""
         self._leave()
         if not self.partial.exists():
             return None

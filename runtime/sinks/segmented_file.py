@@ -187,7 +187,8 @@ class JournalSink(Sink):
         return coding
 
     def share(self, *, of: int) -> list[Share]:
-        """Returns the work of `of` processes after `prepare`: together they make all missing segments."""
+        """Returns the work of `of` processes after `prepare`: together they make all missing
+        segments."""
         journal = self._journal
         assert journal.state.coding is not None
         share = Share(

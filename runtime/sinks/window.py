@@ -126,7 +126,8 @@ class WindowSink(Sink):
 
 
 def draw_lines(picture: Array, lines: Sequence[str]) -> Array:
-    """Returns a copy of an 8-bit (H, W, 3) picture with lines of text on a dark ground in its corner."""
+    """Returns a copy of an 8-bit (H, W, 3) picture with lines of text on a dark ground in its
+    corner."""
     drawn = picture.copy()
     sizes = [cv2.getTextSize(line, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)[0][0] for line in lines]
     ground = drawn[: LINE * len(lines) + 12, : max(sizes) + 20]

@@ -13,11 +13,11 @@ from ..frame import GRAY, RGB, Array, Colour, Frame, PixelFormat, VideoInfo
 from .live import TIME_BASE, LiveSource
 
 _COLOUR = Colour(matrix="bt709", range="limited", primaries=1, transfer=13)
-"""Of arrays, which say nothing: sRGB."""
+"""The colour of arrays, which state none: sRGB."""
 
 
 class GeneratorSource(LiveSource):
-    """Whatever an iterable gives, in a thread of its own: it may wait for as long as it likes."""
+    """Frames of an iterable that runs in a thread of its own: it may wait for as long as it likes."""
 
     def __init__(
         self,

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 _LINE = re.compile(
     r'\s*(0x[0-9a-f]+) "(.*)": \(.*\)\s+(\d+)x(\d+)\+-?\d+\+-?\d+\s+\+(-?\d+)\+(-?\d+)\s*'
 )
-"""id "title": ("name" "class")  WxH+X+Y  +X+Y, the last two from the screen's corner."""
+"""A line of xwininfo: id "title": ("name" "class") WxH+X+Y +X+Y, where the last two are relative to the
+screen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Box:
     height: int
 
     def holds(self, other: "Box") -> bool:
-        """Whether the other lies in this one, whole."""
+        """Returns whether the other box lies completely in this one."""
         return (
             self.left <= other.left
             and self.top <= other.top
@@ -50,7 +51,7 @@ class Box:
         )
 
     def within(self, other: "Box") -> "Box | None":
-        """The part that lies in the other; None where none does."""
+        """Returns the part that lies in the other; None where none does."""
         left, top = max(self.left, other.left), max(self.top, other.top)
         right = min(self.left + self.width, other.left + other.width)
         bottom = min(self.top + self.height, other.top + other.height)
@@ -62,7 +63,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A window that has a title."""
+    """A window with a title."""
 
     id: int
     title: str
@@ -70,7 +71,7 @@ class Window:
 
 
 def list_windows() -> list[Window]:
-    """Those that can be seen and have a title. Raises SourceError with the reason."""
+    """Returns the visible windows with a title. Raises SourceError with the reason."""
     found: list[Window] = []
     for line in _ask("-root", "-tree").splitlines():
         match = _LINE.fullmatch(line)
@@ -84,7 +85,7 @@ def list_windows() -> list[Window]:
 
 
 def find_window(title: str) -> Window:
-    """The one of that title, or else the only one whose title holds it, whatever the case.
+    """Returns the window of that title, else the only one whose title contains it, ignoring case.
 
     Raises SourceError that lists the windows there are.
     """
@@ -103,7 +104,7 @@ def find_window(title: str) -> Window:
 
 
 def geometry(id: int) -> Box | None:
-    """Where a window is; None when it is gone, or not shown."""
+    """Returns the rectangle of a window; None when it is gone or hidden."""
     try:
         text = _ask("-id", str(id))
     except SourceError:
@@ -138,7 +139,7 @@ def _ask(*arguments: str) -> str:
 _REGION = re.compile(r"(\d+)x(\d+)\+(-?\d+)\+(-?\d+)")
 _RATE = Fraction(30)
 _LOOK = 0.2
-"""Seconds between two looks at where a window is."""
+"""Seconds between two queries of a window's position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +147,13 @@ class Screen:
     """A screen of this machine."""
 
     name: str
-    """What to write: `screen:0`."""
+    """Its URI: `screen:0`."""
     title: str
     box: Box
 
 
 def list_screens() -> list[Screen]:
-    """The screens that there are. Raises SourceError with the reason when none can be captured."""
+    """Returns the screens. Raises SourceError with the reason when none can be captured."""
     with closing(_grabber()) as grabber:
         monitors: list[dict[str, Any]] = [dict(monitor) for monitor in grabber.monitors]
     # The first is all of them together.
@@ -166,7 +167,7 @@ def list_screens() -> list[Screen]:
 
 
 def open_screen(address: Address) -> LiveSource:
-    """Open `screen:` or `window:`. Raises SourceError that lists the screens or windows there are."""
+    """Open `screen:` or `window:`. Raises SourceError that lists the existing screens or windows."""
     rate = address.rate() or _RATE
     cursor = address.flag("cursor", True)
     if address.kind == "window" and not address.place:
@@ -182,7 +183,7 @@ def open_screen(address: Address) -> LiveSource:
 
 
 def x11_problem() -> str:
-    """Why FFmpeg must not capture here; empty when it may.
+    """Returns the reason why FFmpeg must not capture here; empty when it may.
 
     The wheels of PyAV and OpenCV carry files of the same names that belong to different copies of
     libxcb, and what is loaded first serves both: after OpenCV's, x11grab ends the process.
@@ -204,7 +205,7 @@ def x11_problem() -> str:
 
 
 class _Window:
-    """A window: the capture follows it as it moves, and begins anew when its size changes."""
+    """A window: the capture follows it as it moves, and restarts when its size changes."""
 
     def __init__(self, title: str, rate: Fraction, *, cursor: bool) -> None:
         self._title = title
@@ -250,7 +251,7 @@ def _options(size: tuple[int, int], rate: Fraction, *, cursor: bool) -> dict[str
 
 
 def _region(address: Address) -> Box:
-    """The rectangle that an address names."""
+    """Returns the rectangle that an address names."""
     place = address.place
     match = _REGION.fullmatch(place)
     with closing(_grabber()) as grabber:
@@ -276,7 +277,7 @@ def _region(address: Address) -> Box:
 
 
 class MssSource(LiveSource):
-    """A rectangle of the screen by `mss`, so many times a second; a window's follows the window.
+    """A rectangle of the screen by `mss` at a fixed rate; that of a window follows the window.
 
     What lies over a window is captured with it; what of it lies beyond the screen is black.
     """
@@ -295,7 +296,7 @@ class MssSource(LiveSource):
         self._start(address.number("patience", 10.0))
 
     def _follow(self) -> None:
-        """Look where the window is; one that is gone is looked for by its title."""
+        """Track the window's position; one that is gone is searched for by its title."""
         gone = False
         while self._window is not None and not self._pause(_LOOK if not gone else 10 * _LOOK):
             box = geometry(self._window.id)
@@ -376,7 +377,7 @@ class MssSource(LiveSource):
 
 
 def _shoot(grabber: "mss.MSS", box: Box, whole: Box) -> Array:
-    """(H, W, 3) of a rectangle, black beyond the screen."""
+    """Returns (H, W, 3) pixels of a rectangle, black beyond the screen."""
     seen = box.within(whole)
     if seen is None:
         return np.zeros((box.height, box.width, 3), np.uint8)
