@@ -31,7 +31,7 @@ STEP = 4
 """Inner sizes are multiples of this: those of the shipped styles."""
 TRIES = 6
 SECONDS = 0.25
-"""Seconds, and `TRIES` frames, for which a rung is measured at most."""
+"""Seconds for which a rung is measured, or `TRIES` frames where those take less."""
 BETWEEN = 0.015
 """Seconds between two frames where models are measured beside frames: about as in a live run."""
 GAIN = 0.9
@@ -130,7 +130,8 @@ class Ladder:
         return tuple(dict.fromkeys(n for engine in self._engines.values() for n in engine.notes))
 
     def make(self, rung: Rung, frame: Frame) -> Frame:
-        """Returns the frame made on that rung, at once. Raises EngineError."""
+        """Returns the frame made on that rung, whether or not frames wait for that rung. Raises
+        EngineError."""
         if rung.inner == 1:
             made = frame
             for name in rung.models:

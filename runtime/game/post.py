@@ -112,19 +112,19 @@ class PostProcess:
         _check(size, mode=mode, budget_ms=budget_ms, rate=rate)
         self._log, self._tally = Log(), Tally()
         self._offs = 0
-        """Calls that gave back the picture itself and did nothing else."""
+        """The number of calls that returned the picture itself and did nothing else."""
         self._epoch = 0
         self._before: Finished | None = None
         self._last: Shown | None = None
-        """None of a call that was off, and before the first."""
+        """The jitter of the last call; None for one that was off, and before the first."""
         self._size = (int(size[0]), int(size[1]))
         self._kind: tuple[object, ...] = ()
-        """Shape and type of the last picture that was looked at."""
+        """Shape and type of the last picture that was processed."""
         self._jitter: Jitter | None = None
         self._called: float | None = None
         self._closed = False
         self.off = False
-        """Whether pictures are given back as they are, at once; may be set at any time."""
+        """True if pictures are returned as they are, at once; may be set at any time."""
         step = Fraction(rate).limit_denominator(1000)
         self._pictures = Pictures(order, flipped=flipped, encoding=encoding)
         theirs = Pictures(order, flipped=flipped, encoding=encoding)
@@ -162,13 +162,13 @@ class PostProcess:
 
     @property
     def output_size(self) -> tuple[int, int]:
-        """(width, height) of what comes out: `size` times the scale of the models at the beginning."""
+        """(width, height) of results: `size` times the scale of the first models."""
         scale = self._painter.scale
         return self._size[0] * scale, self._size[1] * scale
 
     @property
     def stability(self) -> float:
-        """How much of the history is seen, 0..1; 0 does without any. Raises ValueError beyond."""
+        """The weight of the history, 0..1; 0 turns it off. Raises ValueError when set out of range."""
         return self._painter.stability
 
     @stability.setter
@@ -177,7 +177,8 @@ class PostProcess:
 
     @property
     def strength(self) -> float:
-        """How much of the models' work is seen, 0..1. Raises ValueError beyond."""
+        """The part of the models' result in the picture, 0..1. Raises ValueError when set out of
+        range."""
         return self._painter.strength
 
     @strength.setter
@@ -186,35 +187,34 @@ class PostProcess:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Their names, in order; those before a swap until it is done."""
+        """The models' names, in order; those before a swap until it is done."""
         return self._painter.models
 
     @property
     def rung(self) -> str:
-        """How much is done to a frame at present, in a few words."""
+        """The present rung, in a few words."""
         return "off" if self.off else self._painter.rung
 
     @property
     def last(self) -> Shown:
-        """What the last call gave back; index -1 before the first."""
+        """The facts about the picture that the last call returned; index -1 before the first."""
         return self._last or Shown(index=self._tally.calls + self._offs - 1, passed=True)
 
     def swap(self, models: str | Sequence[str]) -> None:
-        """Go on with other models once they are open; the present ones work until then, and for good
-        where that fails. `output_size` stays: results of another scale are brought to it.
-        """
+        """Switch to other models once they are open; the present ones work until then, and for good
+        where that fails. `output_size` stays: results of another scale are brought to it."""
         self._painter.swap((models,) if isinstance(models, str) else tuple(models))
 
     def interpret(self, motion: MotionConvention, depth: DepthConvention) -> None:
-        """What the numbers mean from the next call on; in `pipelined` of frames under way, too."""
+        """Set the conventions from the next call on; in `pipelined` for frames under way, too."""
         self._read.motion, self._read.depth = motion, depth
 
     def listen(self, tell: Tell) -> None:
-        """Hear of failures and changes from now on, each a line of text, from whatever thread."""
+        """Call `tell` with failures and changes from now on, each a line of text, from any thread."""
         self._log.listen(tell)
 
     def stats(self) -> PostStats:
-        """What was done so far."""
+        """Returns the figures so far."""
         pipeline = self._pipeline
         tally, offs = self._tally, self._offs
         latency = tally.latency
@@ -244,7 +244,7 @@ class PostProcess:
         jitter: Jitter = (0.0, 0.0),
         out: Any = None,
     ) -> Any:
-        """The picture to show for `color`.
+        """Returns the picture to show for `color`.
 
         `motion` (h, w, 2) and `depth` (h, w) are floats as the conventions say, `reactive` (h, w) 0..1
         how little the history may stand in for a pixel (particles, glass), each of any resolution;
@@ -275,7 +275,7 @@ class PostProcess:
         return self._show(made[0] if out is None else out, made[1], begin)
 
     def close(self) -> None:
-        """Let the models go. Closing twice is no mistake."""
+        """Close the models. Closing twice is allowed."""
         if self._closed:
             return
         self._closed = True
@@ -296,7 +296,7 @@ class PostProcess:
         self.close()
 
     def _target(self, out: Any, color: Picture) -> Picture:
-        """Where the result for that picture is wanted, checked."""
+        """Returns the array for the result of that picture, checked."""
         scale = self._painter.scale
         height, width, channels = color.shape
         return out_array(out, (height * scale, width * scale, channels), color.dtype)
@@ -304,7 +304,8 @@ class PostProcess:
     def _given(
         self, color: Picture, motion: Any, depth: Any, reset: bool, reactive: Any, jitter: Any
     ) -> Given:
-        """What the call brought. All is checked before anything changes: what is refused was not."""
+        """Returns the inputs of a call. All are checked before anything changes, so that a refused call
+        has no effect."""
         vectors = None if motion is None else motion_array(motion)
         depths = None if depth is None else depth_array(depth)
         mask = None if reactive is None else reactive_array(reactive)
@@ -326,7 +327,7 @@ class PostProcess:
         )
 
     def _restart(self) -> None:
-        """Nothing before the next picture has anything to do with it."""
+        """Forget everything before the next picture."""
         self._epoch += 1
         self._jitter = None
 
@@ -368,7 +369,7 @@ class PostProcess:
         return (self._pictures.copy(kept) if again else newest.picture), shown
 
     def _show(self, picture: Any, shown: Shown, begin: float) -> Any:
-        """Count it, and give it back."""
+        """Count the picture, and return it."""
         self._last = shown
         self._tally.add(shown)
         if self._called is not None:
