@@ -89,8 +89,8 @@ class EngineCache:
         """Returns (engine, whether it was built now). Of several processes one builds and the others
         wait.
 
-        `refused` is a kept engine that the library does not load: it is built anew, unless a neighbour
-        has done so already.
+        `refused` is a stored engine that the library does not load: it is built again, unless another
+        process has done so already.
         """
         found = self.get(key)
         if found is not None and found != refused:

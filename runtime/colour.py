@@ -245,8 +245,8 @@ def resize_plane(
 def turn_chroma(frame: Frame, quarters: int) -> tuple[Array, Array]:
     """Returns U and V of a YUV frame that is turned by `quarters` times 90 degrees, counter-clockwise.
 
-    They lie where the frame's format and siting put them in the turned picture: what was sited at the
-    left comes to lie below, at the right or above, and moves back by a part of a sample.
+    They are resampled to the places of the frame's format and siting in the turned picture: samples
+    sited at the left are turned to below, the right or above, and move back by a part of a sample.
     """
     quarters %= 4
     size, steps, siting = (frame.width, frame.height), frame.format.subsample, frame.colour.siting

@@ -50,7 +50,7 @@ class OutOfMemoryError(EngineError):
 
 
 class ContractError(VelaturaError):
-    """A written file does not hold what it was meant to hold."""
+    """A written file does not have the expected contents."""
 
     exit_code = 10
 

@@ -147,7 +147,7 @@ class Pump:
         Ctrl-C stops reading, finishes the frames on the way and returns with `interrupted`; a second
         Ctrl-C drops them and raises KeyboardInterrupt. The first error of any thread ends the run and
         is raised here: a `VelaturaError` as its own class, anything else as a StageError, both with the
-        frame's number. The sink is left open: closing or aborting it belongs to who opened it.
+        frame's number. The sink is left open: the caller closes or aborts it.
         """
         self._start = time.perf_counter()
         work = (
@@ -279,8 +279,8 @@ class Pump:
 def _wait_for_all(threads: list[DaemonThread]) -> None:
     """Wait until no thread uses the engines and the sink, which the caller closes next.
 
-    A thread stuck in its library, as on a source that no longer answers, is given up after a while;
-    whoever asks a third time waits as long.
+    A thread stuck in its library, as on a source that no longer answers, is given up after a while,
+    also where Ctrl-C comes a third time.
     """
     until = time.monotonic() + PATIENCE
     for thread in threads:

@@ -22,7 +22,7 @@ class DaemonThread(threading.Thread):
     it.
 
     `is_alive` and `join` do not: a Ctrl-C inside them makes CPython 3.11 take the thread for ended, and
-    what it still uses would be closed under its hands.
+    objects that it still uses would be closed.
     """
 
     def __init__(self, work: Callable[[], object], name: str) -> None:

@@ -79,10 +79,10 @@ class _Trust:
 class Governor:
     """Keeps the 99th percentile of latencies below `deadline` seconds.
 
-    It hears of each frame (`observe`) and of trials of higher rungs (`probed`), with their times. Down
-    it goes at once, to the best rung that is predicted to fit, by what frames take at present over what
-    they took when the ladder was measured. Up it goes only when trials of the higher rung, run
-    beside the frames, were good for long enough; longer after each time that this went wrong.
+    It is told of each frame (`observe`) and of trials of higher rungs (`probed`), with their times. It
+    steps down at once, to the best rung that is predicted to fit, by the ratio of frames' present times
+    to those when the ladder was measured. It steps up only when trials of the higher rung, run beside
+    the frames, were good for long enough; longer after each climb that failed.
     """
 
     def __init__(

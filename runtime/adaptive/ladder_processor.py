@@ -1,6 +1,6 @@
-"""LadderProcessor: models that keep a deadline, and whose failures nobody sees as a black picture.
+"""LadderProcessor: models that keep a deadline, whose failures never show as a black picture.
 
-Steady: what a processor makes, in keeping with what it has shown before.
+Steady: a stabiliser of a processor's results.
 """
 
 import threading
@@ -77,9 +77,9 @@ Open = Callable[[Sequence[str], Frame, Shape | None], Ladder]
 class LadderProcessor(Processor):
     """Runs models on the rung of a ladder that holds the deadline.
 
-    Frames come out in one shape, whatever happens: the size, format and colour of the first models'
-    results. While models are opened, have failed or do not answer, frames pass unprocessed in it.
-    Whatever changes the models is opened beside the frames and taken between two of them.
+    All frames come out in one shape: the size, format and colour of the first models' results. While
+    models are opened, have failed or do not answer, frames pass unprocessed in it. Other models are
+    opened beside the frames and taken between two of them.
     """
 
     def __init__(

@@ -51,17 +51,17 @@ def open_engine(
     cuda_graphs: bool = False,
     progress: Progress | None = None,
 ) -> Engine:
-    """Load a zoo model by name, any ONNX file, or a built engine by path, on the best backend.
+    """Opens a zoo model by name, any ONNX file, or a built engine by path, on the best backend.
 
     `precision` auto takes FP16 on a GPU if it agrees with FP32 there, which is checked once for each
     model and device; on a CPU it measures, as often, which of those that agree with FP32 is fastest.
     `fit` says what a model of one size does with frames of another. `building` other than `wait`
     returns at once and builds beside the frames. `cache` None takes the user's own. `cuda_graphs`
-    records a frame's steps on an NVIDIA GPU. `progress` hears of builders at work.
+    records a frame's steps on an NVIDIA GPU. `progress` is called while something is built.
 
     `engine.notes` says what was assumed about a foreign model and why backends were refused. Raises
     ModelError for the model's faults, BackendUnavailableError when no backend can be used, EngineError
-    when those that can refuse the model or the precision.
+    when the usable ones refuse the model or the precision.
     """
     if backend not in ("auto", IDENTITY, *BACKENDS):
         raise EngineError(

@@ -34,8 +34,8 @@ def unavailable() -> str | None:
 def library() -> Any:
     """Returns the package openvino, imported without its telemetry.
 
-    That sends an event at every import, from a thread, in a process that it forks: beside other threads
-    such a process can stand still for ever, and ours with it, which waits for it at its end. Where
+    The telemetry sends an event at every import, from a thread, in a forked process: beside other
+    threads such a process can hang for ever, and ours with it, which waits for it at its end. Where
     openvino has been imported before, it stays as it is.
     """
     reporter = "openvino_telemetry"

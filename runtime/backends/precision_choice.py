@@ -98,7 +98,8 @@ def choose(measured: Mapping[str, Measured], *, checked: frozenset[str]) -> str:
     """Returns the fastest precision that agrees well enough; the more exact one where the gain is
     small.
 
-    `checked` names precisions whose graph passed parity at export: what they agree by is known to do.
+    `checked` names precisions whose graph passed parity at export, so that their agreement is known to
+    be sufficient.
     """
     known = max((measured[name].parity_db for name in checked if name in measured), default=None)
     bound = MIN_PARITY_DB if known is None else min(MIN_PARITY_DB, known - SLACK_DB)

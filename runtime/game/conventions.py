@@ -21,7 +21,7 @@ DEVICES = {2: "a CUDA device", 4: "an OpenCL device", 7: "a Vulkan device", 8: "
 def as_array(given: Any, what: str) -> npt.NDArray[Any]:
     """Returns NumPy's view of an array in the CPU's memory: one of NumPy's own, or any with DLPack.
 
-    Raises ValueError, naming `what`, for what is no array and for one on a device.
+    Raises ValueError, naming `what`, for an object that is no array and for an array on a device.
     """
     if isinstance(given, np.ndarray):
         return given  # pyright: ignore[reportUnknownVariableType] - of any type, by the signature
@@ -83,8 +83,8 @@ class MotionConvention:
     ) -> Floats:
         """Returns vectors (h, w, 2) as `Frame.motion` of a picture of `size` (width, height).
 
-        `jitter` is this frame's, `before` the previous one's, both in pixels, x right, y down. What is
-        not finite stays so: such a pixel has no history. Nothing is raised for any number. The result
+        `jitter` is this frame's, `before` the previous one's, both in pixels, x right, y down. Values
+        that are not finite stay so: such a pixel has no history. No value raises an error. The result
         may be `vectors` itself.
         """
         found = resampled(vectors, size)
@@ -125,7 +125,7 @@ class DepthConvention:
     def read(self, depth: Floats, size: tuple[int, int]) -> Floats:
         """Returns depth (h, w) as `Frame.depth`, linear, of a picture of `size` (width, height).
 
-        At most `FARTHEST`, which stands for infinity and for what is no number.
+        Values are clipped to `FARTHEST`, which stands for infinity and for NaN.
         """
         found = resampled(depth, size)
         if self.kind == "device":
@@ -181,7 +181,7 @@ def reactive_array(reactive: Any) -> Floats:
     """Returns a mask as (h, w) float32 within 0..1, from floats, booleans, or unsigned integers (255 is
     1).
 
-    What is no number counts as 1: nothing may be trusted there. Raises ValueError.
+    NaN counts as 1: the history is not trusted there. Raises ValueError.
     """
     found = _plane(as_array(reactive, "reactive"), "reactive")
     if found.dtype.kind == "b":

@@ -43,12 +43,12 @@ class Pictures:
     """Converts an engine's pictures to frames, and results to such pictures. Used from one thread.
 
     uint8 pictures are sRGB, as they are shown. Floats are 0..1 in the engine's encoding: linear light
-    is encoded by sRGB's curve for the models, and decoded after them. Where the brightest channel of
-    a float pixel is above 1, the pixel is divided by it for the models and its result multiplied by it:
-    high lights stay as bright as they were, and keep their hue. Negative numbers and what is none count
-    as 0. Alpha goes round the models untouched.
+    is encoded by sRGB's curve for the models, and decoded after them. Where the brightest channel of a
+    float pixel is above 1, the pixel is divided by it for the models and its result multiplied by it:
+    highlights keep their brightness and hue. Negative numbers and NaN count as 0. Alpha is not seen by
+    the models and stays unchanged.
 
-    Memory is used again once nobody holds what lies in it.
+    Memory is reused once nobody references it.
     """
 
     def __init__(self, order: Order, *, flipped: bool, encoding: ColourEncoding) -> None:
@@ -92,7 +92,7 @@ class Pictures:
         """Returns a result, RGB of the depth of `taken`, in the layout of the picture that it was made
         from.
 
-        It is written to `out`, or to memory that nobody uses.
+        It is written to `out`, or to unused memory.
         """
         codes = np.ascontiguousarray(made.planes[0])
         if self._flipped:

@@ -145,7 +145,7 @@ class Pipeline:
     def __init__(self, begin: Callable[[], Making], failed: Callable[[Exception], None]) -> None:
         """`begin` is called in the new thread, whose priority is low; its errors are raised here.
 
-        `failed` hears there of what a frame has raised: there is no newest result then.
+        `failed` is called in that thread with a frame's error: there is no newest result then.
         """
         self.dropped = 0
         self.finished = 0
@@ -168,7 +168,7 @@ class Pipeline:
             raise self._failure
 
     def put(self, given: Given) -> None:
-        """Add a frame, which nobody else changes."""
+        """Add a frame, whose arrays nobody else changes."""
         with self._changed:
             if self._waiting is not None:
                 given = given.after(self._waiting)

@@ -96,7 +96,7 @@ class Log:
         return tuple(self._kept)
 
     def listen(self, hear: Tell) -> None:
-        """Pass events to `hear`, too, from now on."""
+        """Call `hear` with events, too, from now on."""
         self._hearers.append(hear)
 
     def __call__(self, text: str) -> None:

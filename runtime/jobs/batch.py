@@ -82,7 +82,7 @@ class Selection:
     def files(self, outputs: Collection[Path] = ()) -> list[Path]:
         """Returns the videos, in the order in which people sort names. `outputs` are never among them.
 
-        Neither is what is hidden, or lies in the folder of the outputs where that is inside the
+        Neither are hidden files, nor those in the folder of the outputs where that is inside the
         source's. Raises SourceError when a folder cannot be read.
         """
         own = {_same(path) for path in outputs}
@@ -263,8 +263,8 @@ def run_batch(
     """Runs `job` for each video that its source names, into the folder that its sink names.
 
     Returns the exit code: 0 when all are done, that of the failures where they have the same, else that
-    of BatchError. What became of each file is kept in the folder. Raises VelaturaError for what stops
-    all of it before work starts.
+    of BatchError. The state of each file is stored in the folder. Raises VelaturaError for errors that
+    prevent the whole batch before work starts.
     """
     selection = Selection.of(job.source, job.sink, recursive=options.recursive)
     suffixes = Suffixes(options.to, job.encoding)
@@ -324,7 +324,8 @@ class Batch:
     def one(self, source: Path, target: Path, *, watching: bool = False) -> Entry:
         """Processes one file, unless it is done, and returns its entry.
 
-        One that is watched may come anew: the state is `waiting` again where it changed meanwhile.
+        A file of a watched folder may be processed again: its state becomes `waiting` where it changed
+        meanwhile.
         """
         before = self.queue.entries.get(self.queue.name(target))
         stamp, there = stamp_of(source), stamp_of(target)

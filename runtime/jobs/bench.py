@@ -33,7 +33,7 @@ from .progress import BuildView
 def make_room(*paths: Path | None) -> None:
     """Create the parent folders of those paths that are given, and check that each file can be created.
 
-    Raises SinkError where one cannot, or where what has its name is no file.
+    Raises SinkError where one cannot, or where its name is that of something other than a file.
     """
     for path in filter(None, paths):
         try:

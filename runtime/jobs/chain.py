@@ -43,8 +43,8 @@ def stages_of(job: Job, engines: list[Engine], *, segment: int = SEGMENT) -> lis
     """Returns the stages that a frame passes through, in order.
 
     Models see the picture as it is coded, which is how they were trained; --size means the picture that
-    --bake has turned upright. With --stabilize, frames of a `segment` are the same whoever makes them:
-    those before it, `lead_of` many, come first.
+    --bake has turned upright. With --stabilize, frames of a `segment` do not depend on the process that
+    makes them: it processes the `lead_of` frames before the segment first.
     """
     stages: list[Stage] = [Neural(engine) for engine in engines]
     if job.stabilize:

@@ -56,8 +56,8 @@ def compare(
     """Write a .png of one moment, an .html page of several, or a clip of the whole.
 
     `at` are seconds; without it the middle, for a page evenly spread. The smaller picture is enlarged
-    to the larger one, bicubically; both are shown upright and in square pixels. `say` hears the closing
-    lines. Raises SourceError, and SinkError for a target that exists or has another suffix.
+    to the larger one, bicubically; both are shown upright and in square pixels. `say` is called with
+    the closing lines. Raises SourceError, and SinkError for a target that exists or has another suffix.
     """
     check_target(target, overwrite=overwrite)
     suffix = target.suffix.lower()

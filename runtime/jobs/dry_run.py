@@ -57,11 +57,11 @@ def run_preflight(
 ) -> int:
     """Tries the job on a sample, reports the estimates for the whole, and writes nothing at its sink.
 
-    `budget` is how many seconds the sample may take once engines are open and the first frame is done.
+    `budget` is the seconds that the sample may take once engines are open and the first frame is done.
 
-    Three stills go into a folder beside it. Returns the exit code: that of a full disk where the output
-    will not fit, else 0. Raises VelaturaError for whatever the run itself would be refused for, a
-    `comparison` with its source included.
+    Three stills are written to a folder beside the sink. Returns the exit code: that of a full disk
+    where the output will not fit, else 0. Raises VelaturaError for whatever the run itself would be
+    refused for, a `comparison` with its source included.
     """
     if comparison is not None:
         check_comparison(job, comparison)

@@ -74,8 +74,8 @@ def forecast_seconds(sample: Sample, frames: int, *, weights: Sequence[float]) -
 def forecast_bytes(sample: Sample, coded: Coded, frames: int, *, weights: Sequence[float]) -> Estimate:
     """Returns the bytes of `frames` frames, with the overhead of their container.
 
-    Every place begins with a cut that the film has not, and with what the encoder spends on it: key
-    frames and others are counted apart, their share is what it is within the places, and where there
+    Every place begins with a cut that is not in the film, and costs the encoder more: key frames and
+    others are therefore averaged separately, weighted by their share within the places, and where there
     are enough frames the first ones are left out.
     """
     groups = [_settled(group) for group in _by_excerpt(sample.excerpts, coded.packets)]

@@ -1,6 +1,6 @@
-"""Play: a game's loop, a frame for each refresh of a display that is not there.
+"""Play: a game's loop, a frame for each refresh of a simulated display.
 
-Pacing: what is made of the times of a game's frames, as those who compare games define it.
+Pacing: figures of the times of a game's frames, by the definitions that comparisons of games use.
 """
 
 import math
@@ -192,9 +192,10 @@ def cost(with_stage: Sequence[Block], without: Sequence[Block]) -> dict[str, Any
     milliseconds.
 
     `busy_p50`, `busy_p95`, `busy_p99`, `call_p50` and `own_p50` are differences of two loops' figures
-    in each round: median, lowest and highest over the rounds. A round's blocks lie side by side, in
-    the same mood of the machine. What the game does besides, and other programs, make `busy` differ
-    by up to a tenth of a millisecond by themselves: `call` tells of less, and `own` hardly of others.
+    in each round: median, lowest and highest over the rounds. A round's blocks follow each other, under
+    the same load of the machine. The game's other work, and other programs, make `busy` differ by up to
+    a tenth of a millisecond by themselves: `call` contains less of that, and `own` hardly any of other
+    programs.
     """
     found: dict[str, Any] = {"rounds": len(with_stage)}
     for what, at in _COSTS:
@@ -308,10 +309,10 @@ def play(
 ) -> Block:
     """Play `skip` frames that are not counted, and then for `seconds`, but two frames at least.
 
-    The scene is at `since` seconds in the beginning. As with vertical synchronisation, a picture is
-    shown by the first refresh after it is finished, and then the next frame begins, which simulates the
-    time at which it does. What is seen is read from the picture itself; where nothing can be read, it
-    is what the stage says.
+    The scene starts at `since` seconds. As with vertical synchronisation, a picture is shown by the
+    first refresh after it is finished, and then the next frame begins, which simulates the time at
+    which it does. The frame that is seen is read from the picture itself; where it cannot be read, it
+    is the one that the stage states.
     """
     scene.begin()
     notes: list[_Note] = []

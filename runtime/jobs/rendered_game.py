@@ -2,14 +2,12 @@
 
 A camera flies over a textured plane towards hills, past balloons. Everything is a function of the time:
 two runs draw the same. Colour, motion and depth are true, as an engine's own would be. It is drawn by
-NumPy in one thread: what a game costs must not depend on how many cores a library finds idle.
+NumPy in one thread: a game's cost must not depend on how many cores a library finds idle.
 
-The strip at the bottom tells which frame is seen: `mark.py`.
+Mark: a bar on the strip at the picture's bottom, whose place tells which frame is seen.
 
-Mark: a bar on a strip of a picture, whose place tells which frame is seen.
-
-It goes on by one step a frame, and is drawn before the models see the picture. So it tells the truth
-once they have restyled it, and where an earlier frame is shown again, or moved to its present place.
+It moves by one step a frame, and is drawn before the models see the picture. So it tells the truth once
+they have restyled it, and where an earlier frame is shown again, or moved to its present place.
 """
 
 import math
@@ -74,10 +72,10 @@ class Mark:
         """Returns the frame that the strip shows, with `number` the newest; None where that cannot be
         told.
 
-        A model may well make what is light dark: the bar is what differs most, either way. Moved to its
-        place by now, it may leave a part of itself behind: its front counts. It may be moved too far:
-        an eighth of `places` counts as ahead, the rest as behind. Just back at the left it was nowhere
-        before, and what is moved does not show it.
+        A model may well make light areas dark: the bar is what differs most, either way. A warped bar
+        may leave a part of itself behind: its front counts. It may be moved too far: an eighth of
+        `places` counts as ahead, the rest as behind. Just after the bar restarted at the left it has no
+        earlier place, and a warped picture does not show it.
         """
         if number >= self.places and number % self.places < WIDE:
             return None

@@ -17,8 +17,8 @@ def verify(
     """Compares an output with its source, prints every check, and returns the exit code.
 
     That is 0 where all holds, else 10. With `deep`, every frame of both is decoded; without, only where
-    the packets disagree. `video_stream` is what the run was told. Raises SourceError when the
-    source is no video.
+    the packets disagree. `video_stream` is the run's option. Raises SourceError when the source is no
+    video.
     """
     begin = time.perf_counter()
     video = "chosen" if video_stream is None else video_stream

@@ -183,7 +183,7 @@ def close_all(
 ) -> None:
     """Close every sink that has frames; one that cannot be finished does not prevent the others.
 
-    Files go first. Nothing interrupts it: a second Ctrl-C must not cost what was filmed.
+    Files are closed first. Nothing interrupts it: a second Ctrl-C must not cost what was filmed.
     """
     with undisturbed():
         for output in sorted(outputs, key=lambda one: not one.keeps):

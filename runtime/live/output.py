@@ -146,8 +146,8 @@ class Output:
         """Waits until the waiting frames are taken; returns False when the sink takes nothing for
         `patience` seconds.
 
-        A file takes all that waits, however long it needs, unless that is to be dropped. What is only
-        looked at is not waited for.
+        A file takes all waiting frames, however long it needs, unless `drop` is set. A display is not
+        waited for.
         """
         self._mailbox.close(drop=drop or not self.keeps)
         shown = -1

@@ -84,9 +84,9 @@ class LivePump:
     ) -> LiveStats:
         """Runs until the source ends, `seconds` have passed, or `stop` or Ctrl-C; returns the figures.
 
-        A second Ctrl-C drops what still waits for the sinks and raises KeyboardInterrupt, once none is
-        being written. Raises SourceError when the source fails, SinkError when no sink is left. The
-        sinks are left open, whichever way it ends: closing or aborting them belongs to who opened them.
+        A second Ctrl-C drops the frames that still wait for the sinks and raises KeyboardInterrupt,
+        once none is being written. Raises SourceError when the source fails, SinkError when no sink is
+        left. The sinks are left open, whichever way it ends: the caller closes or aborts them.
         """
         self._begin = self._came = time.monotonic()
         self.processor.listen(self.tell)
@@ -126,7 +126,7 @@ class LivePump:
     def add(self, sink: Sink | Output) -> Output:
         """Adds a sink, which gets frames from now on; from any thread, before the run or in it.
 
-        Raises SinkError after the run: nobody would end the sink.
+        Raises SinkError after the run, since the sink would never be finished.
         """
         output = sink if isinstance(sink, Output) else Output(sink)
         with self._joining:
@@ -269,7 +269,7 @@ class LivePump:
         """Wait until no thread uses the source, the processor and the sinks, which the caller closes
         next.
 
-        What is stuck is given up after `PATIENCE`, counted once, however often Ctrl-C comes.
+        A thread that is stuck is given up after `PATIENCE`, counted once, however often Ctrl-C comes.
         """
         until, hurried = time.monotonic() + PATIENCE, None
         while True:

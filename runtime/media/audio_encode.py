@@ -112,9 +112,9 @@ class Voice:
         source.listen()
 
     def until(self, seconds: float, *, origin: float) -> "Iterator[Packet[Any]]":
-        """Yields the packets of what is heard before `seconds`; `origin` is the first picture's time.
+        """Yields the packets of the sound before `seconds`; `origin` is the first picture's time.
 
-        Both on the source's clock. Nothing is waited for: what comes late goes with a later picture.
+        Both are on the source's clock. It never waits: late sound goes with a later picture.
         """
         self._origin = origin
         while True:
@@ -172,7 +172,7 @@ class PassingSound:
         self._voice = Voice(self._source, self._container, codec=self._codec)
 
     def mux_until(self, seconds: float) -> None:
-        """Write what is heard before `seconds` of the output; infinity writes all the rest."""
+        """Write the sound before `seconds` of the output; infinity writes all the rest."""
         if self._voice is None or self._ended:
             return
         until = min(seconds, self.end) + self._origin

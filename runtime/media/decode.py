@@ -210,8 +210,9 @@ class Reader:
     def _again(self, missing: set[int]) -> Iterator[VideoFrame]:
         """Decodes the last group of pictures once more and yields the pictures of the missing times.
 
-        A decoder that is told that this is the end gives what it holds up to the first failure. So it
-        is not told: the group comes a second time, which pushes out what its threads hold of the first.
+        A decoder that is flushed gives its remaining pictures only up to the first failure. So it is
+        not flushed: the group is sent a second time, which pushes out the pictures that its threads
+        hold of the first.
         """
         failed = self.failed > self._failed_before
         context = self._decoder if isinstance(self._decoder, VideoCodecContext) else None
@@ -248,7 +249,7 @@ class Reader:
     ) -> Damage:
         """Compares what came with what the file states: frames, or else its end in seconds.
 
-        With `ticking` it promised frames or ticks without any, as AVI does.
+        With `ticking` the stated number includes ticks without a frame, as in AVI.
         """
         if promised is not None and ticking:
             # A cut packet may give nothing and no error; so does a whole one that repeats a frame.

@@ -40,8 +40,8 @@ _INSTEAD = {
     **{"ya8": "gbrap", "ya16le": "gbrap16le"},
     **{"rgb24": "gbrp", "rgba": "gbrap", "rgb48le": "gbrp16le", "rgba64le": "gbrap16le"},
 }
-"""What formats that `bwdif` does not take are converted to and back: the way there and back is exact
-but for the chroma of 4:4:0 and the last bits of deep RGB with opacity."""
+"""Formats for those that `bwdif` does not take: the conversion there and back is exact but for the
+chroma of 4:4:0 and the last bits of deep RGB with opacity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,8 @@ class Plan:
 def plan(asked: Deinterlace, order: int, codec: str, first: Sequence[VideoFrame]) -> Plan:
     """Returns what to do about a stream of this AVFieldOrder and codec, given its first frames.
 
-    What was asked for is done to streams that look progressive as far as their later frames want it.
+    A mode that was asked for also applies to streams that look progressive, for later frames that need
+    it.
     """
     flagged = any(image.interlaced_frame for image in first)
     stated = _ORDERS.get(order, "")

@@ -97,8 +97,7 @@ class VideoEncoder:
     def __init__(self, encoding: Encoding, *, suffix: str, like: VideoInfo | None = None) -> None:
         """Check what can be checked before a frame is there. Raises SinkError.
 
-        `suffix` is that of the output's name; `like` is the source, which only whoever makes a `coding`
-        needs.
+        `suffix` is that of the output's name; `like` is the source, which only `coding` needs.
         """
         self._codec = _codec(encoding, suffix)
         self.name = self._codec.name

@@ -32,7 +32,7 @@ class Sound:
 class LiveAudio:
     """Decoded sound in one format, whatever the source changes to. Thread-safe.
 
-    Nothing is decoded or kept before `listen`. Who listens calls `take` again and again, and compares
+    Nothing is decoded or kept before `listen`. The listener calls `take` again and again, and compares
     `seconds` with the frames that it shows. Successive pieces follow each other to within 2 ms, by
     which the sound's clock is kept to that of the pictures; more is a gap, to be filled with silence.
     """

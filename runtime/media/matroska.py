@@ -33,7 +33,7 @@ def reserve(stream: Any) -> None:
 def state_aspect(file: BinaryIO, aspect: Fraction, size: tuple[int, int]) -> None:
     """Write the displayed size of pictures of `size` into a finished file with room for it.
 
-    A file of another build is left as it is; the proof then finds what is missing.
+    A file of another structure is left unchanged; the verification then finds the missing aspect.
     """
     # Whole numbers tell the shape of a small picture in a larger one only.
     width, height = (side * (8 if min(size) < SMALL else 1) for side in size)

@@ -66,8 +66,8 @@ class Passage:
 class PassingStreams:
     """The source's other streams on their way into the output, in step with the video.
 
-    Planned when the output is opened, so that what must be left out is said before work starts. Raises
-    SinkError where sound cannot be kept, since nobody wants to find that out afterwards.
+    Planned when the output is opened, so that losses are reported before work starts. Raises SinkError
+    where sound cannot be kept, rather than losing it.
     """
 
     def __init__(

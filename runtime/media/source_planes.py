@@ -147,7 +147,8 @@ def _from_gbr(picture: VideoFrame, layout: Layout) -> tuple[tuple[Array, ...], A
 
 
 def _scaled(samples: Array, bits: int, shift: int) -> Array:
-    """To 16 bits, by the ratio of the peaks: white stays white. Samples stand `shift` bits too high."""
+    """Returns samples scaled to 16 bits by the ratio of the peaks: white stays white. They stand
+    `shift` bits too high."""
     peak = (1 << bits) - 1
     # Values above the peak are broken, and must not end the run.
     values = (np.arange(1 << 16) >> shift).clip(0, peak)

@@ -49,9 +49,9 @@ class Clock:
     def timed(self, packets: "Iterable[Packet[Any]]", *, end: bool) -> "Iterator[Packet[Any]]":
         """Yields the packets with their durations; at the `end` all of them.
 
-        The frame after it tells, so that the newest picture's packet waits for it. The last picture
-        stands as long as it was said to, or as the rate says: a container that is told nothing lets it
-        vanish at once.
+        A duration is known only from the frame after it, so that the newest picture's packet waits for
+        that. The last picture lasts as long as was stated, or as the rate says: without a duration some
+        containers show it for no time.
         """
         self._waiting += packets
         while self._waiting:

@@ -184,7 +184,7 @@ def in_order(segments: Iterable[SegmentFile], depth: int) -> "Iterator[Packet[An
     """Yields all packets with their decoding times.
 
     An encoder's own decoding times would overlap where one segment ends and the next begins. They are
-    made anew: the n-th packet is decoded at the time of the n-th picture, `depth` places earlier, which
+    computed: the n-th packet is decoded at the time of the n-th picture, `depth` places earlier, which
     is never later than its own time, and always later than the packet's before it.
     """
     times = _sorted_times(segments)

@@ -87,7 +87,7 @@ class Sink(ABC):
     def stop_early(self, *, interrupted: bool = False) -> None:
         """Note before `close` that the source goes on: copied audio then ends with the video.
 
-        `interrupted` when somebody stopped the run, rather than that so many frames were wanted.
+        `interrupted` is true when the user stopped the run, rather than the limit of frames.
         """
         del interrupted
 

@@ -58,8 +58,8 @@ def is_short(like: VideoInfo, frames: int | None) -> bool:
 class JournalSink(Sink):
     """Writes the same file as a FileSink; finished segments survive whatever ends the process.
 
-    Each segment is a run of `SEGMENT` frames from an encoder of its own, whether the run is cut off or
-    not: both give the same pictures. At the end the packets are put together as they are, and all other
+    Each segment is a run of `SEGMENT` frames from an encoder of its own, whether the run is interrupted
+    or not: both give the same pictures. At the end the packets are joined unchanged, with all other
     streams beside them. The first `kept` frames of the source need not come any more.
     """
 

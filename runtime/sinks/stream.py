@@ -46,9 +46,9 @@ def is_stream(uri: str) -> bool:
 class StreamSink(Sink):
     """Sends frames to a live stream as they come.
 
-    The first connection must be made, else it raises; one that is cut, or takes nothing for `STALL`
-    seconds, is made again with growing pauses, and frames of the time between are lost. `tell` hears of
-    both.
+    The first connection must succeed, else it raises; one that is cut, or takes nothing for `STALL`
+    seconds, is made again with growing pauses, and frames of the time between are lost. `tell` is
+    called for both.
     """
 
     def __init__(

@@ -51,8 +51,8 @@ _SLEW = 2e-4
 class Timeline:
     """Maps a sender's times to `time.monotonic`, and keeps the distances between them where possible.
 
-    What came fastest counts as having come without delay, so that jitter on the way does not reach the
-    times: the offset falls at once and rises slowly, as a clock drifts.
+    The packet that came fastest counts as having come without delay, so that jitter on the way does not
+    reach the times: the offset falls at once and rises slowly, as a clock drifts.
     """
 
     def __init__(self, *, paced: bool) -> None:
@@ -156,7 +156,7 @@ class Backlog:
 LAG = 0.25
 """Seconds that a packet may wait before non-reference pictures are no longer decoded."""
 _HOPELESS = 50
-"""Packets in a row that give nothing but errors before the connection is made anew."""
+"""Packets in a row that give nothing but errors before the connection is made again."""
 _MEASURED = 8
 """Pictures over which a frame rate is measured where the stream states none."""
 

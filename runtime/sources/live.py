@@ -84,15 +84,15 @@ class Slot(Generic[T]):
 
 
 class LiveSource(Source):
-    """Frames from a thread of the source's own; the newest wins while nobody takes them.
+    """Frames from a thread of the source's own; newer ones replace older ones that nobody takes.
 
     `close` may be called from any thread, also while another iterates, whose iteration then ends within
-    a second. A read that nothing can interrupt is left to its daemon thread, which lets go of the
-    device when that read returns (streams: after `stall` seconds at the latest).
+    a second. A read that nothing can interrupt is left to its daemon thread, which releases the device
+    when that read returns (streams: after `stall` seconds at the latest).
 
-    Frames carry `captured`, the second of `time.monotonic` at which they arrived or, for what is paced,
-    were due. Their `pts`, in units of `TIME_BASE`, strictly increase whatever the source's clock does.
-    They may change their size and format in mid-stream; `info` describes the first.
+    Frames carry `captured`, the second of `time.monotonic` at which they arrived or, from a paced
+    source, were due. Their `pts`, in units of `TIME_BASE`, strictly increase whatever the source's
+    clock does. They may change their size and format in mid-stream; `info` describes the first.
     """
 
     audio: "LiveAudio | None" = None

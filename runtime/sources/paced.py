@@ -71,9 +71,9 @@ class PacedSource(LiveSource):
         keep: bool = False,
         patience: float = 10.0,
     ) -> None:
-        """`make` opens the source, for each round of a `loop` anew.
+        """`make` opens the source, again for each round of a `loop`.
 
-        With `follow` the sender has a clock of its own, as behind a pipe: what is late was sent late.
+        With `follow` the sender has a clock of its own, as behind a pipe: late frames were sent late.
         Without `paced` every frame is due when it comes. Raises SourceError.
         """
         super().__init__(uri, keep=keep)

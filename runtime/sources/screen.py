@@ -186,7 +186,7 @@ def x11_problem() -> str:
     """Returns the reason why FFmpeg must not capture here; empty when it may.
 
     The wheels of PyAV and OpenCV carry files of the same names that belong to different copies of
-    libxcb, and what is loaded first serves both: after OpenCV's, x11grab ends the process.
+    libxcb, and the first that is loaded serves both: after OpenCV's, x11grab ends the process.
     """
     if "x11grab" not in formats_available or not os.environ.get("DISPLAY"):
         return "x11 needs $DISPLAY, and a PyAV that has x11grab"

@@ -17,8 +17,8 @@ LARGEST = 32_768
 class Upright:
     """Turns pictures by their rotation, and makes their pixels square.
 
-    Luma is moved, not changed, by the turn. Square pixels come of enlarging along the axis with fewer
-    samples, so that none is lost. Depth and motion are dropped where anything changes. Raises
+    The turn moves luma without changing it. Pixels are made square by enlarging along the axis with
+    fewer samples, so that none is lost. Depth and motion are dropped where anything changes. Raises
     SourceError for an aspect that would make a picture of more than `LARGEST` pixels.
     """
 

@@ -13,15 +13,16 @@ from .reprojection_map import Track
 GROWTH = 0.85
 """The part by which the confidence in a pixel's history grows with each result, from 0 to 1.
 
-What comes out from behind something has been painted with that in view: it must not stay so.
+It grows slowly, since a surface that was just uncovered has been painted with the foreground in view,
+which must not stay.
 """
 TAPS = (0.52, 0.05)
 """Weights of the second and fourth differences in the luma's interpolation between samples, by q.
 
-Linear interpolation at the part f between two samples dims a wave of w radians a pixel by
-sqrt(1 - q l), q = f (1 - f), l = 2 - 2 cos w; its inverse is 1 + q l / 2 + 3 q^2 l^2 / 8 + ... With
-these weights waves of five pixels and longer keep 97% at any f, and none exceeds 102.4%: what is moved
-again with every frame would grow, and more than that the history's weight could not hold.
+Linear interpolation at the part f between two samples dims a wave of w radians a pixel by sqrt(1 - q
+l), q = f (1 - f), l = 2 - 2 cos w; its inverse is 1 + q l / 2 + 3 q^2 l^2 / 8 + ... With these weights
+waves of five pixels and longer keep 97% at any f, and none exceeds 102.4%: the history is moved again
+with every frame, and its weight could not limit a larger growth.
 """
 FINE = 5
 """Pixels, per side, of the neighbourhood from whose mean detail is measured."""
@@ -102,8 +103,8 @@ class History:
     ) -> Frame:
         """Returns `made` with `weight` (0..1) of what was shown before, where `track` trusts it.
 
-        Without `fresh`, only what was shown before, and `made` in its colours where there is nothing;
-        where `uncovered`, the same without the colours, which are for whoever says so to see to.
+        Without `fresh`, returns only what was shown before, and where there is nothing, `made` in the
+        colours of that; where `uncovered`, `made` in its own colours, which the caller must match.
         """
         planes, before, faith = self._planes, self._before, self._faith
         now = self._layers(made)
@@ -183,8 +184,8 @@ class History:
         """Returns each pixel from its earlier place, by six samples of luma along each axis and two of
         the rest.
 
-        OpenCV moves four planes at once in the time of one: differences go along with what they
-        sharpen.
+        OpenCV moves four planes in the time of one: the differences that sharpen a plane are moved with
+        it.
         """
         planes, luma, chroma = self._planes, before.luma, before.chroma
         across, down = self._curve(luma, 0), self._curve(luma, 1)
@@ -340,7 +341,8 @@ def _energies(layers: Layers) -> tuple[Floats, ...]:
 def _energy(plane: Floats) -> Floats:
     """Returns mean squared differences of neighbours by tiles, sampled in every fifth row.
 
-    Networks halve a picture again and again: what they make has patterns of four rows, and of eight.
+    Five is no divisor of the patterns of four and eight rows in results of networks, which halve a
+    picture repeatedly.
     """
     height, width = plane.shape
     if min(height, width) < TILE:

@@ -21,8 +21,8 @@ class Stabiliser:
 
     Earlier results count where the source shows what it showed then: not where something else was in
     front of it, not where its colours have changed, and not after a cut. Motion and depth are those of
-    the source's frames; without motion it is looked for by optical flow. One thread's, and frames come
-    in order.
+    the source's frames; without motion it is estimated by optical flow. Used from one thread, with
+    frames in order.
     """
 
     def __init__(self, strength: float = 0.9) -> None:
@@ -46,11 +46,11 @@ class Stabiliser:
     ) -> Frame:
         """Returns `made` blended with what was shown before.
 
-        `source` is what the models saw, `made` their result, of the same size or a multiple of it.
-        Without `fresh`, `made` only stands in for a result: what was shown before is shown again,
-        moved, and `made` only where there is nothing. `uncovered`, (H, W) booleans of the source's
-        size, says where `made` is no more than such a stand-in, though it is a result elsewhere. Raises
-        ValueError where motion, depth or reactivity are not of the source's size.
+        `source` is the input of the models, `made` their result, of the same size or a multiple of it.
+        Without `fresh`, `made` only replaces a missing result: the earlier picture is shown again,
+        warped, and `made` only where there is none. `uncovered`, (H, W) booleans of the source's size,
+        says where `made` is only such a replacement, though it is a result elsewhere. Raises ValueError
+        where motion, depth or reactivity are not of the source's size.
         """
         if not self._strength:
             self.forget()
@@ -77,7 +77,7 @@ class Stabiliser:
 class Stabilize:
     """Stages whose result is stabilised: `Stabilize([Neural(engine)], 0.9)`.
 
-    Frames must come in order, as a pump gives them. Pipelined as the first of the stages is.
+    Frames must come in order, as a pump gives them. The stage is pipelined as its first inner stage is.
     """
 
     def __init__(
@@ -85,14 +85,14 @@ class Stabilize:
     ) -> None:
         """`strength` is that of `Stabiliser`.
 
-        With `spell`, every `spell`-th frame of the source is the first of a spell, whose history began
-        `overlap` frames earlier: whoever begins there makes the same frames as who has made all before.
-        Raises ValueError for a strength beyond 0..1.
+        With `spell`, the history restarts at every `spell`-th frame of the source, from one that was
+        built up over the `overlap` frames before: a process that begins with those makes the same
+        frames as one that has made all before. Raises ValueError for a strength beyond 0..1.
         """
         self.stages = tuple(stages)
         self.strength = strength
         self.overlap = min(_lasting(weight_of(strength)), spell or 0)
-        """The number of frames that must come before a restart for its history to be complete."""
+        """The number of frames before a restart that its history is built up over."""
         first = self.stages[0] if self.stages else None
         self.in_flight = first.in_flight if isinstance(first, PipelinedStage) else 1
         names = [str(stage.engine.card.name) for stage in self.stages if isinstance(stage, Neural)]

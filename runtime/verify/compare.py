@@ -1,9 +1,9 @@
-"""The output contract: a written file is read again and compared with what it was meant to hold.
+"""The output contract: a written file is read again and compared with its expected contents.
 
 Every difference that a viewer could notice is a mismatch. The tolerances are what containers round, and
 no more; each states its reason.
 
-How the frames and the sound of two files lie over each other.
+Also the alignment of two files' frames and sound.
 """
 
 from collections.abc import Iterator, Sequence
@@ -150,8 +150,8 @@ def _unmatched(
 class Match:
     """The ranges in which two tracks are compared: a start in seconds and a count of packets for each.
 
-    What is not played, such as an encoder's priming, is counted by some containers and programs and
-    left out by others: a track begins at its first packet, or at the first that is played.
+    Packets that are not played, such as an encoder's priming, are counted by some containers and
+    programs and left out by others: a track begins at its first packet, or at the first that is played.
     """
 
     wanted_start: float

@@ -41,9 +41,9 @@ _DISLIKE = ("error parsing option", "unknown option", "error setting option")
 def rehearse(encoder: VideoEncoder, coding: Coding, *, kind: str, suffix: str) -> Kept:
     """Encodes a few frames in memory and reads them again; returns what the container keeps.
 
-    `kind` is FFmpeg's name of the container, and `suffix` what its files are called. Raises SinkError
-    where the encoder refuses its options, the container the stream, or where colours would be told
-    wrongly: before work starts, rather than in the proof at the end.
+    `kind` is FFmpeg's name of the container, and `suffix` that of its files. Raises SinkError where the
+    encoder refuses its options, the container the stream, or where colours would be stated wrongly:
+    before work starts, rather than in the verification at the end.
     """
     small, tally, file = _alike(encoder, coding), Tally(), io.BytesIO()
     with _heard() as logs:

@@ -101,8 +101,8 @@ def build(
 ) -> Built:
     """Builds an engine from a wrapped graph; `profile` None means that its shapes are fixed.
 
-    `shape` turns (height, width) into the input's shape. `progress` hears the phase's name and the part
-    done; whatever it raises, such as KeyboardInterrupt, stops the builder and is raised here.
+    `shape` turns (height, width) into the input's shape. `progress` is called with the phase's name and
+    the part done; an exception of it, such as KeyboardInterrupt, stops the builder and is raised here.
 
     Raises ModelError naming node and operator where the parser refuses the graph, EngineError with the
     library's own words where the builder does, OutOfMemoryError where it ran out of device memory.

@@ -66,7 +66,8 @@ class Cuda:
     def release(self, name: str, *arguments: Any) -> None:
         """Call a function that frees something.
 
-        What it reports is an earlier call's failure, which whoever waited for that call has heard.
+        Its error code is ignored: it reports an earlier call's failure, which was raised where that
+        call was waited for.
         """
         getattr(self.api, name)(*arguments)
 
@@ -153,7 +154,7 @@ class DeviceMemory:
 class DeviceArray:
     """A picture in device memory. Libraries take it without a copy by `__cuda_array_interface__`.
 
-    The memory is used again once the array is gone: keep it until whoever reads it has finished.
+    The memory is reused once the array is gone: keep it until its reader has finished.
     """
 
     def __init__(self, memory: DeviceMemory, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -255,8 +255,8 @@ _MEMORY = re.compile(
 def logger(library: Library, heard: Heard) -> Any:
     """Returns the library's logger, which passes its messages to `heard` from now on while that lives.
 
-    One serves a whole process: the libraries keep the first that they are given, and a runtime's would
-    swallow what the next builder says.
+    There is one for the whole process: the libraries keep the first that they are given, and a
+    runtime's would swallow the messages of the next builder.
     """
     ear = _ear(library)
     ear.add(heard)

@@ -180,10 +180,10 @@ class Client:
         as NumPy's array.
 
         `color` is uint8 (height, width, 4), or 3 of order `rgb` or `bgr`; `motion`, `depth`, `reactive`
-        and `jitter` are as for `PostProcess`. `reset` begins anew, after a cut. `bypass` asks the
-        server for nothing but the frame itself. The result lies in shared memory and is valid until
-        the ring comes round, for two more frames, or until `close`: copy what you keep. With `out` it
-        is copied there, resized where it must be. Raises ValueError for what is no picture.
+        and `jitter` are as for `PostProcess`. `reset` starts a new history, after a cut. `bypass` asks
+        the server for nothing but the frame itself. The result is in shared memory and valid until the
+        ring comes round, for two more frames, or until `close`: copy what you keep. With `out` it is
+        copied there, resized where necessary. Raises ValueError for an invalid picture.
         """
         until = time.monotonic() + self.deadline_ms / 1e3
         picture = self._sending.picture(color)
@@ -211,9 +211,9 @@ class Client:
     ) -> bool:
         """Sends a frame and does not wait; returns whether it is under way, else `status` says why not.
 
-        Three may be, the entries of the server's ring, counted until they are collected; before a
-        fourth is refused, the oldest that has come back is let go. Raises ValueError for what is no
-        picture.
+        Up to three frames may be, the entries of the server's ring, counted until they are collected;
+        before a fourth is refused, the oldest that has come back is dropped. Raises ValueError for an
+        invalid picture.
         """
         picture = self._sending.picture(color)
         extras = self._sending.extras(motion, depth, reactive, jitter, bypass=bypass)

@@ -173,7 +173,7 @@ def attach(name: str) -> Segment:
     """Returns the segment of a living server.
 
     A dead server's is removed. Raises ValueError for a bad name, Absent where nobody serves it, and its
-    parent EngineError for a file that is not to be trusted or understood, which stays.
+    base class EngineError for a file that is not trusted or understood, which stays.
     """
     path = names.segment_path(name)
     check_place()

@@ -113,7 +113,7 @@ class Server:
         tell: Callable[[str], None] | None = None,
     ) -> None:
         """`max_size` is the width and height of the largest frames. `open_post` replaces `work.open`.
-        `tell` hears what happens, a line each, in the thread that serves or closes.
+        `tell` is called with each event, a line of text, in the thread that serves or closes.
 
         Raises ValueError for a bad name or size, ModelError for a model that cannot be read,
         EngineError where there is no shared memory or the name is served already.

@@ -161,7 +161,7 @@ class Link:
     def wait(self, sent: Sent, until: float) -> Answer | None:
         """Returns that frame's answer, until a moment of `time.monotonic`; None when it is late.
 
-        What came back before it is let go. Raises LostError when the server is dead.
+        Earlier answers are dropped. Raises LostError when the server is dead.
         """
         while True:
             self.poll()

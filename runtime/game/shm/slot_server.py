@@ -1,6 +1,6 @@
 """A desk: the server's side of one slot, with a thread and a post-process of its own.
 
-Whatever a client writes into its slot is copied once and then checked; what is wrong is answered with
+Everything that a client writes into its slot is copied once and then checked; errors are answered with
 a refusal, and none of it reaches another client's desk.
 """
 
@@ -340,7 +340,7 @@ class Desk:
 def free(segment: Segment, slot: int, count: int) -> None:
     """Make a slot ready for another client, whose frames are numbered from `count`.
 
-    Only for the thread that looks after all slots: freed twice, it would be taken from who has come.
+    Only for the thread that watches all slots: freeing it twice would take it from a new client.
     """
     page = segment.plan.slot(slot).offset
     control = segment.record(layout.CONTROL, page)
