@@ -50,7 +50,8 @@ class Histogram:
         """Durations above `top` are clipped to it; both in seconds."""
         self._resolution = resolution
         self._bins = np.zeros(round(top / resolution) + 1, np.int64)
-        # A game asks in its frame, and adds under the same lock: no sum goes over all bins.
+        # A game queries percentiles within a frame, and adds under the same lock: no sum goes over all
+        # bins.
         self._groups = np.zeros(len(self._bins) // GROUP + 1, np.int64)
         self._total = 0.0
         self._worst = 0.0
@@ -194,7 +195,7 @@ def peak_memory() -> int | None:
     not tell."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Linux hands `ru_maxrss` down from the parent; this one begins anew with each program.
+        # Linux hands `ru_maxrss` down from the parent; VmHWM starts again with each program.
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     try:

@@ -59,7 +59,7 @@ class DaemonThread(threading.Thread):
             return True
         if not self._over.wait(seconds):
             return False
-        # Its last instructions, which touch nothing of ours.
+        # Only its last instructions remain, which touch no shared object.
         self.join()
         return True
 

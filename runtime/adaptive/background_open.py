@@ -96,7 +96,8 @@ class Opening(Generic[T]):
             while (request := self._after(request)) is not None:
                 request.open()
         except BaseException:
-            # Of who is told, or of what was closed: it is reported, and others are opened all the same.
+            # An error of the callback, or of closing: it is reported, and others are opened all the
+            # same.
             with self._lock:
                 self._thread = None
                 atexit.unregister(self._leave)

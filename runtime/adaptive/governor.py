@@ -163,7 +163,7 @@ class Governor:
         if not (self._fits(rung, load, now, ROOMY) or seconds <= 1.1 * trust.held):
             self._good.clear()
             fits = [r for r in range(rung + 1, self.rung) if self._fits(r, load, now, ROOMY)]
-            # Time was lost on this one; the next lower may do now, else all begins anew.
+            # Time was lost on this one; the next lower may do now, else all starts again.
             self._target = fits[0] if fits else None
             self._next = now + (PATIENCE / GOOD if fits else self._retry)
             self._retry = min(self._retry * (1.0 if fits else 1.2), SELDOMEST)
@@ -243,7 +243,7 @@ class Governor:
         if now - max(self._since, self._late_at) > HELD and now - trust.held_at > 1:
             trust.held_at = now
             trust.held = float(np.median([f.work for f in self._frames if f.at > now - HELD]))
-            # Measured while the machine was busy, a rung looks dearer than it is.
+            # A rung that was measured while the machine was busy looks more costly than it is.
             self._costs[self.rung] = min(self._costs[self.rung], trust.held)
 
     def _fall(self, recent: "list[_Heard]", late: int, now: float) -> Step | None:
@@ -252,7 +252,7 @@ class Governor:
         reason = f"{late} of {len(recent)} frames took more than {_ms(self.deadline)}"
         if self.rung == last:
             return self._give_up(now) if now - self._since > FUTILE and not self.futile else None
-        # Of the last few: the window may begin before what has changed did.
+        # Only the last few frames: the window may begin before the change.
         work = np.array([frame.work for frame in recent[-FEWEST:]])
         load = float(np.quantile(work, 0.6)) / max(self._costs[self.rung], 1e-6)
         if load >= 1.2:
@@ -287,7 +287,7 @@ class Governor:
         if after > before:
             late = [f.work for f in self._frames if f.late] or [0.0]
             work = float(np.median(late[-FEWEST:]))
-            # It fails with what it held with: neither says anything.
+            # It fails at the work with which it held the deadline: that figure predicts nothing.
             trust.held = 0.0 if work < 1.2 * trust.held else trust.held
         self._seldom = None
         self.rung, self._since, self._climbed = after, now, climbed
@@ -329,7 +329,7 @@ class Governor:
         recent = [f.latency - f.work for f in self._frames if f.at > now - CALM]
         if not recent:
             return 0.0
-        # Frames that come while the one before is at work wait, which a lower rung puts an end to.
+        # Frames that come while the one before is at work wait; a lower rung ends that.
         busy = np.median([f.work for f in self._frames if f.at > now - CALM]) > 0.7 * self.period
         return float(np.quantile(recent, 0.2 if busy else 0.8))
 

@@ -177,7 +177,7 @@ class Ladder:
                 times.append(_once(lambda: carried.at(small_luma(frame))))
                 time.sleep(BETWEEN)
         finally:
-            # Whatever ends it: the engines are closed next.
+            # Wait however this ended: the engines are closed next.
             worker.leave(LEAVING)
         return replace(rung, cost=min(times), beside=models.value)
 
@@ -236,7 +236,7 @@ def output_format(cards: Sequence[ModelCard], given: PixelFormat) -> PixelFormat
     format = given
     for card in cards:
         if card.input_colour != "luma":
-            # What follows sees RGB; the family of the frames comes back at the end.
+            # Later models see RGB; the frames' own family is restored at the end.
             format = given if given.family == "yuv" else PixelFormat("rgb", given.bits)
         elif format.family == "rgb":
             format = PixelFormat("yuv", given.bits, (2, 2) if card.scale > 1 else (1, 1))
@@ -349,7 +349,7 @@ def _timed(work: Callable[[], object]) -> float:
     begin = time.perf_counter()
     while len(times) < TRIES and (not times or time.perf_counter() - begin < SECONDS):
         times.append(_once(work))
-    # The least, not the middle: what others do on the machine is the governor's business later on.
+    # The least, not the median: other load on the machine is left to the governor.
     return min(times)
 
 

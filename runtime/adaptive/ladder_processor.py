@@ -211,7 +211,7 @@ class LadderProcessor(Processor):
         self._work = time.monotonic() - begin
         running = self._running
         if made.late and self._patience.once and running is not None:
-            # It did not wait, but the models are as late as for the frame that did.
+            # The frame did not wait, but the models are as late as for the one that did.
             self._work = max(self._work, running.busy_for)
         return made
 
@@ -385,7 +385,7 @@ class LadderProcessor(Processor):
         if self._closed:
             return
         if self._wanted is not None:
-            # A swap on its way must not be lost; when it fails, these models are opened after all.
+            # A swap under way must not be lost; when it fails, these models are opened after all.
             self.swap(self._wanted)
             return
         models, frame = self._models, self._seen

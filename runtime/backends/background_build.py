@@ -89,7 +89,7 @@ class RisingEngine(Engine):
             self._work.join()
 
     def close(self) -> None:
-        # A builder cannot be interrupted: what it still makes lands in the cache.
+        # A builder cannot be interrupted: its result is still stored in the cache.
         self.wait()
         for engine in (self._engine, self._stand_in):
             if engine is not None:

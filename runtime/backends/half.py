@@ -173,7 +173,7 @@ class _Halves:
 def _halved(tensor: TensorProto, name: str) -> TensorProto:
     values = numpy_helper.to_array(tensor)
     peak = float(np.abs(values).max(initial=0.0))
-    # Infinities are meant, as the bound of a clip is; a large finite weight is not.
+    # Infinities are intended, as the bound of a clip is; a large finite weight is not.
     if np.isfinite(peak) and peak > LARGEST:
         raise ModelError(
             f"the weight {tensor.name} reaches {peak:g}, beyond half precision's {LARGEST:g}"

@@ -60,7 +60,7 @@ class RoundedGraph:
         for index, node in enumerate(self._proto.graph.node):
             inputs = {name: known[name] for name in node.input if name in known}
             if index == len(self._sessions):
-                # Not before: the types of the inputs are then known, whoever made the operators.
+                # Only now: the types of the inputs are then known, for custom operators, too.
                 self._sessions.append(self._session(node, inputs))
             names = [name for name in node.output if name]
             made = cast("list[Array]", self._sessions[index].run(names, inputs))

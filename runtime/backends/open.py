@@ -93,7 +93,7 @@ def open_engine(
     if building == "pass":
         return RisingEngine(opener.card(), lambda: opener.first(names))
     if not any(_usable(name) for name in names if name not in CPU_BACKENDS):
-        # Nothing better can be built: a stand-in would only stand in for itself.
+        # Nothing better can be built: the fallback would only replace itself.
         return opener.first(names)
     stand_in = opener.stand_in()
     return RisingEngine(stand_in.card, lambda: opener.first(names), stand_in)
@@ -233,7 +233,8 @@ class _Opener:
         try:
             found, now = self._agreement(backend, model)
         except (EngineError, ModelError) as error:
-            # Half may be what the backend refuses, or the pictures' size; both need not be the frames'.
+            # The backend may refuse half precision, or the pictures' size; frames may have another
+            # size.
             why = f"fp16 could not be checked ({error})"
         else:
             if found.passes:
@@ -300,7 +301,8 @@ class _Opener:
             card = next(iter(engines.values())).card
             measured = measure(engines, card.fixed_size or SIZE)
         except EngineError as error:
-            # A model that breaks its card's word on sizes may still fit the frames that come.
+            # A model that does not take the sizes that its card states may still fit the frames that
+            # come.
             _close(engines)
             name, model = next(iter(models.items()))
             engine = backend.open(model, precision=name, options=self.options)

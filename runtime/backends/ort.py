@@ -98,7 +98,8 @@ class OrtBackend:
         """Returns a session on this provider. Raises EngineError when ONNX Runtime would compute on
         another."""
         session = self.loaded(model, threads=threads)
-        # Since 1.24 it tells which provider has taken what; those that take nothing raise nothing.
+        # Since 1.24 the session tells which provider has taken which nodes; one that takes none raises
+        # nothing.
         told = getattr(session, "get_provider_graph_assignment_info", None)
         if told is None or self.on_cpu:
             return session

@@ -107,7 +107,7 @@ def choose(measured: Mapping[str, Measured], *, checked: frozenset[str]) -> str:
     def passes(name: str) -> bool:
         if name in checked or name == "fp32":
             return True
-        # INT8 with the rest in BF16 is held to what INT8 itself was allowed.
+        # INT8 with the rest in BF16 is compared with the bound for INT8 itself.
         least = bound if name.startswith("int8") else MIN_PARITY_DB
         return measured[name].parity_db >= least
 

@@ -171,7 +171,7 @@ def depth_array(depth: Any) -> Floats:
     """Returns an engine's depth as (h, w) float32, from (h, w) or (h, w, 1). Raises ValueError."""
     found = _plane(as_array(depth, "depth"), "depth")
     if found.dtype.kind == "u":
-        # Unsigned integers are parts of their largest number, as the texture formats have them.
+        # Unsigned integers are fractions of their largest number, as in texture formats.
         return cast("Floats", found.astype(np.float32) / np.float32(np.iinfo(found.dtype).max))
     _floating(found, "depth")
     return _compact(found)
@@ -189,7 +189,7 @@ def reactive_array(reactive: Any) -> Floats:
     if found.dtype.kind == "u":
         return cast("Floats", found.astype(np.float32) / np.float32(np.iinfo(found.dtype).max))
     _floating(found, "reactive")
-    # fmin and fmax take the number where the other is none.
+    # fmin and fmax take the number where the other is NaN.
     return cast("Floats", np.fmax(np.fmin(found.astype(np.float32), np.float32(1)), np.float32(0)))
 
 

@@ -245,7 +245,7 @@ class Painter:
         track = self._tracker.follow(frame)
         if frame.motion is None or not moves:
             return track, frame
-        # The motion is kept for longer than the engine may leave its memory as it is.
+        # The motion is kept for longer than the engine leaves its memory unchanged.
         motion = frame.motion.copy() if first else seen_motion(frame, track)
         return track, replace(frame, motion=motion)
 

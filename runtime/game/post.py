@@ -116,7 +116,8 @@ class PostProcess:
         self._epoch = 0
         self._before: Finished | None = None
         self._last: Shown | None = None
-        """The jitter of the last call; None for one that was off, and before the first."""
+        """The facts about the last call's picture; None for a call that was off, and before the
+        first."""
         self._size = (int(size[0]), int(size[1]))
         self._kind: tuple[object, ...] = ()
         """Shape and type of the last picture that was processed."""
@@ -351,7 +352,7 @@ class PostProcess:
         pipeline.put(given.kept(self._pictures))
         if newest is None or newest.given.epoch != given.epoch:
             picture, shown = self._pass(color, given, target)
-            # The game draws into what it gets, and renders into what it gives.
+            # The game draws into the arrays that it gets, and renders into those that it gives.
             return (self._pictures.copy(given.color) if picture is color else picture), shown
         self._before = newest
         again = newest is before

@@ -343,7 +343,7 @@ class Batch:
             source=str(source),
             sink=str(target),
             overwrite=self.job.overwrite or ours,
-            # Nobody goes on with a file that is no more: the one that took its place is another.
+            # An interrupted run is not resumed with another file that has taken the place of the first.
             restart=self.job.restart or (watching and before is not None and before.stamp != stamp),
         )
         entry = Entry(
@@ -392,10 +392,10 @@ class Batch:
             )
         changes = self._changes(source, entry, stamp)
         if entry.state == "failed":
-            # What was tried with other options, or of another file, is not what failed.
+            # A failure with other options, or of another file, does not count.
             return None if self.retry or changes else entry
         if entry.made and there is None:
-            # Who watches a folder may take away what was made.
+            # The user of a watched folder may move outputs away.
             return replace(entry, state="done") if watching and not changes else None
         if entry.made and there == entry.output:
             if not changes:
@@ -422,7 +422,8 @@ class Batch:
         source, target = Path(job.source), Path(job.sink)
 
         def ready(partial: Path) -> None:
-            # Else nobody knew whose it is, if the process died before it is listed as done.
+            # Otherwise the output's owner would be unknown if the process died before it is listed as
+            # done.
             self.queue.put(target, replace(entry, coming=stamp_of(partial)))
 
         self.tally.begin(source)
@@ -440,7 +441,7 @@ class Batch:
         except Exception as error:
             if self.debug or not isinstance(error, VelaturaError):
                 self.tally.complain(traceback.format_exc())
-            # An output of ours that was there before stays as it was.
+            # An earlier output of this batch stays as it was.
             there = stamp_of(target)
             wrote = self.queue.entries[self.queue.name(target)].wrote(there)
             entry = replace(entry, output=there if wrote else None).failed(error)
@@ -451,7 +452,7 @@ class Batch:
                 entry = entry.failed(outcome.loss)
         self.at_work = False
         stamp = stamp_of(source)
-        # One that was taken away was read to its end where no error came of it.
+        # A source that was removed meanwhile was read to its end where no error was raised.
         if stamp == entry.stamp or (stamp is None and entry.state == "done"):
             return entry
         if watching:
@@ -560,7 +561,7 @@ class Watch:
         try:
             files = self._selection.files(self._batch.queue.outputs)
         except SourceError as error:
-            # A share may come back.
+            # A network share may come back.
             if str(error) != self._problem:
                 self._batch.say.note(f"{error}; waiting for it")
             self._problem = str(error)

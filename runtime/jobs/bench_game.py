@@ -301,7 +301,7 @@ def require(path: Path) -> None:
 
 def draw(loops: dict[Loop, Pacing], report: dict[str, Any]) -> bytes:
     """Returns the PNG file: frame times, animation errors, both's distributions, and the figures."""
-    # The classes of their own, not pyplot: that would choose a backend for the whole process.
+    # Matplotlib's own classes, not pyplot, which would choose a backend for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -178,8 +178,8 @@ class _Tape:
         if before is None:
             return None
         begin, count = self._begin, self.sink.frames
-        # The first two by hand: what is set up at the first stays out of the measure, and what one
-        # frame takes alone tells how many may be on their way when time is up.
+        # The first two without the pump: the set-up at the first is not measured, and the time of one
+        # frame alone tells how many may be on their way when time is up.
         started = time.perf_counter()
         after = self._pass(before, stages)
         start = time.perf_counter()

@@ -331,14 +331,14 @@ def play(
         own = clock.own() - own
         end = clock.now() - begin
         refresh = max(refresh + 1, math.ceil(end / period))
-        # On no account: a game does not do this.
+        # Outside of the measurement: a game does not do this.
         strip, account = scene.mark.strip_of(picture), last.account()
         notes.append(_Note(start, end, call, own, refresh * period, strip, account))
         clock.wait(begin + refresh * period)
     marks = [scene.mark.frame_of(note.strip, n) for n, note in enumerate(notes)]
     told = [n - note.account.behind for n, note in enumerate(notes)]
     chosen = [mark if mark is not None else tell for mark, tell in zip(marks, told, strict=True)]
-    # What is seen at first may be of the block before: that does not count.
+    # The first picture seen may be of the block before: it does not count.
     seen = np.maximum(np.array(chosen, np.int64), 0)
     start = np.array([note.start for note in notes])
     ahead = np.maximum(seen - np.arange(len(seen)), 0)

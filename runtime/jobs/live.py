@@ -102,7 +102,7 @@ def run_live(session: Session, *, quiet: bool = False) -> int:
         # Whatever ends the run, recordings are finished.
         stack.callback(lambda: close_all(outputs, _heard(failures, say), tell=say.note))
         for uri in session.sinks:
-            # One by one: those before the first that cannot be opened are aborted, too.
+            # One by one, so that outputs before one that cannot be opened are aborted, too.
             outputs.append(open_output(uri, place))
         processor = _processor(session, source)
         if processor is not None:
@@ -132,7 +132,7 @@ def run_live(session: Session, *, quiet: bool = False) -> int:
         try:
             stats = _run(session, pump, outputs, controls, say)
         finally:
-            # What is being recorded is finished with all else, and nothing is begun any more.
+            # The recording in progress is finished with all else, and no other is begun any more.
             with undisturbed():
                 controls.close()
                 outputs += [o for o in (*pump.outputs, *current) if o not in outputs]
@@ -178,7 +178,7 @@ def _run(
         thread.start()
         window.serve(lambda: thread.at_work)
         if window.failed and any(o.alive for o in outputs if o.sink is not window):
-            # Nobody has closed it: the others go on.
+            # The user has not closed it: the others go on.
             while thread.at_work:
                 thread.wait(EVERY)
     except KeyboardInterrupt:
@@ -191,7 +191,8 @@ def _run(
                 thread.wait(EVERY)
             break
         except KeyboardInterrupt:
-            # As where there is no window: what waits is dropped, and nobody is left at work.
+            # For example where there is no window: waiting frames are dropped, and no thread is left at
+            # work.
             hurried = True
     if hurried or not ended:
         raise KeyboardInterrupt

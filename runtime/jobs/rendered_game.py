@@ -208,7 +208,7 @@ class Scene:
         self._draw_plane(camera, before)
         for number, sprite in enumerate(self._balloons):
             (x, y), (old_x, old_y) = camera.balloons[number], before.balloons[number]
-            # One that left on one side and comes back on the other was not in the picture.
+            # A balloon that left on one side and comes back on the other was not in the picture.
             moved = old_x - x if abs(old_x - x) < self.width // 2 else self.width
             self._paint(sprite, x, y, (moved, old_y - y), BALLOONS[number][0])
         self._draw_bar(self._number)
@@ -249,7 +249,7 @@ class Scene:
         texels >>= levels
         texels += starts + (along >> levels) * (TEXTURE >> levels)
         np.take(self._texels, texels, out=self._packed[area], mode="clip")
-        # Where the same point of the plane was seen from where the camera was before.
+        # The place of the same point of the plane as seen from the camera's earlier place.
         was_far = far + (camera.z - before.z)
         ratio = far / was_far
         motion = self._motion[area]
@@ -264,7 +264,7 @@ class Scene:
         here = self.mark.columns(number)
         packed[:], motion[:], depth[:] = _pack((24, 24, 28)), 0, 0.5
         packed[:, here], depth[:, here] = _pack((244, 240, 230)), 0.4
-        # What comes back at the left was not in the picture.
+        # A bar that comes back at the left was not in the picture.
         motion[:, here, 0] = (
             self.mark.columns(number - 1).start - here.start if here.start else self.width
         )

@@ -65,7 +65,7 @@ def run_shares(job: Job, sink: JournalSink, progress: Callable[[Snapshot], None]
         _end([process for process, _ in workers])
         for _, ours in workers:
             ours.close()
-        # What is whole counts, however this ended.
+        # Finished segments count, however this ended.
         sink.collect()
     if len(ends) < job.workers:
         codes = ", ".join(str(process.exitcode) for process, _ in workers)

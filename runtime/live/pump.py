@@ -233,7 +233,7 @@ class LivePump:
                 output.put(made.frame)
 
     def _shown(self, output: Output, latency: float, out: float) -> None:
-        # Only the first sink is what latency is held for: a file may take its time.
+        # The deadline applies to the first sink only: a file may take its time.
         if output is next((one for one in self.outputs if one.alive), None):
             self._out.add(out)
             self._late += latency > self.period

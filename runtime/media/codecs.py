@@ -121,7 +121,7 @@ CODECS: Mapping[str, Codec] = {
     "prores_ks": Codec(
         # 4:4:4 has profiles of its own: see `profile`.
         qualities=_by_quality({"profile": "lt"}, {"profile": "standard"}, {"profile": "hq"}),
-        # Editors look for Apple's.
+        # Editors expect Apple's vendor code.
         always={"vendor": "apl0"},
         no_crf="goes by profiles: --preset proxy, lt, standard, hq, 4444 or 4444xq",
         preset="profile",

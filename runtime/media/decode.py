@@ -166,7 +166,7 @@ class Reader:
             self._incomplete += packet.is_corrupt
             self._tick(packet.dts)
             self._keep(packet)
-        # What the last packets give comes at once, and nothing after the first of them that fails.
+        # The pictures of the last packets come at once, and none after the first packet that fails.
         last = packet is None or not packet.size
         yield from map(self._picture, self._images(packet))
         if last and (missing := self._missing()):

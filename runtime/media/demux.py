@@ -54,7 +54,7 @@ def open_container(uri: str) -> tuple[InputContainer, Pipe | None]:
     if not path.exists():
         raise SourceError(f"no file at {path}")
     if not path.is_file():
-        # The reader of a named pipe waits here until somebody writes.
+        # Opening a named pipe waits here until a writer opens it.
         return _open_pipe(_named_pipe(path), uri)
     if path.stat().st_size == 0:
         raise SourceError(f"{path} is empty")

@@ -102,7 +102,7 @@ class VideoEncoder:
         self._codec = _codec(encoding, suffix)
         self.name = self._codec.name
         if self.name == "libsvtav1":
-            # Errors only, as of the others: it asks nobody but its environment.
+            # Errors only, as from the other encoders: SVT-AV1 reads this from its environment alone.
             os.environ.setdefault("SVT_LOG", "1")
         self.canonical = self._codec.canonical_name
         self.notes: tuple[str, ...] = ()
@@ -148,7 +148,7 @@ class VideoEncoder:
             width=width,
             height=height,
             pix_fmt=layout.name,
-            # A rate is what an encoder shares bits out by; frames keep their own times.
+            # An encoder distributes bits by the rate; frames keep their own times.
             rate=min(self.like.rate, MOST_RATE) if self.name == "libsvtav1" else self.like.rate,
             time_base=_CENTISECOND if self._palette is not None else frame.time_base,
             aspect=frame.aspect,
@@ -194,7 +194,7 @@ class VideoEncoder:
                 "add a resize to one size"
             )
         name = "rgb24" if layout is PALETTE else layout.name
-        # One picture serves all frames: where the encoder still holds its memory, FFmpeg makes new.
+        # One picture serves all frames: where the encoder still holds its memory, FFmpeg allocates new.
         picture = self._buffer
         wanted = (width, height, name)
         if picture is None or (picture.width, picture.height, picture.format.name) != wanted:

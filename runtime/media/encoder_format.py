@@ -88,7 +88,7 @@ class Choice:
 
     def layout(self, format: PixelFormat, *, alpha: bool) -> Layout:
         """Returns the layout for frames of a format, with an opacity or without."""
-        # What models give in RGB has no more chroma than their source.
+        # RGB results of models have no more chroma than their source.
         archive = self._encoding.quality == "archive"
         rgb = self._canonical in LOSSLESS and (self._from_rgb or archive)
         return nearest_layout(self._layouts, format, alpha=alpha, rgb=rgb)

@@ -34,7 +34,7 @@ def read_hdr(frame: VideoFrame) -> Hdr | None:
     pairs: list[tuple[Fraction, Fraction]] = []
     if len(display) >= _DISPLAY.size:
         *numbers, coloured, bright = _DISPLAY.unpack_from(display)
-        # Half of a display is of no use to anybody who maps its tones.
+        # Half of a display's description is of no use for tone mapping.
         if coloured and bright and all(numbers[1::2]):
             ratios = [Fraction(n, d) for n, d in zip(numbers[::2], numbers[1::2], strict=True)]
             pairs = list(zip(ratios[::2], ratios[1::2], strict=True))

@@ -77,7 +77,7 @@ class LiveAudio:
                 self.dropped += 1
                 return
             if abs(off) < _JITTER:
-                # The way here is uneven, the sound is not: it follows the clock slowly.
+                # The transport is uneven, the sound is not: its time follows the clock slowly.
                 seconds = self._reached + off * _PULL
             self._reached = seconds + length
             self._items.append(Sound(seconds, frame))

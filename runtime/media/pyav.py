@@ -14,7 +14,7 @@ from av.container import InputContainer
 
 MAJOR = int(av.__version__.partition(".")[0])
 
-# Names in another encoding than UTF-8 are no reason not to read the film.
+# Names in another encoding than UTF-8 must not prevent reading the film.
 _READING: Mapping[str, Any] = {} if MAJOR >= 19 else {"metadata_errors": "replace"}
 
 

@@ -352,7 +352,7 @@ def _has_header(path: Path) -> bool:
 
 def _remove_files(folder: Path) -> None:
     """Remove all that a journal made except its lock."""
-    # The state goes last: as long as it is there, it tells what became of the rest.
+    # The state is removed last: as long as it exists, it describes the other files.
     for path in sorted(_own_files(folder), key=lambda path: path.name == NAME):
         if path.name != LOCK:
             path.unlink()

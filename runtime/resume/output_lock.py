@@ -111,7 +111,7 @@ class Claim:
                 f"{path.name}",
             )
             return
-        # Whoever made them is dead, since the lock was free.
+        # The processes that made them are dead, since the lock was free.
         for left in _leftovers(path, search=self._lock.found):
             left.unlink(missing_ok=True)
             self.notes += (f"{left.name}, which a run that was killed has left, is removed",)

@@ -52,10 +52,10 @@ class SegmentWriter:
 
     def __init__(self, folder: Path, number: int) -> None:
         self.path = segment_path(folder, number)
-        # Of a process that was not seen to end, as well as of this one.
+        # One name for each process: another that was not seen to end may still write its own.
         self._partial = self.path.with_suffix(f".{os.getpid()}.partial")
         self._number = number
-        # Never through a link that somebody has put there.
+        # Never through a link that another process may have put there.
         self._partial.unlink(missing_ok=True)
         self._file: BinaryIO = self._partial.open("xb")
         self._hash = hashlib.sha256()

@@ -88,7 +88,7 @@ class SequenceSink(Sink):
         self._claim.release()
 
     def abort(self) -> None:
-        # Every picture is whole: those that were written stay, as a user who stops early expects.
+        # Every picture is whole: finished ones stay, as a user who stops early expects.
         self._claim.release()
 
     def _pixels(self, frame: Frame) -> Array:

@@ -62,7 +62,7 @@ class WindowSink(Sink):
             shown = self._changed.wait_for(lambda: self._picture is None or self._closed, PATIENCE)
             if self._closed and not shown:
                 raise SinkError(self._failure or "the window was closed")
-        # One that is busy, as while it is dragged, shows the next frame in this one's place.
+        # A window that is busy, as while it is dragged, shows the next frame in this one's place.
         self.frames += shown
 
     def serve(self, alive: Callable[[], bool]) -> None:

@@ -297,7 +297,7 @@ class StreamSource(LiveSource):
             if sound is not None and self.audio is None and not self._begun.is_set():
                 self.audio = LiveAudio(sound.codec_context.name)
             rate = ratio(stream.average_rate)
-            # Some state the ticks of their clock for it.
+            # Some streams state the ticks of their clock as the rate.
             self._rate = rate if rate is not None and 1 <= rate <= FASTEST else None
             self._aspect = ratio(stream.sample_aspect_ratio) or Fraction(1)
             self._codec = stream.codec_context.name
@@ -414,7 +414,7 @@ class StreamSource(LiveSource):
         own = None if image.pts is None or base is None else float(image.pts * base)
         moment = self._timeline.place(own, arrived)
         if self._paced:
-            # While it is full of what is not due yet, nothing more is received.
+            # While the queue is full of frames that are not due yet, nothing more is received.
             self._heard = time.monotonic()
             if self._pause(moment - time.monotonic()):
                 return
@@ -506,12 +506,12 @@ def open_stream(address: Address, *, options: Mapping[str, str]) -> LiveSource:
     """Open a network stream; FFmpeg's `options` override those chosen here."""
     url = address.place
     scheme = url.partition(":")[0].lower()
-    # What joins a stream in its middle has little to look at, and must not take long over it. Not
-    # `nobuffer`, which throws away the pictures looked at, and with them the only one to begin with.
+    # A stream that is joined in its middle has little to probe, and probing must not take long. Not
+    # `nobuffer`, which throws away the probed pictures, and with them the only key frame.
     chosen = {"analyzeduration": "1000000", "probesize": "1000000"}
     format = address.options.get("format")
     if format is None and scheme in ("udp", "srt", "tcp", "rist"):
-        # Told, not probed: the first bytes may be anything.
+        # The format is stated, not probed: the first bytes may be anything.
         format = "mpegts"
     if format == "mpegts":
         # A sender that restarts may number its streams otherwise.
@@ -530,6 +530,6 @@ def open_stream(address: Address, *, options: Mapping[str, str]) -> LiveSource:
     return StreamSource(
         address,
         find=lambda: target,
-        # A playlist's pictures come in heaps.
+        # A playlist's pictures come in bursts.
         paced=scheme in ("http", "https"),
     )

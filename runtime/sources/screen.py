@@ -345,7 +345,7 @@ class MssSource(LiveSource):
         due = time.monotonic()
         while not self._pause(due - time.monotonic()):
             now = time.monotonic()
-            # What was missed stays missed: two pictures of the same moment are worth one.
+            # A missed picture stays missed: a second one of the same moment adds nothing.
             due = max(due + float(1 / self._rate), now)
             pixels = _shoot(grabber, self._box, whole)
             if not self._begun.is_set():

@@ -47,7 +47,8 @@ class PartSource(Source):
         frame: Frame | None = self.first
         last = -1
         while frame is not None and (self._limit is None or self.seen < self._limit):
-            # As a sink does with two of one time, which must come out the same whoever makes them.
+            # As a sink does with two frames of one time, so that the result does not depend on the
+            # process.
             last = max(frame.pts, last + 1)
             number, self.seen = self.seen, self.seen + 1
             if self._wanted(number):

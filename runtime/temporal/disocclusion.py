@@ -75,7 +75,7 @@ def filled(made: Frame, plain: Frame, uncovered: Mask) -> Frame:
     known = np.float32(1) - hole[some]
     tiles = (max(width // TILE, 1), max(height // TILE, 1))
     change = _changes(source[some] * unit, result[some] * unit, known, tiles)
-    # Between the middles of tiles the change goes over from one to the next.
+    # Between the centres of tiles the change is interpolated.
     places = np.empty((count, 1, 2), np.float32)
     places[:, 0, 0] = (index % width + 0.5) * (tiles[0] / width) - 0.5
     places[:, 0, 1] = (index // width + 0.5) * (tiles[1] / height) - 0.5
@@ -98,7 +98,7 @@ def _changes(source: Floats, result: Floats, known: Floats, tiles: tuple[int, in
     def mean(values: Floats) -> npt.NDArray[np.float64]:
         small = cv2.resize(values * known[..., None], tiles, interpolation=cv2.INTER_AREA)
         small = np.asarray(cv2.blur(small, (3, 3)), np.float64).reshape(*tiles[::-1], -1)
-        # Where nothing is known around, what is known elsewhere counts.
+        # Where no surrounding tile is known, the mean of all known ones is used.
         return small + 0.01 * small.mean((0, 1))
 
     weight = np.maximum(mean(np.ones((*known.shape, 1), np.float32)), 1e-9)

@@ -116,7 +116,7 @@ class History:
         places, trust = self._scaled(track, width, height)
         moved, faith = self._moved(before, faith, track, places)
         faith = planes.product(faith, trust)
-        # Whatever was shown is better than what no model has made.
+        # Any earlier picture is better than one that no model has made.
         if fresh:
             hole = None if uncovered is None else _hole(uncovered, width, height)
             following = self._following(track)
@@ -231,7 +231,7 @@ class History:
             return track.places, track.trust
         planes, size = self._planes, (width, height)
         motion = planes.difference(track.places, grid(columns, rows))
-        # The nearest: between two surfaces there is no motion.
+        # Nearest neighbours: between two surfaces there is no motion.
         motion = planes.resized(motion, size, cv.INTER_NEAREST_EXACT)
         places = planes.product(motion, (width / columns, height / rows, 0.0, 0.0))
         cv.add(places, grid(width, height), places)
@@ -266,7 +266,7 @@ class History:
                 tiles = cv.resize(one, (columns, rows), interpolation=cv.INTER_AREA)
                 # A plain mean would turn what alternates from tile to tile: it would be corrected away.
                 tiles = cv.GaussianBlur(tiles, (3, 3), 0)
-                # Where nothing is known around, what is known elsewhere counts.
+                # Where no surrounding tile is known, the mean of all known ones is used.
                 sums.append(tiles + 0.01 * float(cv.mean(tiles)[0]))
             tint = sums[0] / np.maximum(sums[1], 1e-6)
             if by is not None:
@@ -280,7 +280,7 @@ class History:
         if self._drift is not None and self._drift.shape == drift.shape:
             drift = drift + LATE * self._drift
         least, most = LIGHT
-        # A tile in which something else is seen is not lit differently.
+        # A tile in which another surface is seen is not lit differently.
         size = (drift.shape[1], drift.shape[0])
         same = np.clip(
             4 * cv.resize(track.trust[::4, ::4], size, interpolation=cv.INTER_AREA) - 3, 0, 1

@@ -96,13 +96,14 @@ class Tracker:
         if frame.motion is None:
             places = self._searched(before, seen)
         else:
-            # Each pixel's own. To let the rim of what is behind move with what is in front, as is done
-            # against jagged edges, makes E_warp a fifth larger, and no edge looked better.
+            # Each pixel's own motion. Letting the rim of the background move with the foreground, as is
+            # done against jagged edges, makes E_warp a fifth larger, and no edge looked better.
             motion = np.ascontiguousarray(frame.motion, np.float32)
             places: Any = cv.add(motion, grid(*seen.size), planes.new(motion.shape))
         inside = self._inside(places)
         if seen.depth is not None and before.depth is not None:
-            # Something nearer was there, or beside it, where nothing is as near, or beside it, now.
+            # Hidden: something nearer was there, or beside it, and nothing is as near there, or beside
+            # it, now.
             for now, then in zip(seen.depth, before.depth, strict=True):
                 there = planes.nearest(then, places)
                 hidden = cv.compare(there, planes.product(now, 1 - NEARER), cv.CMP_LT)
@@ -136,7 +137,7 @@ class Tracker:
         flow = np.asarray(self._flow.calc(now, last, np.zeros((*now.shape, 2), np.float32)), np.float32)
         height, width = now.shape
         there: Any = cv.add(flow, grid(width, height))
-        # Noise looks like motion: what stands still must be seen to move to be moved.
+        # Noise looks like motion: pixels are moved only where moving makes them fit visibly better.
         still, moved = (
             cv.blur(cv.absdiff(now, one), (5, 5)) for one in (last, planes.linear(last, there))
         )

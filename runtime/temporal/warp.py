@@ -70,7 +70,7 @@ class Carried:
         else:
             unknown, motion = lost, motion.copy()
             motion[lost] = 0
-        # The nearest: between two surfaces there is no motion.
+        # Nearest neighbours: between two surfaces there is no motion.
         how = cv2.INTER_NEAREST_EXACT
         return tuple(self._moved(plane, motion, how) for plane in self.result.planes), unknown
 

@@ -356,7 +356,7 @@ def _timing(promise: Promise, found: Found) -> Iterator[Check]:
     times, shift = _shown(promise, found)
     wanted, given = len(promise.times), len(times)
     yield Check("frames", "video", str(wanted), str(given), wanted == given, shift.losses())
-    # With frames missing, the others must at least stand where they were meant to.
+    # With frames missing, the others must at least be shown at their expected times.
     moved = shift.kind != "none" or bool(shift.missing and shift.extra)
     yield Check(
         "speed" if shift.kind == "speed" else "times",

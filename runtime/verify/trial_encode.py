@@ -90,8 +90,8 @@ def _write(encoder: VideoEncoder, coding: Coding, file: io.BytesIO, kind: str, t
     step = max(round(1 / coding.rate / coding.time_base), 1)
     with av.open(file, "w", format=kind) as container:
         stream = encoder.add_stream(container, coding)
-        # Threads of the codec's own, which say something while PyAV ends them, wait for it for ever:
-        # what they say is heard in Python, where it holds the interpreter.
+        # The codec's own threads, which log while PyAV ends them, can wait for it for ever: their
+        # messages are received in Python, where it holds the interpreter's lock.
         stream.codec_context.thread_count = 1
         stretched = coding.aspect != 1 and kind in KINDS
         if stretched:
@@ -161,7 +161,7 @@ def _heard() -> Generator[list[tuple[int, str, str]]]:
             yield logs
     finally:
         av.logging.set_level(level)
-        # Whoever is about to say something, in whatever thread, gets the interpreter and is done.
+        # Any thread that is about to log gets the interpreter's lock here and finishes.
         time.sleep(SETTLE)
 
 

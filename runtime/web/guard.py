@@ -42,8 +42,8 @@ class Guard:
     def __init__(self, host: str, token: str) -> None:
         self._names = {"localhost", host.lower(), *_names_of_this_machine()}
         self._token = token
-        # Nothing made from the token: a cookie is good for one run only. A page that is still open asks
-        # whoever takes its port next, and shows the cookie.
+        # Nothing derived from the token: a cookie is valid for one run only. A page that is still open
+        # connects to the next user of its port, and sends it the cookie.
         self._session = secrets.token_urlsafe(32)
 
     @web.middleware

@@ -130,7 +130,7 @@ class Coder:
 
         Its data, and whether they are a whole picture.
         """
-        # VP8 has no words for colours other than BT.601 (RFC 6386, 9.2): players take it for that.
+        # VP8 cannot state colours other than BT.601 (RFC 6386, 9.2): players assume it.
         colour = Colour() if frame.format.family == "rgb" else frame.colour
         if self.codec == "VP8":
             colour = Colour(matrix="bt601")

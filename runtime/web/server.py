@@ -185,7 +185,7 @@ class Server:
             await socket.prepare(request)
             await session.run()
         except ConnectionError:
-            # The page has gone: nobody is left to be told.
+            # The page has gone: there is nobody to notify.
             return socket
         finally:
             self._sessions.discard(session)

@@ -99,7 +99,7 @@ class Session:
         except VelaturaError as error:
             self._reply({"type": "error", "text": str(error)})
         except Exception as error:
-            # Whatever a switch runs into belongs to the run; the page and the others go on.
+            # Errors of a switch belong to the run; the page and the others go on.
             name = type(error).__name__
             self._reply({"type": "error", "text": f"{message.type} failed: {name}: {error}"})
 

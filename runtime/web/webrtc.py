@@ -100,7 +100,7 @@ class Broadcast:
             try:
                 serial, frame = await asyncio.wait_for(self._newest.after(serial), PAUSE)
             except TimeoutError:
-                # The source may stand still, but who comes now wants to see where.
+                # The source may stand still, but a new page needs its last picture.
                 if frame is None or not self._wanted:
                     continue
             now = time.monotonic()

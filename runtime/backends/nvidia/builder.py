@@ -135,7 +135,7 @@ def build(
     if engine is None:
         raise heard.failure(f"{library.title} could not build the engine")
     if timings is not None and options.timings is not None:
-        # Worth seconds at the next build, and no reason to throw away what this one made.
+        # Timings save seconds at the next build; failing to store them must not discard this build.
         with contextlib.suppress(OSError):
             write_whole(options.timings, bytes(timings.serialize()))
     text = heard.text

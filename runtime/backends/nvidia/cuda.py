@@ -119,7 +119,8 @@ class Cuda:
         try:
             steps()
         except EngineError:
-            # Ended all the same: until then the stream runs nothing. What ends broken off is no graph.
+            # The capture is ended all the same: until then the stream runs nothing. A broken capture
+            # gives no graph.
             code, graph = self.api.cudaStreamEndCapture(stream)
             if not int(code):
                 self.release("cudaGraphDestroy", graph)

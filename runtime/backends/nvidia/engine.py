@@ -114,7 +114,7 @@ class DeviceEngine(StaticEngine["Program"]):
 
     def _window(self, height: int, width: int, bits: int) -> tuple[int, int]:
         if self._plan is not None and self._plan.profile is not None:
-            # What is larger than the engine takes is cut into tiles that it takes.
+            # Frames larger than the engine takes are cut into tiles of a size that it takes.
             step = self.card.size_multiple
             largest = [side - side % step for side in self._plan.profile.most]
             height, width = min(height, largest[0]), min(width, largest[1])
@@ -283,7 +283,7 @@ class Program:
         staged_out = None
         if self._recorded:
             staged_out = np.frombuffer(cuda.pinned(self.bytes_out), self.dtype).reshape(self.result)
-        # Memory frees itself, so that it goes first: it is what there may be too little of.
+        # Memory is allocated first, since it may run out, and is freed automatically.
         return Slot(
             context=context,
             device_in=DeviceMemory(cuda, self.bytes_in),

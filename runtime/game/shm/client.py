@@ -281,7 +281,7 @@ class Client:
         self._next_try = time.monotonic() + AGAIN
         if link is not None:
             link.close()
-            # The name must not stay when nobody is there to take it away.
+            # The name must not stay when no server is there to remove it.
             with suppress(EngineError):
                 remove(link.segment.path)
 

@@ -183,7 +183,7 @@ def _plane(given: Any, what: str, kinds: str) -> npt.NDArray[Any]:
 
 def _depth(depth: npt.NDArray[Any], place: npt.NDArray[np.float32]) -> None:
     if depth.dtype.kind == "u":
-        # Parts of their largest number, as the texture formats have them.
+        # Unsigned integers are fractions of their largest number, as in texture formats.
         np.multiply(depth, np.float32(1 / np.iinfo(depth.dtype).max), out=place, casting="unsafe")
     else:
         np.copyto(place, depth, casting="same_kind")
@@ -197,6 +197,6 @@ def _reactive(reactive: npt.NDArray[Any], place: npt.NDArray[np.uint8]) -> None:
     elif reactive.dtype.kind == "u":
         np.multiply(reactive, 255 / np.iinfo(reactive.dtype).max, out=place, casting="unsafe")
     else:
-        # fmin takes the number where the other is none: what is none counts as 1.
+        # fmin takes the number where the other is NaN, which counts as 1.
         codes = np.fmax(np.fmin(reactive.astype(np.float32), np.float32(1)), np.float32(0))
         np.copyto(place, np.rint(codes * np.float32(255)), casting="unsafe")

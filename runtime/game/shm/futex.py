@@ -60,7 +60,7 @@ class Futex:
 
     @value.setter
     def value(self, value: int) -> None:
-        # Whoever sees the new value sees what was written before it.
+        # A reader that sees the new value also sees what was written before it.
         self._fence()
         self._word[0] = value & 0xFFFFFFFF
 
@@ -109,5 +109,5 @@ class Futex:
 
     def _fence(self) -> None:
         if not self._ordered:
-            # Python has no barrier; the kernel's wake begins with one, whether anybody waits or not.
+            # Python has no barrier; the kernel's wake begins with one, even if no thread waits.
             self.wake()

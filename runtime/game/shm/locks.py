@@ -44,7 +44,7 @@ class Lock:
         try:
             fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, self._byte))
         except (BlockingIOError, PermissionError):
-            # POSIX leaves it open which of the two a conflict is.
+            # POSIX allows either of the two for a conflict.
             return False
         except OSError as error:
             raise EngineError(f"shared memory cannot be locked: {error}") from error

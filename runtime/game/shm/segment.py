@@ -126,7 +126,7 @@ def create(name: str, plan: Layout, title: str) -> tuple[Segment, Lock]:
     except OSError as error:
         raise EngineError(f"no shared memory: {names.FOLDER} takes no file: {error}") from error
     try:
-        # Whatever the umask is.
+        # The mode is set whatever the umask is.
         os.fchmod(fd, 0o600)
         os.ftruncate(fd, plan.file_bytes)
         session = secrets.randbits(64) | 1
@@ -207,7 +207,7 @@ def remove(path: Path) -> bool:
             layout.check_magic(os.pread(fd, layout.PAGE, 0))
         except EngineError as error:
             raise EngineError(f"{path}: {error}; remove it, or take another name") from error
-        # Whoever removes the name has this lock, so that it stays what it is meanwhile.
+        # Only the holder of this lock may remove the name, so that it does not change meanwhile.
         with Lock(fd, layout.SERVER_LOCK) as lock:
             if not lock.take():
                 return False
@@ -222,7 +222,7 @@ def remove(path: Path) -> bool:
 def sweep() -> None:
     """Remove the segments of all servers that were killed and have no client to do it."""
     for path in names.FOLDER.glob(f"{names.PREFIX}*"):
-        # Others' files, of another version, or gone by now.
+        # Files of others, of another version, or removed by now.
         with suppress(EngineError):
             remove(path)
 
@@ -238,7 +238,7 @@ def check_place() -> None:
 
 def _make_way(path: Path) -> None:
     end = time.monotonic() + PATIENCE
-    # Who removes a dead one has its lock for a moment, too.
+    # A process that removes a dead segment also holds its lock for a moment.
     while not remove(path):
         if time.monotonic() > end:
             name = path.name.removeprefix(names.PREFIX)

@@ -127,7 +127,7 @@ class Server:
         self._open_post = open_post or (None if work.idle else work.open)
         self._scale = scale
         self._tell = tell or _nobody
-        # Desks never wait for, nor fail by, who listens.
+        # Desks neither wait for listeners nor fail by their errors.
         self._told: queue.SimpleQueue[str] = queue.SimpleQueue()
         sweep()
         title = ", ".join(Path(model).name for model in work.models)
@@ -143,7 +143,7 @@ class Server:
         self._gone = (0, 0, 0)
         """Frames of clients that have left: done, passed, refused."""
         self._began = time.monotonic()
-        # No event: a signal's handler may stop it in the midst of whatever it does.
+        # A flag, not an event: a signal's handler may interrupt an event's own lock.
         self._stopping = False
         self._thread: DaemonThread | None = None
         self._closed = False
@@ -192,7 +192,7 @@ class Server:
         self._closed = True
         self.stop()
         if self._thread is not None:
-            # Through any Ctrl-C: what is left undone here nobody does later.
+            # Through any Ctrl-C: nothing else would do later what is left undone here.
             self._thread.outwait(PATIENCE)
         restore(self.segment, layout.STOPPING)
         self.segment.unlink()
@@ -251,7 +251,7 @@ class Server:
                         self.segment, slot, self._scale, self._open_post, self._told.put
                     )
             elif found != layout.FREE and not held:
-                # It died in the moment of coming, or somebody has scribbled here.
+                # The client died while it connected, or another process has written here.
                 free(self.segment, slot, self._completed[slot].value)
 
 

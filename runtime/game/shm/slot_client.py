@@ -78,7 +78,7 @@ class Link:
         ]
         self._reserved: dict[tuple[int, int], int] = {}
         """Bytes with allocated memory, by entry and area."""
-        # Both ours: what stands in shared memory is only written, or compared with them.
+        # Both are this process's: the words in shared memory are only written, or compared with them.
         self._count = self._completed.value
         self._answered = self._count
         self._pending: deque[Sent] = deque()
@@ -106,7 +106,7 @@ class Link:
     def room(self) -> bool:
         """True if another frame may be sent; makes room by dropping the oldest answer."""
         if self._count == 0:
-            # Where the count goes round, two numbers in a row have the same entry.
+            # Where the count wraps, two numbers in a row have the same entry.
             self.answers.clear()
             return not self._pending
         if len(self._pending) + len(self.answers) >= self.ring and self.answers:

@@ -80,7 +80,7 @@ class Desk:
         self._doorbell = segment.futex(layout.HEADER, 0, "doorbell")
         self._reserved: dict[tuple[int, int], int] = {}
         """Bytes with allocated memory, by entry and area."""
-        # Ours, and never read from where the client could write it.
+        # Kept in this process, and never read from where the client could write it.
         self._count = self._completed.value
         self._errors = 0
         self._message = ""
@@ -223,7 +223,7 @@ class Desk:
         """Returns the post-process for these conventions; None while it may not be opened."""
         post, theirs = self._post, asked.conventions
         if post is not None and self._opened_for is not None and self._opened_for.hold_for(asked):
-            # Games move their far plane and change their resolution; that is no reason to begin anew.
+            # Games move their far plane and change their resolution; that is no reason to start again.
             post.interpret(theirs.motion, theirs.depth)
             return post
         now = time.monotonic()
@@ -307,7 +307,8 @@ class Desk:
         self._count = submitted
         self._completed.value = submitted
         self._completed.wake()
-        # Whoever does this without end has a thread of mine, and is to leave the others theirs.
+        # A client that does this without end occupies this thread only, and must leave the others
+        # theirs.
         self._leaving.wait(0.001)
 
     def _say(self, text: str) -> None:
@@ -332,7 +333,7 @@ class Desk:
         """Forget the client's pictures, and free their memory."""
         whole = self._segment.plan.slot(self.slot)
         self._segment.bytes(Area(self._page + layout.ENTRIES, layout.PAGE - layout.ENTRIES))[:] = 0
-        # One that is here still, and has spoiled its slot, may be showing what lies there.
+        # A client that is still here, and has damaged its slot, may be showing these pictures.
         if not is_held(self._segment.fd, layout.SERVER_LOCK + 1 + self.slot):
             self._segment.discard(Area(whole.offset + layout.PAGE, whole.size - layout.PAGE))
 
