@@ -34,7 +34,8 @@ class Patience:
 
 
 Trial = Callable[[int, float], None]
-"""Receives the rung of a job beside the frames, a trial or its own, and the seconds that it took."""
+"""Receives the rung of a background job, either a trial or the present rung's own, and the seconds that
+it took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class Running:
         return Processed(made)
 
     def try_rung(self, rung: int, frame: Frame) -> None:
-        """Start a trial beside the frames, unless the models are at work."""
+        """Start a trial in the background, unless the models are at work."""
         if self._task is None:
             self._begin(rung, frame, trial=True)
 

@@ -22,7 +22,7 @@ SHORT = 2.0
 OFTEN = 0.05
 """The window for bursts in seconds, and the part of its frames that may be late."""
 BEHIND = 2.0
-"""Factor by which models beside the frames may exceed their time: results are then older."""
+"""Factor by which models in the background may exceed their time: results are then older."""
 SETTLE = 0.15
 """Seconds after a step in which frames from before it still come out."""
 FITS = 0.75
@@ -81,8 +81,8 @@ class Governor:
 
     It is told of each frame (`observe`) and of trials of higher rungs (`probed`), with their times. It
     steps down at once, to the best rung that is predicted to fit, by the ratio of frames' present times
-    to those when the ladder was measured. It steps up only when trials of the higher rung, run beside
-    the frames, were good for long enough; longer after each climb that failed.
+    to those when the ladder was measured. It steps up only when trials of the higher rung, run in the
+    background, were good for long enough; longer after each climb that failed.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Governor:
         return None
 
     def wanted(self, now: float) -> int | None:
-        """Returns the rung of which a trial beside the frames is due; `probed` receives its result."""
+        """Returns the rung of which a trial in the background is due; `probed` receives its result."""
         if self.rung == 0 or now < self._next or not self._frames:
             return None
         if now - self._since < CALM or now - self._late_at < CALM:
@@ -148,7 +148,7 @@ class Governor:
         return self._target
 
     def probed(self, rung: int, seconds: float, now: float) -> Step | None:
-        """Records the seconds of a trial of `rung`, or of the models' work beside the frames on the
+        """Records the seconds of a trial of `rung`, or of the models' work in the background on the
         present one; returns a step."""
         if rung == self.rung and self.rungs[rung].every > 1:
             return self._lag(seconds, now)
@@ -186,7 +186,7 @@ class Governor:
         return None
 
     def _lag(self, seconds: float, now: float) -> Step | None:
-        """Returns a step down where models beside the frames fall behind, which no latency shows."""
+        """Returns a step down where models in the background fall behind, which no latency shows."""
         self._lags.append(seconds)
         usual = float(np.median(self._lags))
         room = BEHIND * self.rungs[self.rung].every * self.period

@@ -22,8 +22,8 @@ def guided_upsampling(small: Frame, small_guide: Array, guide: Array, target: Pi
     """Returns a small picture's result at the size of the large one, with the large one's edges.
 
     `small` is the result, in RGB, grey or 4:4:4; `small_guide` (h, w) the luma of the small picture
-    that it was made from; `guide` (H, W) the large one's; all of one depth. `target` says how the
-    result is laid out; its family must be that of `small`.
+    that it was made from; `guide` (H, W) the large one's; all of one depth. `target` is the
+    result's layout; its family must be that of `small`.
 
     The fast guided filter (He and Sun 2015, arXiv:1505.00996) finds for every small box the a and b for
     which a * guide + b is nearest to the result. A style is more than that: what the filter leaves,

@@ -33,7 +33,7 @@ TRIES = 6
 SECONDS = 0.25
 """Seconds for which a rung is measured, or `TRIES` frames where those take less."""
 BETWEEN = 0.015
-"""Seconds between two frames where models are measured beside frames: about as in a live run."""
+"""Seconds between two frames where models are measured in the background: about as in a live run."""
 GAIN = 0.9
 """The part of the cost of the rung above which a rung's cost must not exceed to be kept."""
 OFF = "off"
@@ -55,7 +55,7 @@ class Rung:
     inner: Fraction = Fraction(1)
     """The part of each side that the models see; the result is upsampled by the original's edges."""
     every: int = 1
-    """Models work on one of this many frames, beside the frames if above 1; others get its result,
+    """Models work on one of this many frames, in the background if above 1; others get its result,
     warped."""
     cost: float = 0.0
     """Seconds that a frame waits for it, measured at the start."""

@@ -79,7 +79,7 @@ class LadderProcessor(Processor):
 
     All frames come out in one shape: the size, format and colour of the first models' results. While
     models are opened, have failed or do not answer, frames pass unprocessed in it. Other models are
-    opened beside the frames and taken between two of them.
+    opened in the background and taken between two of them.
     """
 
     def __init__(

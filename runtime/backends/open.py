@@ -56,7 +56,7 @@ def open_engine(
     `precision` auto takes FP16 on a GPU if it agrees with FP32 there, which is checked once for each
     model and device; on a CPU it measures, as often, which of those that agree with FP32 is fastest.
     `fit` says what a model of one size does with frames of another. `building` other than `wait`
-    returns at once and builds beside the frames. `cache` None takes the user's own. `cuda_graphs`
+    returns at once and builds in the background. `cache` None takes the user's own. `cuda_graphs`
     records a frame's steps on an NVIDIA GPU. `progress` is called while something is built.
 
     `engine.notes` says what was assumed about a foreign model and why backends were refused. Raises

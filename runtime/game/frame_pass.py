@@ -71,7 +71,7 @@ class Painter:
     settings.
 
     Results have the size of frames times `scale`, whatever models follow the first ones. Frames of
-    another size or depth pass until the models are open for them, beside the frames.
+    another size or depth pass until the models are open for them, in the background.
     """
 
     def __init__(self, models: Sequence[str], plan: Plan, tell: Tell, *, scale: int | None) -> None:
@@ -125,7 +125,7 @@ class Painter:
         self._take(self._opened(sample, self._models), key_of(sample))
 
     def open_beside(self, size: tuple[int, int], *, deep: bool) -> None:
-        """Open the models beside the frames, and retry where it fails."""
+        """Open the models in the background, and retry where it fails."""
         self._follow(self._sample(size, DEEP if deep else RGB))
 
     def swap(self, models: Sequence[str]) -> None:

@@ -46,19 +46,19 @@ class PostProcess:
             draw_interface()                             # over it: no network touches text
     ```
 
-    Pictures are (H, W, 3 or 4), uint8 or float16 or float32 of 0..1, of any strides. `inline` gives
-    this call's picture back, `pipelined` that of the call before: the models then work beside the
-    game, in threads of lower priority, and a call only copies what it is given and never waits for
-    them. Where they are not ready, the newest result is given again.
+    Pictures are (H, W, 3 or 4), uint8 or float16 or float32 of 0..1, of any strides. `inline` returns
+    this call's picture, `pipelined` that of the call before: the models then work beside the game, in
+    threads of lower priority, and a call only copies its inputs and never waits for the models. Where
+    they are not ready, the newest result is returned again.
 
-    A picture always comes back: while models are opened, fail, hang or are late, it is the one that was
-    given (at `output_size`), or an earlier result moved by `motion` where stability is above 0.
+    A call always returns a picture: while models are opened, fail, hang or are late, it is the given
+    one (at `output_size`), or an earlier result warped by `motion` where stability is above 0.
 
-    What is given back is yours for as long as you hold it; its memory is used again afterwards. It is
+    The returned picture stays valid as long as you reference it; its memory is reused afterwards. It is
     `color` itself where nothing was done to it (`off`, models that are not ready, the model "identity"
     without stability), in `pipelined`, unless `off`, a copy; `last.passed` says so.
 
-    One thread calls it; `swap`, `stats` and the attributes may be used from any.
+    Used from one thread; `swap`, `stats` and the attributes from any.
     """
 
     def __init__(
@@ -88,24 +88,24 @@ class PostProcess:
         `budget_ms` is held by doing less: fewer pixels, smaller models, every second frame, none; and
         no call of `inline` waits for models for longer than 1.25 times it. None always does the best;
         even then frames pass once models have taken four times as long as at the start, and 0.25 s. In
-        `pipelined` the budget is what a frame may take beside the game; while models are late there,
-        the newest result is given again, until after two seconds they are left and frames pass.
+        `pipelined` the budget is the time of a frame beside the game; while models are late there, the
+        newest result is returned again, until after two seconds they are given up and frames pass.
 
-        `order` is of three or four channels; alpha passes untouched. `flipped` says that all arrays
+        `order` is of three or four channels; alpha passes unchanged. `flipped` says that all arrays
         begin with the picture's last row, as OpenGL's; results do, too. `dtype` is the type of the
-        pictures at the beginning; another one, or another size, makes pictures pass until the models
-        are open for it. `encoding` is that of float pictures, see `Pictures`. `motion` and `depth` say
-        what the engine's numbers mean.
+        first pictures; another one, or another size, makes pictures pass until the models are open for
+        it. `encoding` is that of float pictures, see `Pictures`. `motion` and `depth` are the engine's
+        conventions.
 
-        `stability` (0..1) blends results with the history, moved by `motion`; without motion there is
-        none, unless `flow` looks for motion in the pictures, for some milliseconds a frame. `strength`
-        (0..1) is how much of the models' work is seen.
+        `stability` (0..1) blends results with the history, warped by `motion`; without motion there is
+        none, unless `flow` estimates motion from the pictures, for some milliseconds a frame.
+        `strength` (0..1) is the part of the models' result in the picture.
 
         `wait` False opens the models beside the game, while pictures pass. `opener` opens engines by
-        name in place of `open_engine`; with `wait` False nobody knows the scale of these beforehand:
-        `output_size` is `size` then, and their results are brought to it.
+        name in place of `open_engine`; with `wait` False their scale is unknown beforehand:
+        `output_size` is `size` then, and their results are resized to it.
 
-        Raises ValueError for options out of their range, and what opening the models raises:
+        Raises ValueError for options out of their range, and the errors of opening the models:
         ModelError, EngineError.
         """
         names = (models,) if isinstance(models, str) else tuple(models)
@@ -247,14 +247,14 @@ class PostProcess:
     ) -> Any:
         """Returns the picture to show for `color`.
 
-        `motion` (h, w, 2) and `depth` (h, w) are floats as the conventions say, `reactive` (h, w) 0..1
-        how little the history may stand in for a pixel (particles, glass), each of any resolution;
-        `reset` says that the camera has cut; `jitter` is the projection's in this frame, in pixels, x
-        right, y down. `out` gets the result and is returned: an array of `output_size` and of the type
-        and channels of `color`, which may be `color` itself.
+        `motion` (h, w, 2) and `depth` (h, w) are floats by the conventions, `reactive` (h, w) 0..1 the
+        part of a pixel that the history must not supply (particles, glass), each of any resolution;
+        `reset` states a camera cut; `jitter` is the projection's in this frame, in pixels, x right, y
+        down. `out` gets the result and is returned: an array of `output_size` and of the type and
+        channels of `color`, which may be `color` itself.
 
-        Raises ValueError for arrays of a wrong shape, type or device, EngineError after `close`. No
-        number is wrong: pixels whose motion is not finite or leaves the picture have no history.
+        Raises ValueError for arrays of a wrong shape, type or device, EngineError after `close`. All
+        values are valid: pixels whose motion is not finite or leaves the picture have no history.
         """
         if self._closed:
             raise EngineError("this post-process is closed: make a new one")

@@ -1,6 +1,6 @@
 """Chart: a game's three loops in one picture. Matplotlib (extra `game`) is imported to draw one.
 
-`velatura bench --game`: how a game's frames are paced with the stage, with it off, and without it.
+`velatura bench --game`: the pacing of a game's frames with the stage, with it off, and without it.
 
 The report's keys, durations in milliseconds:
 `machine`: what it was measured on;

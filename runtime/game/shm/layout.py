@@ -1,9 +1,9 @@
-"""The binary layout of a segment, version 1: every offset, size and flag stands here and nowhere else.
+"""The binary layout of a segment, version 1: every offset, size and flag is defined here only.
 
 Little-endian, naturally aligned, offsets from the file's beginning. One header page; then slots of one
 stride, each a control page and, for every frame of its ring, the areas of colour, output, motion, depth
-and reactivity. Areas are as large as the segment's largest pictures; pages that nobody touches cost
-nothing. The page beside `velatura.h` is the text of the same.
+and reactivity. Areas are as large as the segment's largest pictures; untouched pages cost
+nothing. The page beside `velatura.h` describes the same layout.
 """
 
 from collections.abc import Mapping

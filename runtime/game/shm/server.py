@@ -56,7 +56,7 @@ class Work:
         return math.prod(scale_of(model) for model in self.models)
 
     def open(self, conventions: Conventions, size: tuple[int, int]) -> Post:
-        """Returns a client's post-process, whose models are opened beside the frames."""
+        """Returns a client's post-process, whose models are opened in the background."""
         from ..post import PostProcess
 
         budget, deadline = self.budget_ms, conventions.deadline_ms
