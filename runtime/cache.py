@@ -217,8 +217,7 @@ def _pack(key: Key, data: bytes) -> bytes:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes] | None:
-    """Returns (key, engine) of a whole file, else None. Raises FileNotFoundError where there is
-    none."""
+    """Returns (key, engine) of a whole file, else None. Raises FileNotFoundError without a file."""
     try:
         with path.open("rb") as file:
             if file.readline() != MAGIC:

@@ -1,5 +1,4 @@
-"""ModelCard: a model's inputs, outputs and origin, stored in the ONNX file's metadata under one JSON
-key."""
+"""ModelCard: a model's inputs, outputs and origin, stored as JSON in the ONNX file's metadata."""
 
 import json
 from dataclasses import asdict, dataclass, field, fields, replace

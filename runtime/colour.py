@@ -32,7 +32,7 @@ def guess_matrix(height: int) -> Matrix:
 
 @lru_cache(maxsize=32)
 def yuv_from_rgb_matrix(colour: Colour, bits: int) -> npt.NDArray[np.float64]:
-    """Returns the (3, 4) affine map from R, G, B samples (full range) to Y, U, V samples, all of `bits`
+    """Returns the (3, 4) affine map from full-range R, G, B samples to Y, U, V samples of `bits`
     bits."""
     red, blue = LUMA_WEIGHTS[colour.matrix]
     green = 1.0 - red - blue
@@ -276,7 +276,7 @@ def _resampled(
 
 
 def resample(plane: Array, size: tuple[int, int], x: Axis, y: Axis, take: Take = np.empty) -> Array:
-    """Returns a plane, or packed pixels, at `size` (width, height), sampled at the positions of `x` and
+    """Returns a plane, or packed pixels, at `size` (width, height), sampled at positions `x` and
     `y`."""
     axes = [x, y]
     found = (plane.shape[1], plane.shape[0])

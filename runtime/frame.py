@@ -114,8 +114,7 @@ class Frame:
     index: int = 0
     """Number of the frame in its source, from 0."""
     duration: int | None = None
-    """The time for which it is shown, in units of `time_base`; None until the next one comes, or as
-    usual."""
+    """The time for which it is shown, in units of `time_base`; None until the next one, or as usual."""
     depth: Array | None = None
     """(H, W) float32, the engine's depth buffer, when there is one."""
     motion: Array | None = None
@@ -126,8 +125,8 @@ class Frame:
     cut: bool = False
     """True if the frame before shows nothing of this one: a camera cut."""
     captured: float | None = None
-    """The time of capture at a live source, in seconds of `time.monotonic`; None where nobody waits for
-    it."""
+    """The time of capture at a live source, in seconds of `time.monotonic`; None where it is not
+    live."""
     alpha: Array | None = None
     """(H, W) opacity, from 0 to the peak of the format's depth whatever the range; None is opaque."""
 

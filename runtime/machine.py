@@ -76,8 +76,7 @@ def facts() -> dict[str, Any]:
 
 @cache
 def nvidia_problem() -> str | None:
-    """Returns the reason why no NVIDIA GPU can be used, or None when the driver's own library lists
-    one."""
+    """Returns the reason why no NVIDIA GPU can be used, or None when the driver lists one."""
     try:
         driver = ctypes.CDLL(NVIDIA_DRIVER)
     except OSError:

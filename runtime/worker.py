@@ -122,7 +122,7 @@ class Job(Generic[T]):
 
 
 class Worker:
-    """Runs jobs in a daemon thread, so that a call that never returns does not prevent the process's
+    """Runs jobs in a daemon thread, so that a call that never returns cannot block the process's
     end."""
 
     def __init__(self, name: str, *, leaving: float = 0.0) -> None:

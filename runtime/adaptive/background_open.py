@@ -1,4 +1,4 @@
-"""Opening in the background: slow openings run in the background, and are taken between two of them."""
+"""Opening in the background: slow openings run beside the frames, and are taken between two of them."""
 
 import atexit
 import threading

@@ -24,8 +24,7 @@ class Patience:
     """The time that a frame waits for the models before it passes without them."""
 
     seconds: float | None = None
-    """The seconds; None is the largest of `GRACE`, three periods and four times the models' initial
-    time."""
+    """The seconds; None is the largest of `GRACE`, three periods and four times the initial time."""
     least: float = 0.0
     """The least number of seconds where `seconds` is None."""
     once: bool = False

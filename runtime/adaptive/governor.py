@@ -1,5 +1,4 @@
-"""Governor: chooses the best rung of a ladder that holds the deadline, without flapping. It has no
-clock."""
+"""Governor: chooses the best rung of a ladder that holds the deadline, without flapping or a clock."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -13,8 +12,7 @@ WINDOW = 0.5
 """Seconds on which a fast decision is based; at least `FEWEST` frames."""
 FEWEST = 6
 LATE = 0.3
-"""The part of a window's frames that must be late for an immediate step down; never fewer than
-three."""
+"""The part of a window's frames that must be late for an immediate step down; at least three."""
 LONG = 10.0
 """Seconds over which no more than `SELDOM` of the frames may be late: the meaning of a p99."""
 SELDOM = 0.015
@@ -93,7 +91,7 @@ class Governor:
         self.rung = rung
         self.period = period
         self.futile = False
-        """True if frames are late whatever the models do; the models are then only kept within the
+        """True if frames are late whatever the models do; the models then only keep within the
         period."""
         self._deadline = deadline
         self._frames: deque[_Heard] = deque()
@@ -210,7 +208,7 @@ class Governor:
         return self._few(now)
 
     def _few(self, now: float) -> Step | None:
-        """Steps down for more than a few late frames over a long time; back up where that did not
+        """Steps down for more than a few late frames over a long time; up again where it did not
         help."""
         if now < self._bear:
             return None
@@ -260,8 +258,7 @@ class Governor:
         return self._step(self._below(load, now), now, reason)
 
     def _below(self, load: float, now: float) -> int:
-        """Returns the best lower rung that should fit; else the last one with models, and none only
-        after it."""
+        """Returns the best lower rung that should fit; else the last one with models, then none."""
         last = len(self.rungs) - 1
         lower = range(self.rung + 1, last)
         return next((r for r in lower if self._fits(r, load, now, FITS)), max(last - 1, self.rung + 1))

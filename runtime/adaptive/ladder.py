@@ -55,8 +55,7 @@ class Rung:
     inner: Fraction = Fraction(1)
     """The part of each side that the models see; the result is upsampled by the original's edges."""
     every: int = 1
-    """Models work on one of this many frames, in the background if above 1; others get its result,
-    warped."""
+    """Models work on one of this many frames, in the background if above 1; others get it warped."""
     cost: float = 0.0
     """Seconds that a frame waits for it, measured at the start."""
     beside: float = 0.0
@@ -86,8 +85,7 @@ class Fit:
 
 
 class Ladder:
-    """Engines for some models and one size of frame, and the rungs made of them. Used from one
-    thread."""
+    """Engines for some models and one size of frame, and their rungs. Used from one thread."""
 
     def __init__(
         self,
@@ -280,8 +278,7 @@ def sample_of(info: VideoInfo) -> Frame:
 
 
 def smaller_models(name: str, card: ModelCard) -> tuple[str, ...]:
-    """Returns the zoo's upscalers of the same scale and colour with fewer weights, from the larger one
-    down."""
+    """Returns the zoo's smaller upscalers of the same scale and colour, from the larger one down."""
     import onnx
 
     from ..backends.model import find_model

@@ -285,8 +285,7 @@ class LadderProcessor(Processor):
         return made or Processed(self._fit(frame, fast=True), passed=True, late=True)
 
     def _adopt(self, frame: Frame) -> None:
-        """Take colour, aspect and rotation from the first frame, which a source may not know before
-        it."""
+        """Take colour, aspect and rotation from the first frame, since a source may not state them."""
         shape = self._fit.shape
         shape = replace(shape, colour=frame.colour, aspect=frame.aspect, rotation=frame.rotation)
         self._fit = Fit(shape)

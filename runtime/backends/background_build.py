@@ -1,4 +1,4 @@
-"""RisingEngine: frames go on while a better engine is built in the background."""
+"""RisingEngine: frames are processed while a better engine is built in the background."""
 
 import threading
 from collections.abc import Callable
@@ -17,8 +17,8 @@ class RisingEngine(Engine):
 
     The first picture never waits for a builder. A picture that passes through comes out at the size the
     model would give, enlarged bicubically. The change happens between two pictures, once; `notes` tells
-    after how many. A build that fails leaves the stand-in at work, and `notes` tells why; where there
-    is no stand-in the failure is raised at the next picture.
+    after how many. A build that fails leaves the fallback at work, and `notes` tells why; where there
+    is no fallback the failure is raised at the next picture.
     """
 
     def __init__(

@@ -99,8 +99,7 @@ def _float_tensors(model: ModelProto) -> set[str]:
 
 
 def _shape_arithmetic(nodes: Iterable[NodeProto]) -> set[str]:
-    """Returns the names of tensors that are computed from a tensor's shape rather than from its
-    values."""
+    """Returns the names of tensors that are computed from a tensor's shape, not from its values."""
     found: set[str] = set()
     nodes = list(nodes)
     produced = {name for node in nodes for name in node.output}

@@ -173,8 +173,7 @@ class _Opener:
         raise kind(f"no backend runs {self.model}: " + "; ".join(refused))
 
     def stand_in(self) -> Engine:
-        """Returns an engine on a CPU; in FP32 where no CPU backend has the precision that was asked
-        for."""
+        """Returns an engine on a CPU; in FP32 where no CPU backend has the requested precision."""
         known = {p for name in CPU_BACKENDS if _usable(name) for p in backend_precisions(name)}
         if self.precision in ("auto", *known):
             return self.first(CPU_BACKENDS)
@@ -225,7 +224,7 @@ class _Opener:
         return backend.open(models[chosen], precision=chosen, options=self.options)
 
     def _open_half(self, backend: Backend, model: "Model") -> Engine:
-        """Opens the model in FP16, if the device's results in it agree with FP32; else in FP32, with a
+        """Opens the model in FP16, if its results on the device agree with FP32; else in FP32, with a
         note."""
         card = model.card
         if card.dtype == "float16":  # there is no FP32 to be held to

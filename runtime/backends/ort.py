@@ -111,8 +111,7 @@ class OrtBackend:
         return session
 
     def loaded(self, model: bytes, *, threads: int) -> "ort.InferenceSession":
-        """Returns a session for which this provider was loaded, even if it takes no node of the
-        model."""
+        """Returns a session for which this provider was loaded, even if it takes no node."""
         import onnxruntime as ort
 
         said = self.libraries()

@@ -33,8 +33,7 @@ cannot be measured on a busy machine."""
 ROUNDS = 3
 ROUND_SECONDS = 0.05
 PATIENCE = 4.0
-"""Seconds after which measuring ends with the rounds done so far; each precision has run at least
-once."""
+"""Seconds after which measuring ends with the rounds done; each precision has run at least once."""
 
 
 MOST_LEVELS = 32
@@ -138,8 +137,7 @@ def agreement_db(reference: Array, other: Array, peak: float = 255.0) -> float:
 
 
 def agree(full: Engine, low: Engine) -> Agreement:
-    """Returns the agreement of two engines on `pictures`. Raises EngineError where one of them
-    fails."""
+    """Returns the agreement of two engines on `pictures`. Raises EngineError where one fails."""
     found: list[Agreement] = []
     for picture in pictures(full.card):
         wanted, other = (np.array(engine.run(picture), np.int32) for engine in (full, low))

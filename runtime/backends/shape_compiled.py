@@ -97,8 +97,8 @@ def _window(size: int, parts: int, halo: int, multiple: int) -> int:
 
 
 def tiles(height: int, width: int, window: tuple[int, int], *, halo: int, multiple: int) -> list[Tile]:
-    """Returns windows of one size that cover a frame; kept pixels are `halo` from each inner window
-    edge."""
+    """Returns windows of one size that cover a frame; kept pixels are `halo` from inner window
+    edges."""
     rows = _spans(height, window[0], halo, multiple)
     columns = _spans(width, window[1], halo, multiple)
     return [

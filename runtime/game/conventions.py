@@ -146,8 +146,7 @@ class DepthConvention:
 
 
 def jitter_of(jitter: Any) -> Jitter:
-    """Returns the two numbers, x and y, of a tuple, a list or an array. Raises ValueError for anything
-    else."""
+    """Returns the two numbers, x and y, of a tuple, list or array. Raises ValueError otherwise."""
     try:
         x, y = (float(number) for number in jitter)
     except (TypeError, ValueError) as error:

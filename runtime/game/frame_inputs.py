@@ -28,8 +28,7 @@ class Given:
 
     index: int
     epoch: int
-    """Only results of the same epoch follow one another: the epoch changes with the size, and after
-    `off`."""
+    """Only results of one epoch follow one another: it changes with the size, and after `off`."""
     color: Picture
     vectors: tuple[Vectors, ...] = ()
     """The vectors back to the frame that was made before it, the newest first; empty where they are
@@ -39,7 +38,7 @@ class Given:
     reset: bool = False
 
     def after(self, lost: "Given") -> "Given":
-        """Returns the same inputs where the frame just before is never made: their motion goes further
+        """Returns the inputs where the frame just before is never made: their motion goes further
         back."""
         if self.reset or lost.reset or lost.epoch != self.epoch:
             return replace(self, reset=True, vectors=())

@@ -92,8 +92,7 @@ class Painter:
         self._remembers = False
         """True if there is a history."""
         self._late_since: float | None = None
-        """The time at which the models were first late after the last result; None while they are
-        not."""
+        """The time at which the models were first late after the last result; None if they are not."""
         self._closed = False
         self._said = ""
 
@@ -258,8 +257,7 @@ class Painter:
         return self._stabiliser
 
     def _stands_in(self) -> bool:
-        """Returns whether the history is shown where models are late: for a while, if somebody
-        waits."""
+        """Returns whether the history is shown for late models: for a while, if somebody waits."""
         if not self._remembers:
             return False
         now = time.monotonic()
@@ -352,8 +350,7 @@ def no_smaller(name: str, card: ModelCard) -> tuple[str, ...]:
 
 
 def scale_of(model: str) -> int:
-    """Returns a model's scale by its card, without an engine. Raises ModelError for an unknown
-    model."""
+    """Returns a model's scale by its card, without an engine. Raises ModelError if unknown."""
     if model == IDENTITY:
         return 1
     from ..backends.model import find_model, load_model

@@ -200,8 +200,7 @@ ONE = 0x3C00
 
 
 def picture_array(color: Any, what: str = "color") -> Picture:
-    """Returns the engine's picture as NumPy's array, without a copy. Raises ValueError for anything
-    else."""
+    """Returns the engine's picture as NumPy's array, without a copy. Raises ValueError otherwise."""
     found = as_array(color, what)
     if found.ndim != 3 or found.shape[2] not in (3, 4) or 0 in found.shape:
         raise ValueError(f"{what} is (height, width, 3 or 4), not {found.shape}")
@@ -241,8 +240,7 @@ def scaled(picture: Picture, size: tuple[int, int]) -> Picture:
 
 
 def _is_plain(picture: Picture) -> bool:
-    """Returns whether OpenCV reads and writes it in place: pixels side by side, rows from first to
-    last."""
+    """Returns whether OpenCV reads and writes it in place: pixels side by side, rows in order."""
     height, width, channels = picture.shape
     row, pixel, sample = picture.strides
     size = picture.itemsize

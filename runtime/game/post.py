@@ -116,8 +116,7 @@ class PostProcess:
         self._epoch = 0
         self._before: Finished | None = None
         self._last: Shown | None = None
-        """The facts about the last call's picture; None for a call that was off, and before the
-        first."""
+        """The facts about the last call's picture; None for a call while off, and before the first."""
         self._size = (int(size[0]), int(size[1]))
         self._kind: tuple[object, ...] = ()
         """Shape and type of the last picture that was processed."""
@@ -178,8 +177,7 @@ class PostProcess:
 
     @property
     def strength(self) -> float:
-        """The part of the models' result in the picture, 0..1. Raises ValueError when set out of
-        range."""
+        """The part of the models' result in the picture, 0..1. Raises ValueError beyond."""
         return self._painter.strength
 
     @strength.setter

@@ -55,8 +55,7 @@ class Selection:
 
     @classmethod
     def of(cls, source: str, sink: str, *, recursive: bool) -> "Selection":
-        """Returns the selection. Raises SourceError or SinkError for a source or sink that does not
-        fit."""
+        """Returns the selection. Raises SourceError or SinkError for an unfit source or sink."""
         target = Path(sink)
         if sink in ("null:", "-"):
             raise SinkError(f"{source} names several videos: name a folder for what becomes of them")

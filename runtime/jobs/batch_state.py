@@ -143,8 +143,7 @@ class Queue:
         self._save()
 
     def changes(self, options: str) -> list[str]:
-        """Returns the differences from the options of that fingerprint, such as `--crf was 18 and is
-        20`."""
+        """Returns the differences from that fingerprint's options, such as `--crf was 18 and is 20`."""
         before = self._known.get(options, {})
         names = dict.fromkeys((*before, *self.settings))
         return [

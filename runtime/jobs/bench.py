@@ -98,8 +98,7 @@ def matrix_kind(precision: str) -> str:
 
 
 class MatrixProducts:
-    """The chain in one precision, ready to be timed repeatedly beside the engine that it is compared
-    with."""
+    """The chain in one precision, ready to be timed beside the engine that it is compared with."""
 
     def __init__(self, precision: str) -> None:
         """`precision` is a key of `Peak.matrix`; needs OpenVINO."""
@@ -303,7 +302,7 @@ def _row(
     products: dict[str, MatrixProducts],
     reference: Array,
 ) -> dict[str, Any]:
-    """Returns the figures of one backend in one precision; `refused` has the reason where it does not
+    """Returns the figures of one backend in one precision; `refused` has the reason if it does not
     run."""
     row: dict[str, Any] = {"backend": backend, "precision": precision}
     before = memory_now()
@@ -348,8 +347,7 @@ def _row(
 def _beside_peak(
     part: Callable[[], list[float]], products: MatrixProducts | None
 ) -> tuple[list[float], float | None]:
-    """Returns the seconds of all parts, and the best rate of `products` before, between and after
-    them."""
+    """Returns the seconds of all parts, and the best rate of `products` before, between and after."""
     if products is None:
         return [seconds for _ in range(TURNS) for seconds in part()], None
     rates, found = [products.rate()], list[float]()

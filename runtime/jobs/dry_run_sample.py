@@ -105,8 +105,7 @@ def take_sample(
 
 
 def film_seconds(info: VideoInfo, frames: int | None) -> float | None:
-    """Returns the seconds of the film, or of its first `frames`; None where the source does not state
-    them."""
+    """Returns the seconds of the film, or of its first `frames`; None where they are unknown."""
     total = film_frames(info, frames)
     if total is None:
         return None
@@ -115,8 +114,7 @@ def film_seconds(info: VideoInfo, frames: int | None) -> float | None:
 
 
 def film_frames(info: VideoInfo, frames: int | None) -> int | None:
-    """Returns the number of frames that will come, at most `frames`; None where the source does not
-    state it."""
+    """Returns the number of frames that will come, at most `frames`; None where it is unknown."""
     total = info.frames or (round(info.duration * info.rate) if info.duration else None)
     return total if total is None or frames is None else min(total, frames)
 
@@ -171,8 +169,7 @@ class _Tape:
     def add(
         self, found: Iterator[Frame], stages: Sequence[Stage], *, at: float, seconds: float
     ) -> Excerpt | None:
-        """Processes frames of the film from `at` on for some seconds; returns None where there is
-        none."""
+        """Processes frames of the film from `at` on for some seconds; returns None without any."""
         frames = self._retimed(found)
         before = next(frames, None)
         if before is None:

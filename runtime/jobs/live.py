@@ -313,8 +313,7 @@ def _keys(controls: Controls, say: Reporter) -> dict[str, Callable[[], object]]:
 
 
 def _beside(action: Callable[[], object]) -> None:
-    """Run in a thread of its own: a recording is verified at its end, for which no window should
-    wait."""
+    """Run in a thread of its own: a recording is verified at its end, and no window should wait."""
     threading.Thread(target=action, name="velatura-record").start()
 
 

@@ -149,7 +149,7 @@ class Flag:
     told: Callable[[Any], Any] | None = None
     """Converts the value for a report of a change, where it is not reported as it is."""
     sparse: bool = False
-    """True if a journal stores it only where it differs from the default: earlier journals do not have
+    """True if a journal stores it only where it differs from the default: earlier ones do not have
     it."""
     shown: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Further arguments for the command line's help and checks."""

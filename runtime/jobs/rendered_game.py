@@ -128,8 +128,7 @@ BALLOONS = (
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """The data that an engine hands over. The arrays belong to the scene: the next frame is drawn into
-    them."""
+    """The data of an engine. The arrays belong to the scene: the next frame is drawn into them."""
 
     color: Pixels
     """(H, W, 4), RGBA, sRGB, opaque."""
@@ -237,7 +236,7 @@ class Scene:
             self._paint(sprite, shift, self._horizon - len(sprite.pixels), (moved, 0), depth)
 
     def _draw_plane(self, camera: _Camera, before: _Camera) -> None:
-        """Draw the plane row by row: a pixel r below the horizon sees it at a depth of focal * height /
+        """Draw the plane row by row: a pixel r below the horizon is at a depth of focal * height /
         r."""
         far, focal = self._far, self._focal
         area = slice(self._horizon, self.mark.rows.start)

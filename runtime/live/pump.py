@@ -35,8 +35,8 @@ class LivePump:
     thread of its own.
 
     The newest frame wins: with `drop` "oldest" at most one waits, and it is the last that came. A sink
-    that fails is left, and the others go on; the run ends when all have failed, the source ends, or
-    `stop` is called.
+    that fails gets no more frames, and the others go on; the run ends when all have failed, the source
+    ends, or `stop` is called.
     """
 
     def __init__(
@@ -158,8 +158,7 @@ class LivePump:
         self._hearers.append(hear)
 
     def on_frame(self, hear: Callable[[Frame], None]) -> None:
-        """Call `hear` with every frame that is shown, from the thread that made it: it must return at
-        once."""
+        """Call `hear` with every frame that is shown, in the thread that made it: it must not block."""
         self._seers.append(hear)
 
     def stats(self) -> LiveStats:

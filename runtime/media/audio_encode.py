@@ -149,8 +149,7 @@ class Voice:
 
 
 class PassingSound:
-    """A live source's sound in one output, with the interface of `PassingStreams`, which serves
-    files."""
+    """A live source's sound in one output, with the interface of `PassingStreams` for files."""
 
     def __init__(
         self, source: Hearing, container: OutputContainer, *, origin: float, codec: str, tally: Tally

@@ -188,8 +188,7 @@ def wanted_options(encoder: str, encoding: Encoding) -> dict[str, str]:
 
 
 def merged(encoder: str, ours: Options, theirs: Options) -> dict[str, str]:
-    """Returns both sets of options, where `theirs` win; parameters of the library are merged key by
-    key."""
+    """Returns both sets of options, where `theirs` win; the library's parameters are merged by key."""
     params = CODECS.get(encoder, Codec()).params
     if not _RATES.isdisjoint(theirs):
         # Encoders take a crf before any other, so that ours would undo what is asked for.

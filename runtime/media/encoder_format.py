@@ -147,8 +147,8 @@ def profile_of(encoding: Encoding) -> str | None:
 
 
 def named(name: str) -> Layout:
-    """Returns the layout of a name, GIF's included. Raises SinkError for one that frames cannot be put
-    into."""
+    """Returns the layout of a name, GIF's included. Raises SinkError if frames cannot be put into
+    it."""
     layout = PALETTE if name == PALETTE.name else layout_of(name)
     if layout is None:
         raise SinkError(f"frames cannot be put into pixel format {name!r}")

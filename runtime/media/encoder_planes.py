@@ -48,8 +48,7 @@ class Layout:
 
 
 def layout_of(name: str) -> Layout | None:
-    """Returns the layout of one of FFmpeg's pixel formats; None for those that frames cannot be put
-    into."""
+    """Returns the layout of one of FFmpeg's pixel formats; None if frames cannot be put into it."""
     if name in _PACKED:
         order = _PACKED[name]
         format = PixelFormat("rgb", 16 if name.endswith("le") else 8)

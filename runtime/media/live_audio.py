@@ -88,8 +88,7 @@ class LiveAudio:
             self._changed.notify_all()
 
     def take(self, timeout: float | None = None) -> Sound | None:
-        """Returns the oldest piece that waits; None after `timeout` seconds, or when no more will
-        come."""
+        """Returns the oldest piece that waits; None after `timeout` seconds, or at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed, timeout)
             if not self._items:

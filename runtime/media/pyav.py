@@ -28,6 +28,5 @@ def open_input(file: str | BinaryIO | Any, **options: Any) -> InputContainer:
 
 
 def ratio(value: Any) -> Fraction | None:
-    """Returns a rate, time base or aspect of PyAV as a fraction; None where it is unknown, which is
-    0/1."""
+    """Returns a rate, time base or aspect of PyAV as a fraction; None for 0/1, which is unknown."""
     return Fraction(value.numerator, value.denominator) if value else None

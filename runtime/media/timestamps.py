@@ -29,8 +29,7 @@ class Clock:
     def stamp(
         self, picture: VideoFrame, pts: int, base: Fraction, length: Fraction | None = None
     ) -> None:
-        """Give a picture its time; one that is not later than the one before moves to a tick after
-        it."""
+        """Give a picture its time, or a tick after the one before where it is not later than that."""
         time = self.pass_by(max(pts, self.last + 1), base, length)
         picture.pts, picture.time_base, self._base = time, base, base
         self._times.append(time)

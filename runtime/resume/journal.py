@@ -66,8 +66,8 @@ class State:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Returns the state that `to_bytes` gave. Raises ValueError, TypeError or KeyError for damaged
-        data."""
+        """Returns the state that `to_bytes` gave. Raises ValueError, TypeError or KeyError if
+        damaged."""
         outer: Any = json.loads(data)
         if digest(outer["state"].encode()) != outer["sha256"]:
             raise ValueError("the journal's hash is wrong")

@@ -160,8 +160,7 @@ class OutputFile:
         self.partial.unlink(missing_ok=True)
 
     def keep(self) -> Path | None:
-        """Gives up, but keeps the unfinished file under a name that says so; returns its path, or
-        None."""
+        """Gives up, but keeps the unfinished file under another name; returns its path, or None."""
         self._leave()
         if not self.partial.exists():
             return None
@@ -264,8 +263,7 @@ def reporting(path: Path) -> Generator[None]:
 
 
 def _refuse_late(like: VideoInfo, *, audio: bool) -> None:
-    """Raise SinkError for a source with a stream that begins late, since AVI starts all streams at
-    once."""
+    """Raise SinkError for a source with a stream that begins late: AVI starts all streams at once."""
     assert like.path is not None
     with av.open(like.path) as container:
         for stream in container.streams:

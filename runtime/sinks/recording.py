@@ -10,8 +10,7 @@ from .file import FileSink
 
 
 class RecordingSink(FileSink):
-    """A file of frames at the times of their capture, the first at 0; verified at the end as any
-    file."""
+    """A file of frames at the times of their capture, the first at 0; verified at the end."""
 
     def __init__(
         self,

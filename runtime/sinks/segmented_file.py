@@ -174,7 +174,7 @@ class JournalSink(Sink):
             self._claim.release()
 
     def prepare(self, frame: Frame) -> Coding:
-        """Set up a trial output, so that what is refused is found now rather than at the end of a long
+        """Set up a trial output, so that refusals are found now rather than at the end of a long
         run."""
         coding = self._encoder.coding(frame)
         trial = self._output()

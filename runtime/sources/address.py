@@ -35,8 +35,7 @@ class Address:
 
     @classmethod
     def parse(cls, uri: str) -> Self:
-        """Returns the parsed URI. Raises SourceError for options that the kind of source does not
-        have."""
+        """Returns the parsed URI. Raises SourceError for options that this kind of source lacks."""
         scheme, colon, rest = uri.partition(":")
         scheme = scheme.lower()
         if colon and scheme in ("camera", "screen", "window"):

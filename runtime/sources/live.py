@@ -115,8 +115,7 @@ class LiveSource(Source):
 
     @property
     def tell(self) -> Tell:
-        """The function that is told of reconnections, damage and changes; earlier messages wait for
-        it."""
+        """The function that gets reconnections, damage and changes; earlier messages wait for it."""
         return self._say
 
     @tell.setter

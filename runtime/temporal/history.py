@@ -40,8 +40,7 @@ LIGHT = (1.5, 4.0)
 """Levels of 255 by which a tile of the source must have brightened or darkened recently for coarse
 colours to start following, and to follow by `FOLLOW`."""
 LATE = 0.9
-"""The part of a change of light that still counts one frame later: slow changes add up, jitter does
-not."""
+"""The part of a change of light that still counts one frame later: slow changes add up."""
 FOLLOW = 0.8
 """The largest part of the way to the newest result's coarse colours in one frame."""
 
@@ -77,7 +76,7 @@ class History:
         """(H, W), 0..1: the confidence in each pixel, which grows with the number of results; 0 where
         there was only a replacement."""
         self._energy: tuple[Floats, ...] = ()
-        """Gradient energies of the newest result's luma and chroma, by tiles; empty where there is no
+        """Gradient energies of the newest result's luma and chroma, by tiles; empty without a
         result."""
         self._aims = [ENOUGH, ENOUGH]
         """The parts of the result's energy that tiles of luma and chroma are brought to."""

@@ -16,8 +16,7 @@ Bytes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 cv: Any = cv2
-"""OpenCV, whose type stubs allow neither numbers in place of planes nor None in place of a second
-map."""
+"""OpenCV, whose stubs allow neither numbers in place of planes nor None in place of a map."""
 
 
 class Planes:

@@ -147,8 +147,7 @@ class Tracker:
         return cv.add(places, own, places)
 
     def _inside(self, places: Any) -> Bytes:
-        """Returns 255 where a place is in the picture, else 0, and sets such a place to the pixel's
-        own."""
+        """Returns 255 where a place is in the picture, else 0, and replaces it by the pixel's own."""
         height, width = places.shape[:2]
         least, most = (-0.5, -0.5, 0.0, 0.0), (width - 0.5, height - 0.5, 0.0, 0.0)
         # What is not finite is not in the range, either.
@@ -185,8 +184,7 @@ class Tracker:
 
 
 def _calm(reactive: Array) -> Floats:
-    """Returns the share, 0..1, that earlier frames may have in a pixel; 0 where its reactivity is
-    NaN."""
+    """Returns the share, 0..1, that earlier frames may have in a pixel; 0 for a reactivity of NaN."""
     share = np.nan_to_num(np.asarray(reactive, np.float32), nan=1.0, posinf=1.0, neginf=0.0)
     return _array(1.0 - np.clip(share, 0.0, 1.0))
 

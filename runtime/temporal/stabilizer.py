@@ -154,7 +154,7 @@ class Stabilize:
 
 
 def weight_of(strength: float) -> float:
-    """Returns the largest part of the picture that is an earlier result. Raises ValueError beyond
+    """Returns the largest part of the picture that is earlier results. Raises ValueError beyond
     0..1."""
     if not 0 <= strength <= 1:
         raise ValueError(f"a strength of {strength} is not within 0..1")

@@ -184,8 +184,7 @@ def match_tracks(wanted: Track, given: Track, clock: float, *, near: float) -> M
 
 
 def is_counted(track: Track) -> bool:
-    """Returns whether its packets can be counted: containers cut uncompressed sound in different
-    ways."""
+    """Returns whether its packets can be counted: containers cut uncompressed sound differently."""
     return not track.codec.startswith(("pcm_", "adpcm_"))
 
 

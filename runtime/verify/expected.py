@@ -1,5 +1,4 @@
-"""The expected contents of an output file: recorded by a sink while it writes, or read from a source
-file."""
+"""The expected contents of an output file: recorded by a sink, or read from a source file."""
 
 from array import array
 from dataclasses import dataclass
@@ -204,8 +203,7 @@ class Tally:
         self._times.append(seconds)
 
     def packet(self, packet: "Packet[Any]") -> None:
-        """Record a packet of another stream; call it before the packet is written, since muxers change
-        it."""
+        """Record a packet of another stream, before it is written, since muxers change it."""
         stream = packet.stream
         self._spans.setdefault(stream.index, Span(stream)).add(packet)
 

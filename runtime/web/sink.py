@@ -94,8 +94,7 @@ class ViewSink(Sink):
         return self._server.pages
 
     def write(self, frame: Frame) -> None:
-        """Show the frame, in place of the one before; returns at once. Raises SinkError after the
-        end."""
+        """Show the frame, in place of the one before; never waits. Raises SinkError after the end."""
         now = time.monotonic()
         self._history.add(now, now - frame.captured if frame.captured is not None else 0.0)
         try:

@@ -143,8 +143,7 @@ class DeviceEngine(StaticEngine["Program"]):
         return plan, self._loaded(plan.engine, " (`velatura build` makes it anew)")
 
     def _loaded(self, data: bytes, advice: str = "") -> Any:
-        """Returns the library's engine. Raises EngineError with the library's words where it refuses
-        it."""
+        """Returns the library's engine. Raises EngineError with its words where it refuses the data."""
         engine = self._runtime.deserialize_cuda_engine(data)
         if engine is None:
             raise self.heard.failure(
@@ -339,8 +338,7 @@ class Program:
     def _in_flight(
         self, slot: Slot, job: Job, then: Callable[[], None] = lambda: None
     ) -> Callable[[], Any]:
-        """Makes the slot's work so far the job; if submitting it failed, its first steps may still
-        run."""
+        """Makes the slot's work so far the job; if submitting failed, its first steps may still run."""
         self.cuda.call("cudaEventRecord", slot.event, slot.stream)
         event = slot.event
 

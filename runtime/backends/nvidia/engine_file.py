@@ -1,5 +1,4 @@
-"""Engine files: a TensorRT or TensorRT-RTX engine built ahead of time, with its card and facts beside
-it."""
+"""Engine files: a TensorRT or TensorRT-RTX engine built ahead of time, with its card and facts."""
 
 import json
 import re

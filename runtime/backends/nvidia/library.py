@@ -118,7 +118,7 @@ class Library:
             config.set_flag(self.api.BuilderFlag.REQUIRE_USER_ALLOCATION)
 
     def recordable(self, context: Any, stream: int) -> bool:
-        """Returns whether the library reports that an execution can be recorded; TensorRT has no such
+        """Returns whether the library reports an execution as recordable; TensorRT has no such
         query."""
         return self.name != "rtx" or bool(context.is_stream_capturable(stream))
 

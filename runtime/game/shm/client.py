@@ -79,7 +79,7 @@ class Client:
 
     A frame never waits longer than the deadline, and never fails for the server's sake: where there is
     none, it has died, is late, or answers nonsense, the frame is given back as it was, and `status` and
-    `trouble` say why. It is looked for twice a second.
+    `trouble` say why. It tries to connect twice a second.
 
         client = Client("game")
         shown = client(color, motion, depth)

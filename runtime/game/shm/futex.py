@@ -86,8 +86,8 @@ class Futex:
         return self.value != value
 
     def wait_until(self, value: int, moment: float) -> bool:
-        """Sleeps while it has that value, until a moment of `time.monotonic`; returns whether it has
-        another."""
+        """Sleeps while it has that value, until a moment of `time.monotonic`; returns whether it
+        changed."""
         while self.value == value:
             left = moment - time.monotonic()
             if left <= 0:

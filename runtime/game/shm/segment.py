@@ -73,8 +73,7 @@ class Segment:
         return Futex(self.word(kind, offset, name))
 
     def alive(self) -> bool:
-        """Returns whether its server lives; for a segment of another process or opening, not one's
-        own."""
+        """Returns whether its server lives; for a segment of another process or opening only."""
         return self._fd >= 0 and is_held(self._fd, layout.SERVER_LOCK)
 
     def reserve(self, area: Area) -> None:

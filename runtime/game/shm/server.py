@@ -25,8 +25,7 @@ SOONEST = 0.005
 PATIENCE = 5.0
 """Seconds that the end of a server waits for frames under way."""
 PART = 0.8
-"""The part of a client's deadline that the models may take; a post-process waits a quarter longer at
-most."""
+"""The part of a client's deadline that models may take; a post-process waits a quarter longer."""
 IDENTITY = "identity"
 
 
@@ -49,8 +48,7 @@ class Work:
         return all(model == IDENTITY for model in self.models)
 
     def scale(self) -> int:
-        """Returns the factor from a frame's side to its result's. Raises ModelError for an unreadable
-        model."""
+        """Returns the factor from a frame's side to its result's. Raises ModelError if unreadable."""
         from ..frame_pass import scale_of
 
         return math.prod(scale_of(model) for model in self.models)

@@ -243,8 +243,7 @@ class Link:
         return self.segment.bytes(self._with_memory(turn, index, size))
 
     def _with_memory(self, turn: int, index: int, size: int) -> Area:
-        """Returns the beginning of an area, with allocated memory. Raises EngineError where there is
-        none."""
+        """Returns the beginning of an area, with allocated memory. Raises EngineError without any."""
         area = Area(self.segment.plan.areas(self._slot, turn)[index].offset, size)
         if size > self._reserved.get((turn, index), 0):
             self.segment.reserve(area)
