@@ -60,7 +60,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # What games need loads OpenCV, which nobody else should wait for.
+    # What games need loads OpenCV, which other imports should not wait for.
     if name in ("DepthConvention", "MotionConvention", "PostProcess", "PostStats"):
         return getattr(import_module(".game", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""BufferPool: arrays whose memory is used again once nobody holds them."""
+"""BufferPool: arrays whose memory is reused once nobody references them."""
 
 import weakref
 from collections import deque
@@ -10,14 +10,14 @@ import numpy as np
 from .frame import Array
 
 Take = Callable[[Sequence[int], np.dtype[Any]], Array]
-"""Gives memory of a shape and type: `BufferPool.take`, or `np.empty`."""
+"""Allocates an array of a shape and type: `BufferPool.take`, or `np.empty`."""
 
 MEMORY = 64
-"""Takes after which blocks of a size that nobody asks for any more are let go."""
+"""Calls of `take` after which free blocks of a size that was not requested any more are freed."""
 
 
 class BufferPool:
-    """Hands out uninitialised arrays and takes their memory back when the last view of them is gone.
+    """Hands out uninitialised arrays and reuses their memory when the last view of them is gone.
 
     A frame of 1280x720 costs hundreds of page faults when its memory is new; a run of the pump needs
     only as many blocks as frames are on their way at once. Callers do nothing: to drop the array is to
@@ -38,7 +38,7 @@ class BufferPool:
         self._turn = 0
 
     def take(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
-        """A contiguous array of that shape and type, its contents left over from an earlier use."""
+        """Returns a contiguous array of that shape and type, with contents of an earlier use."""
         size = int(np.prod(shape)) * dtype.itemsize
         free = self._blocks(size)
         try:
@@ -53,11 +53,11 @@ class BufferPool:
 
     @property
     def free(self) -> int:
-        """How many blocks wait for use."""
+        """The number of free blocks."""
         return sum(len(blocks) for blocks in list(self._free.values()))
 
     def _blocks(self, size: int) -> deque[Any]:
-        """The free blocks of that size."""
+        """Returns the free blocks of that size."""
         self._turn += 1
         self._used[size] = self._turn
         blocks = self._free.get(size)

@@ -1,4 +1,4 @@
-"""EngineCache: built engines and remembered figures on disk, safe from crashes and neighbours."""
+"""EngineCache: built engines and stored measurements on disk, safe from crashes and other processes."""
 
 import contextlib
 import hashlib
@@ -21,7 +21,7 @@ LIMIT = 2 << 30
 """Bytes that a cache may hold: some hundreds of engines."""
 
 Key = Mapping[str, Any]
-"""Everything that decides what a builder makes: hash of the graph, library, version, device, precision,
+"""Everything that affects what a builder makes: hash of the graph, library, version, device, precision,
 shapes. `name` and `backend` come first in the file's name, the rest as a hash."""
 
 
@@ -58,7 +58,7 @@ class EngineCache:
             self.problem = f"engines are not kept: {self.folder}: {error.strerror or error}"
 
     def get(self, key: Key) -> bytes | None:
-        """The engine of that key, or None; damaged files are removed."""
+        """Returns the engine of that key, or None; damaged files are removed."""
         path = self.path_of(key)
         try:
             found = _read(path)
@@ -74,7 +74,7 @@ class EngineCache:
         return data if stored == _plain(key) else None
 
     def put(self, key: Key, data: bytes) -> None:
-        """Keep an engine. A full disk leaves the cache without it, and `problem` says so."""
+        """Store an engine. A full disk leaves the cache without it, and `problem` says so."""
         if self.problem is not None:
             return
         try:
@@ -86,10 +86,11 @@ class EngineCache:
     def get_or_build(
         self, key: Key, build: Callable[[], bytes], *, refused: bytes | None = None
     ) -> tuple[bytes, bool]:
-        """(engine, whether it was built now). Of several processes one builds and the others wait.
+        """Returns (engine, whether it was built now). Of several processes one builds and the others
+        wait.
 
-        `refused` is a kept engine that the library does not load: it is built anew, unless a neighbour
-        has done so already.
+        `refused` is a stored engine that the library does not load: it is built again, unless another
+        process has done so already.
         """
         found = self.get(key)
         if found is not None and found != refused:
@@ -103,7 +104,7 @@ class EngineCache:
             return data, True
 
     def entries(self) -> list[Entry]:
-        """All files, in the order of their names."""
+        """Returns all files, in the order of their names."""
         found: list[Entry] = []
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             with contextlib.suppress(OSError):
@@ -114,7 +115,8 @@ class EngineCache:
         return found
 
     def clear(self) -> int:
-        """Remove all engines, timings, locks and what killed builders left; the number of engines."""
+        """Removes all engines, timings, locks and the leftovers of killed builders; returns the number
+        of engines."""
         count = 0
         for pattern in (f"*{SUFFIX}", f".*{SUFFIX}*", f"*{TIMINGS}"):
             for path in self.folder.glob(pattern):
@@ -124,7 +126,7 @@ class EngineCache:
         return count
 
     def _prune(self) -> None:
-        """Remove what was not used for longest while the whole is above the limit."""
+        """Remove the least recently used files while the total is above the limit."""
         found: list[tuple[float, int, Path]] = []
         for path in self.folder.glob(f"*{SUFFIX}"):
             with contextlib.suppress(OSError):  # a neighbour removed it
@@ -138,12 +140,12 @@ class EngineCache:
             total -= size
 
     def timings(self, library: str, version: str) -> Path | None:
-        """Where a builder keeps the timings of its tactics; None where nothing is kept."""
+        """Returns the path of a builder's tactic timings; None where nothing is kept."""
         name = f"{library}-{version}{TIMINGS}"
         return self.folder / name if self.problem is None else None
 
     def path_of(self, key: Key) -> Path:
-        """Where the engine of that key lies, whether it exists or not."""
+        """Returns the path of that key's engine, whether it exists or not."""
         digest = hashlib.sha256(json.dumps(_plain(key), sort_keys=True).encode()).hexdigest()
         words = [str(key.get(word, "")) for word in ("name", "backend", "precision")]
         name = "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in w) for w in words if w)
@@ -163,7 +165,7 @@ class EngineCache:
 
     @classmethod
     def of_nothing(cls) -> Self:
-        """A cache that keeps nothing."""
+        """Returns a cache that keeps nothing."""
         cache = cls.__new__(cls)
         cache.folder = Path(os.devnull)
         cache.limit = 0
@@ -172,7 +174,7 @@ class EngineCache:
 
 
 def default_folder() -> Path:
-    """`$VELATURA_CACHE`, else the system's place for caches, such as ~/.cache/velatura."""
+    """Returns `$VELATURA_CACHE`, else the system's folder for caches, such as ~/.cache/velatura."""
     named = os.environ.get(FOLDER_VARIABLE)
     if named:
         return Path(named)
@@ -182,7 +184,8 @@ def default_folder() -> Path:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that appears whole or not at all, even if the machine stops meanwhile."""
+    """Write a file atomically and durably: it appears whole or not at all, even if the machine stops
+    meanwhile."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -196,12 +199,12 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def digest_of(data: bytes) -> str:
-    """SHA-256 in hexadecimal."""
+    """Returns SHA-256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def _plain(key: Key) -> dict[str, Any]:
-    """The key as it reads back from JSON."""
+    """Returns the key as it reads back from JSON."""
     try:
         return cast(dict[str, Any], json.loads(json.dumps(dict(key))))
     except TypeError as error:
@@ -214,7 +217,7 @@ def _pack(key: Key, data: bytes) -> bytes:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes] | None:
-    """(key, engine) of a whole file, else None. Raises FileNotFoundError where there is none."""
+    """Returns (key, engine) of a whole file, else None. Raises FileNotFoundError without a file."""
     try:
         with path.open("rb") as file:
             if file.readline() != MAGIC:

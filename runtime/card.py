@@ -1,4 +1,4 @@
-"""ModelCard: what a model eats and gives, kept inside the ONNX file's metadata under one JSON key."""
+"""ModelCard: a model's inputs, outputs and origin, stored as JSON in the ONNX file's metadata."""
 
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -31,13 +31,14 @@ def _empty() -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """A model's contract. Everything that runs a model reads this and nothing else."""
+    """A model's description. Everything that runs a model reads this and nothing else."""
 
     name: str
     task: Task
     title: str = ""
     input_colour: ColourOrder = "rgb"
-    """`luma` models get the Y plane as it is coded; chroma is resampled beside them."""
+    """The colour of the input; `luma` models get the Y plane as it is coded, and chroma is resampled
+    beside them."""
     output_colour: ColourOrder = "rgb"
     layout: Layout = "nchw"
     dtype: DType = "float32"
@@ -53,16 +54,16 @@ class ModelCard:
     fixed_size: tuple[int, int] | None = None
     """(height, width) when the graph takes one size only: frames are tiled to it."""
     halo: int = 32
-    """Receptive-field radius in input pixels: what a tile must see beyond its own pixels."""
+    """Receptive-field radius in input pixels: the margin that a tile needs around its own pixels."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
-    """What the weights and activations are quantised to inside the graph."""
+    """The number format of weights and activations inside the graph."""
     recipe: str = ""
     training: str = ""
-    """How long it was trained, in words: steps, batch, hours, machine."""
+    """The length of the training, in words: steps, batch, hours, machine."""
     losses: str = ""
-    """What it was trained for, in words: the losses and the layers of the loss networks."""
+    """The objective of the training, in words: the losses and the layers of the loss networks."""
     data: str = ""
-    """What it was trained on."""
+    """The training data."""
     licence: str = ""
     attribution: str = ""
     measures: dict[str, float] = field(default_factory=_empty)
@@ -88,12 +89,12 @@ class ModelCard:
         return 1 if self.output_colour == "luma" else 3
 
     def to_json(self) -> str:
-        """The card as one line of JSON."""
+        """Returns the card as one line of JSON."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read a card; keys that a later version added are ignored.
+        """Returns the card in a JSON text; keys that a later version added are ignored.
 
         Raises ModelError when it is not a card.
         """
@@ -110,7 +111,7 @@ class ModelCard:
             raise ModelError(f"the model's card cannot be read: {error}") from error
 
     def write_to(self, model: "ModelProto") -> None:
-        """Put the card into an ONNX model, in place of the one it may have."""
+        """Write the card into an ONNX model, in place of any earlier one."""
         kept = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
         del model.metadata_props[:]
         model.metadata_props.extend(kept)
@@ -118,7 +119,7 @@ class ModelCard:
 
 
 def read_card(model: "ModelProto") -> ModelCard | None:
-    """The card inside an ONNX model, or None for a foreign one."""
+    """Returns the card in an ONNX model, or None for a foreign one."""
     for entry in model.metadata_props:
         if entry.key == METADATA_KEY:
             return ModelCard.from_json(entry.value)
@@ -127,15 +128,15 @@ def read_card(model: "ModelProto") -> ModelCard | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardFlags:
-    """What inspection of a foreign model cannot know, as the user gives it."""
+    """The user's statements about a foreign model that inspection cannot find out."""
 
     value_range: float | None = None
-    """1 or 255; None takes what the card says, which inspection has guessed."""
+    """The largest value, 1 or 255; None takes the card's, which inspection has guessed."""
     colour_order: Literal["rgb", "bgr"] | None = None
-    """None takes rgb."""
+    """The order of channels; None takes rgb."""
 
     def apply(self, card: ModelCard) -> tuple[ModelCard, list[str]]:
-        """The card with the flags, and a line for each thing that was assumed."""
+        """Returns the card with the flags, and a line for each assumption."""
         assumed: list[str] = []
         if self.value_range is None and card.value_range == (0.0, 255.0):
             assumed.append("values taken as 0..255, as its output suggests (--range 1 for the other)")

@@ -1,4 +1,4 @@
-"""Every conversion between YUV and RGB, and every chroma resampling, is in this module.
+"""Conversions between YUV and RGB, and resampling of chroma; no other module does either.
 
 Matrices are derived from the standards' luma weights (BT.601, BT.709, BT.2020 non-constant), with
 limited or full range at any bit depth. Chroma is moved with its siting: the sample position is part of
@@ -25,13 +25,15 @@ LUMA_WEIGHTS: dict[Matrix, tuple[float, float]] = {
 
 
 def guess_matrix(height: int) -> Matrix:
-    """The matrix that players assume where a file does not say: BT.601 below 720 lines, else BT.709."""
+    """Returns the matrix that players assume where a file states none: BT.601 below 720 lines, else
+    BT.709."""
     return "bt709" if height >= 720 else "bt601"
 
 
 @lru_cache(maxsize=32)
 def yuv_from_rgb_matrix(colour: Colour, bits: int) -> npt.NDArray[np.float64]:
-    """(3, 4) affine map from R, G, B samples (full range) to Y, U, V samples, all of `bits` bits."""
+    """Returns the (3, 4) affine map from full-range R, G, B samples to Y, U, V samples of `bits`
+    bits."""
     red, blue = LUMA_WEIGHTS[colour.matrix]
     green = 1.0 - red - blue
     luma = np.array([red, green, blue])
@@ -54,14 +56,14 @@ def yuv_from_rgb_matrix(colour: Colour, bits: int) -> npt.NDArray[np.float64]:
 
 @lru_cache(maxsize=32)
 def rgb_from_yuv_matrix(colour: Colour, bits: int) -> npt.NDArray[np.float64]:
-    """(3, 4) affine map from Y, U, V samples to R, G, B samples (full range)."""
+    """Returns the (3, 4) affine map from Y, U, V samples to R, G, B samples (full range)."""
     forward = yuv_from_rgb_matrix(colour, bits)
     inverse = np.linalg.inv(forward[:, :3])
     return np.column_stack([inverse, -inverse @ forward[:, 3]]).astype(np.float64)
 
 
 def to_rgb(frame: Frame, take: Take = np.empty) -> Frame:
-    """The frame as packed full-range RGB of the same depth; an RGB frame is returned as it is.
+    """Returns the frame as packed full-range RGB of the same depth; an RGB frame is returned as it is.
 
     Values outside the RGB cube are clipped. `take` gives memory.
     """
@@ -88,13 +90,14 @@ def to_rgb(frame: Frame, take: Take = np.empty) -> Frame:
 
 
 def to_rgb8(frame: Frame) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB as it is coded, neither turned nor stretched: for what shows 8 bits only."""
+    """Returns (H, W, 3) uint8 RGB of the coded frame, neither turned nor stretched: for 8-bit
+    displays."""
     rgb = to_rgb(frame)
     return cast("npt.NDArray[np.uint8]", _with_depth(rgb.planes[0], rgb.format.bits, 8))
 
 
 def to_yuv(frame: Frame, format: PixelFormat, colour: Colour | None = None) -> Frame:
-    """The frame in `format` (yuv or gray), with `colour` or its own.
+    """Returns the frame in `format` (yuv or gray), with `colour` or its own.
 
     YUV input keeps its luma untouched while depth, matrix and range stay; only chroma is resampled.
     """
@@ -105,7 +108,7 @@ def to_yuv(frame: Frame, format: PixelFormat, colour: Colour | None = None) -> F
 
 
 def to_format(frame: Frame, format: PixelFormat, colour: Colour) -> Frame:
-    """The frame in any format, with that matrix, range and siting; its light is not changed.
+    """Returns the frame in any format, with that matrix, range and siting; its light is not changed.
 
     Primaries and transfer of `colour` are noted in the frame, whatever its own were.
     """
@@ -118,7 +121,8 @@ def to_format(frame: Frame, format: PixelFormat, colour: Colour) -> Frame:
 
 
 def over(frame: Frame, background: tuple[int, int, int]) -> Frame:
-    """The frame laid over a colour, 8-bit red, green and blue, by its opacity, which then is full.
+    """Returns the frame laid over a colour, 8-bit red, green and blue, by its opacity; the result is
+    opaque.
 
     The opacity is straight: samples are not multiplied by it, as PNG, ProRes 4444, GIF and VP9 have it.
     """
@@ -179,7 +183,7 @@ def _from_luma(frame: Frame, format: PixelFormat, colour: Colour) -> Frame:
 
 
 def _with_depth(pixels: Array, bits: int, wanted: int) -> Array:
-    """Full-range samples in another depth: scaled by the ratio of the peaks, rounded."""
+    """Returns full-range samples in another depth: scaled by the ratio of the peaks, rounded."""
     if bits == wanted:
         return pixels
     ratio = ((1 << wanted) - 1) / ((1 << bits) - 1)
@@ -188,14 +192,16 @@ def _with_depth(pixels: Array, bits: int, wanted: int) -> Array:
 
 
 def _clip(pixels: Array, format: PixelFormat) -> Array:
-    """OpenCV saturates to the type; depths of 9..15 bits have a lower peak. Writes into `pixels`."""
+    """Returns the pixels clipped to the depth's peak, in place: OpenCV saturates to the type, which is
+    larger for 9..15 bits."""
     if format.bits in (8, 16):
         return pixels
     return np.minimum(pixels, np.uint16(format.peak), out=pixels)
 
 
 class Axis(NamedTuple):
-    """One axis of a resampling: source position = scale * destination + offset, in samples."""
+    """The mapping of one axis in a resampling: source position = scale * destination + offset, in
+    samples."""
 
     scale: float
     offset: float
@@ -208,7 +214,8 @@ def resample_chroma(
     siting: Siting,
     take: Take = np.empty,
 ) -> tuple[Array, Array]:
-    """U and V of a YUV frame, resampled for a frame of `size` (width, height), format and siting.
+    """Returns U and V of a YUV frame, resampled for a frame of `size` (width, height), format and
+    siting.
 
     Returned untouched when nothing changes. Catmull-Rom where the plane grows or shifts, area-averaged
     first where it shrinks. `take` gives memory.
@@ -230,16 +237,16 @@ def resample_chroma(
 def resize_plane(
     plane: Array, size: tuple[int, int], format: PixelFormat, take: Take = np.empty
 ) -> Array:
-    """Luma, opacity or packed RGB of that format to `size` (width, height), edges upon edges."""
+    """Returns luma, opacity or packed RGB of that format at `size` (width, height), edges aligned."""
     ratios = plane.shape[1] / size[0], plane.shape[0] / size[1]
     return _resampled(plane, size, [Axis(ratio, ratio / 2 - 0.5) for ratio in ratios], format, take)
 
 
 def turn_chroma(frame: Frame, quarters: int) -> tuple[Array, Array]:
-    """U and V of a YUV frame that is turned by `quarters` times 90 degrees, counter-clockwise.
+    """Returns U and V of a YUV frame that is turned by `quarters` times 90 degrees, counter-clockwise.
 
-    They lie where the frame's format and siting put them in the turned picture: what was sited at the
-    left comes to lie below, at the right or above, and moves back by a part of a sample.
+    They are resampled to the places of the frame's format and siting in the turned picture: samples
+    sited at the left are turned to below, the right or above, and move back by a part of a sample.
     """
     quarters %= 4
     size, steps, siting = (frame.width, frame.height), frame.format.subsample, frame.colour.siting
@@ -263,13 +270,14 @@ def turn_chroma(frame: Frame, quarters: int) -> tuple[Array, Array]:
 def _resampled(
     plane: Array, size: tuple[int, int], axes: list[Axis], format: PixelFormat, take: Take
 ) -> Array:
-    """The plane itself where nothing moves, else a new one within the depth of the format."""
+    """Returns the plane itself where nothing moves, else a new one within the depth of the format."""
     result = resample(plane, size, axes[0], axes[1], take)
     return result if result is plane else _clip(result, format)
 
 
 def resample(plane: Array, size: tuple[int, int], x: Axis, y: Axis, take: Take = np.empty) -> Array:
-    """One plane, or packed pixels, to `size` (width, height), sampled where `x` and `y` say."""
+    """Returns a plane, or packed pixels, at `size` (width, height), sampled at positions `x` and
+    `y`."""
     axes = [x, y]
     found = (plane.shape[1], plane.shape[0])
     unmoved = all(abs(a.scale - 1) < 1e-9 and abs(a.offset) < 1e-9 for a in axes)
@@ -299,7 +307,8 @@ def resample(plane: Array, size: tuple[int, int], x: Axis, y: Axis, take: Take =
 
 
 def catmull_rom(fraction: float) -> npt.NDArray[np.float64]:
-    """Weights of the samples at -1, 0, 1, 2 for a position `fraction` (0..1) after sample 0.
+    """Returns the weights of the samples at -1, 0, 1, 2 for a position `fraction` (0..1) after sample
+    0.
 
     The cubic of Keys (1981) with a = -0.5, the one that reproduces a linear ramp exactly. OpenCV's own
     cubic has a = -0.75, which turns a ramp into steps of 5% (measured), seen as banding in chroma.
@@ -316,7 +325,8 @@ def catmull_rom(fraction: float) -> npt.NDArray[np.float64]:
 def _polyphase(
     plane: Array, size: tuple[int, int], axes: list[Axis], factors: list[int], take: Take
 ) -> Array:
-    """Growth by whole factors: each output phase is one small filter over the source."""
+    """Returns the plane enlarged by whole factors: each output phase is one small filter over the
+    source."""
     result = take((size[1], size[0], *plane.shape[2:]), plane.dtype)
     filtered = take(plane.shape, plane.dtype)
     kernels = [
@@ -332,7 +342,7 @@ def _polyphase(
 
 
 def _kernel(position: float) -> npt.NDArray[np.float64]:
-    """A centred filter whose output at a sample is the value `position` samples after it."""
+    """Returns a centred filter whose output at a sample is the value `position` samples after it."""
     base = int(np.floor(position))
     reach = max(abs(base - 1), abs(base + 2))
     kernel = np.zeros(2 * reach + 1)
@@ -341,7 +351,8 @@ def _kernel(position: float) -> npt.NDArray[np.float64]:
 
 
 def _interpolate_rows(plane: Array, count: int, axis: Axis) -> npt.NDArray[np.float32]:
-    """`count` rows at the axis's positions, interpolated in float32; rows beyond the edge repeat it."""
+    """Returns `count` rows at the axis's positions, interpolated in float32; rows beyond the edge
+    repeat it."""
     position = np.arange(count) * axis.scale + axis.offset
     base = np.floor(position).astype(int)
     weights = np.stack([catmull_rom(f) for f in position - base], 1).astype(np.float32)
@@ -354,14 +365,14 @@ def _interpolate_rows(plane: Array, count: int, axis: Axis) -> npt.NDArray[np.fl
 
 
 def _offset(subsample: int, siting: Siting, axis: int) -> float:
-    """Position of the first chroma sample in luma samples."""
+    """Returns the position of the first chroma sample in luma samples."""
     if subsample == 1 or siting == "topleft" or (siting == "left" and axis == 0):
         return 0.0
     return (subsample - 1) / 2
 
 
 def _chroma_axis(ratio: float, source: tuple[int, float], destination: tuple[int, float]) -> Axis:
-    """Chroma sample j of the destination, in the source's chroma samples.
+    """Returns the mapping of the destination's chroma samples to the source's.
 
     `ratio` is source luma over destination luma; pairs are (subsampling, offset of sample 0).
     """

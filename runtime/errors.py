@@ -1,4 +1,4 @@
-"""The error tree, grouped by what a caller catches; each class has its exit code of the command."""
+"""The error classes, grouped by what a caller catches; each has the command's exit code for it."""
 
 from typing import ClassVar
 
@@ -50,7 +50,7 @@ class OutOfMemoryError(EngineError):
 
 
 class ContractError(VelaturaError):
-    """A written file does not hold what it was meant to hold."""
+    """A written file does not have the expected contents."""
 
     exit_code = 10
 

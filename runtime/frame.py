@@ -18,7 +18,7 @@ Siting = Literal["left", "center", "topleft"]
 
 @dataclass(frozen=True, slots=True)
 class PixelFormat:
-    """How the planes of a frame are laid out."""
+    """The layout of a frame's planes."""
 
     family: Family
     """`yuv`: three planes Y, U, V. `gray`: one plane Y. `rgb`: one plane (H, W, 3), packed."""
@@ -38,11 +38,11 @@ class PixelFormat:
         return (1 << self.bits) - 1
 
     def chroma_size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height of a chroma plane; a last odd row or column has its own sample."""
+        """Returns width and height of a chroma plane; a last odd row or column has its own sample."""
         return -(-width // self.subsample[0]), -(-height // self.subsample[1])
 
     def plane_shapes(self, width: int, height: int) -> tuple[tuple[int, ...], ...]:
-        """The shapes of all planes of a `width` x `height` frame."""
+        """Returns the shapes of all planes of a `width` x `height` frame."""
         if self.family == "rgb":
             return ((height, width, 3),)
         if self.family == "gray":
@@ -65,7 +65,7 @@ RGB = PixelFormat("rgb")
 
 @dataclass(frozen=True, slots=True)
 class Colour:
-    """What the numbers of a frame mean. Code points are those of ITU-T H.273."""
+    """The meaning of a frame's numbers. Code points are those of ITU-T H.273."""
 
     matrix: Matrix = "bt709"
     range: Range = "limited"
@@ -74,7 +74,7 @@ class Colour:
     transfer: int = 2
     """H.273 code point; 2 is unspecified."""
     siting: Siting = "left"
-    """Where a subsampled chroma sample lies: MPEG-2 and H.264 default to left."""
+    """The place of a subsampled chroma sample: MPEG-2 and H.264 default to left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,17 +114,19 @@ class Frame:
     index: int = 0
     """Number of the frame in its source, from 0."""
     duration: int | None = None
-    """How long it is shown, in units of `time_base`; None until the next one comes, or as usual."""
+    """The time for which it is shown, in units of `time_base`; None until the next one, or as usual."""
     depth: Array | None = None
     """(H, W) float32, the engine's depth buffer, when there is one."""
     motion: Array | None = None
-    """(H, W, 2) float32, pixels to where this pixel was in the previous frame."""
+    """(H, W, 2) float32, pixels to this pixel's place in the previous frame."""
     reactive: Array | None = None
-    """(H, W) float32, 0..1: how little earlier frames may stand in for a pixel (particles, glass)."""
+    """(H, W) float32, 0..1: the part of a pixel that earlier frames must not supply (particles,
+    glass)."""
     cut: bool = False
-    """Whether the frame before shows nothing of this one: a camera cut."""
+    """True if the frame before shows nothing of this one: a camera cut."""
     captured: float | None = None
-    """When a live source got it, in seconds of `time.monotonic`; None where nobody waits for it."""
+    """The time of capture at a live source, in seconds of `time.monotonic`; None where it is not
+    live."""
     alpha: Array | None = None
     """(H, W) opacity, from 0 to the peak of the format's depth whatever the range; None is opaque."""
 
@@ -161,13 +163,13 @@ class Frame:
 
     @property
     def length(self) -> Fraction | None:
-        """How long it is shown, in seconds, where that is known."""
+        """The time for which it is shown, in seconds; None where that is unknown."""
         return self.duration * self.time_base if self.duration else None
 
     def with_planes(
         self, planes: tuple[Array, ...], format: PixelFormat, colour: Colour | None = None
     ) -> Self:
-        """The same moment with other pixels.
+        """Returns a frame of the same time with other pixels.
 
         Depth, motion, reactivity and opacity stay only while the size does, the opacity only while
         the depth of the samples does.
@@ -187,7 +189,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoInfo:
-    """What is known about a source before its first frame."""
+    """The facts about a source that are known before its first frame."""
 
     width: int
     height: int
@@ -196,41 +198,41 @@ class VideoInfo:
     """Average frames per second; frames carry their own times, which may vary."""
     time_base: Fraction
     frames: int | None = None
-    """Number of frames as the file states it; None where it does not."""
+    """Number of frames that the file states; None where it states none."""
     duration: float | None = None
-    """Seconds, as the file states it."""
+    """Seconds that the file states."""
     colour: Colour = field(default_factory=Colour)
     aspect: Fraction = Fraction(1)
     rotation: int = 0
     alpha: bool = False
-    """Whether frames have an opacity."""
+    """True if frames have an opacity."""
     hdr: Hdr | None = None
-    """Static HDR metadata, as the file states it."""
+    """Static HDR metadata that the file states."""
     interlaced: bool = False
-    """Whether frames hold two fields of different times."""
+    """True if frames hold two fields of different times."""
     codec: str = ""
     audio: tuple[str, ...] = ()
     """Codec names of the audio streams."""
     path: str | None = None
-    """The file that sound and all else can be copied from."""
+    """The file from which sound and other streams can be copied."""
     stream: int = 0
     """Index of the video stream in that file; all others may pass by."""
     audio_stream: int | None = None
     """Index of the only audio stream that passes; None for all of them."""
     files: tuple[str, ...] = ()
-    """Every file that is read: none of them may be written to."""
+    """All files that are read: none of them may be written to."""
     start: float = 0.0
     """Seconds on the file's own clock that count as time 0."""
     notes: tuple[str, ...] = ()
-    """What was guessed or will be left out, one line each."""
+    """Notes on guesses and on what will be left out, one line each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """What a source could not deliver."""
+    """The frames that a source could not deliver."""
 
     lost: int = 0
-    """Frames that the file promised, or that failed to decode."""
+    """Frames that the file stated and that are missing, or that failed to decode."""
     reason: str = ""
 
     def __bool__(self) -> bool:

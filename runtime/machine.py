@@ -1,4 +1,4 @@
-"""What the machine is: its CPU, and what an NVIDIA driver says of GPUs, without any package."""
+"""Facts about the machine: its CPU, and its NVIDIA GPUs by the driver alone, without any package."""
 
 import contextlib
 import ctypes
@@ -14,7 +14,7 @@ from typing import Any
 CPU_FLAGS = (
     "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd",
 )  # fmt: skip
-"""What inference on a CPU gains by."""
+"""CPU extensions that speed up inference."""
 
 
 NVIDIA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
@@ -24,11 +24,11 @@ PACKAGES = (
     "onnxruntime-ep-nv-tensorrt-rtx-cu13", "tensorrt", "tensorrt-rtx-cu13-bindings", "cuda-python",
     "torch",
 )  # fmt: skip
-"""What speed and results depend on."""
+"""Packages whose versions affect speed and results."""
 
 
 def cpu_name() -> str:
-    """The processor's own name."""
+    """Returns the processor's own name."""
     for line in _cpuinfo():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
@@ -36,12 +36,12 @@ def cpu_name() -> str:
 
 
 def cpu_and_cores() -> str:
-    """What a measured speed on the CPU depends on."""
+    """Returns the facts on which a measured speed on the CPU depends."""
     return f"{cpu_name()}, {os.cpu_count()} cores"
 
 
 def cpu_features() -> list[str]:
-    """Those of `CPU_FLAGS` that it has; none where the system does not tell."""
+    """Returns those of `CPU_FLAGS` that the CPU has; none where the system does not list them."""
     for line in _cpuinfo():
         if line.startswith(("flags", "Features")):
             found = set(line.split(":", 1)[1].split())
@@ -50,7 +50,7 @@ def cpu_features() -> list[str]:
 
 
 def packages() -> dict[str, str]:
-    """Versions of those of `PACKAGES` that are installed."""
+    """Returns the versions of those of `PACKAGES` that are installed."""
     found: dict[str, str] = {}
     for name in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -59,7 +59,7 @@ def packages() -> dict[str, str]:
 
 
 def facts() -> dict[str, Any]:
-    """What a measured figure is worth nothing without: CPU, cores, memory, versions, date."""
+    """Returns the facts that a measurement must state: CPU, cores, memory, versions, date."""
     memory = None
     if hasattr(os, "sysconf"):
         memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
@@ -76,7 +76,7 @@ def facts() -> dict[str, Any]:
 
 @cache
 def nvidia_problem() -> str | None:
-    """Why no NVIDIA GPU can be used, or None when the driver's own library lists one."""
+    """Returns the reason why no NVIDIA GPU can be used, or None when the driver lists one."""
     try:
         driver = ctypes.CDLL(NVIDIA_DRIVER)
     except OSError:
@@ -92,7 +92,8 @@ def nvidia_problem() -> str | None:
 
 
 def nvidia_gpu() -> str:
-    """The first GPU and the CUDA version of its driver, where `nvidia_problem` finds no problem."""
+    """Returns the first GPU and the CUDA version of its driver, where `nvidia_problem` finds no
+    problem."""
     driver = ctypes.CDLL(NVIDIA_DRIVER)
     name, gpu, version = ctypes.create_string_buffer(256), ctypes.c_int(), ctypes.c_int()
     driver.cuDeviceGet(ctypes.byref(gpu), 0)

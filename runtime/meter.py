@@ -1,4 +1,5 @@
-"""Times: of stages, of frames, and of streams that may last for days, in memory that does not grow."""
+"""Statistics of durations: of stages, of frames, and of streams that last for days, in bounded
+memory."""
 
 import math
 import os
@@ -17,14 +18,14 @@ import numpy.typing as npt
 RESOLUTION = 1e-4
 """Seconds by which a percentile may be off: the width of a histogram's bin."""
 TOP = 10.0
-"""Seconds above which all values count as this many."""
+"""Seconds to which longer durations are clipped."""
 GROUP = 512
-"""Bins whose values are counted together, too."""
+"""Bins whose values are also counted as a group."""
 
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Of durations, in seconds; zeros before the first."""
+    """Percentiles of durations, in seconds; zeros before the first."""
 
     count: int = 0
     mean: float = 0.0
@@ -35,7 +36,7 @@ class Percentiles:
     worst: float = 0.0
 
     def to_json(self) -> dict[str, float | int]:
-        """In milliseconds."""
+        """Returns the figures in milliseconds."""
         found: dict[str, float | int] = {"count": self.count}
         for name in ("mean", "p50", "p95", "p99", "p999", "worst"):
             found[f"{name}_ms"] = round(float(getattr(self, name)) * 1e3, 2)
@@ -52,20 +53,21 @@ class Event:
 
 
 class Histogram:
-    """Durations in bins, of a tenth of a millisecond by default; any thread may add and read."""
+    """A histogram of durations, with bins of a tenth of a millisecond by default; thread-safe."""
 
     def __init__(self, resolution: float = RESOLUTION, top: float = TOP) -> None:
-        """All durations above `top` count as that; both in seconds."""
+        """Durations above `top` are clipped to it; both in seconds."""
         self._resolution = resolution
         self._bins = np.zeros(round(top / resolution) + 1, np.int64)
-        # A game asks in its frame, and adds under the same lock: no sum goes over all bins.
+        # A game queries percentiles within a frame, and adds under the same lock: no sum goes over all
+        # bins.
         self._groups = np.zeros(len(self._bins) // GROUP + 1, np.int64)
         self._total = 0.0
         self._worst = 0.0
         self._lock = threading.Lock()
 
     def add(self, seconds: float) -> None:
-        """Note one duration; a negative one, which no clock should give, counts as none."""
+        """Add one duration; a negative one, which no clock should give, counts as 0."""
         seconds = max(seconds, 0.0)
         with self._lock:
             place = min(round(seconds / self._resolution), len(self._bins) - 1)
@@ -75,7 +77,8 @@ class Histogram:
             self._worst = max(self._worst, seconds)
 
     def percentiles(self) -> Percentiles:
-        """Over all durations so far: the smallest that so many of a hundred do not exceed."""
+        """Returns percentiles over all durations so far, each the smallest duration that this share
+        does not exceed."""
         with self._lock:
             sums, total, worst = np.cumsum(self._groups), self._total, self._worst
             count = int(sums[-1])
@@ -86,7 +89,8 @@ class Histogram:
         return Percentiles(count, total / count, p50, p95, p99, p999, worst)
 
     def low(self, part: float) -> float:
-        """Frames per second of the slowest `part` of frame times, 0.01 for the "1% low"; 0 before any.
+        """Returns the frames per second of the slowest `part` of frame times, 0.01 for the "1% low"; 0
+        before any.
 
         As MangoHud counts it: with the times sorted from the longest, the one at index `part` * n.
         """
@@ -99,7 +103,8 @@ class Histogram:
         return 1.0 / max(seconds, self._resolution)
 
     def _ranked(self, rank: int, sums: npt.NDArray[np.int64]) -> float:
-        """The duration of that rank, from 1 for the shortest, by its bin; `sums` are the groups'."""
+        """Returns the duration of that rank, from 1 for the shortest, by its bin; `sums` are the
+        groups'."""
         group = int(np.searchsorted(sums, rank))
         before = int(sums[group - 1]) if group else 0
         inner = np.cumsum(self._bins[group * GROUP : (group + 1) * GROUP])
@@ -107,24 +112,24 @@ class Histogram:
 
 
 class Recent:
-    """The last durations of a stream, which a decision is made on; any thread may add and read."""
+    """The last durations of a stream, for decisions; thread-safe."""
 
     def __init__(self, size: int) -> None:
         self._items: deque[float] = deque(maxlen=size)
         self._lock = threading.Lock()
 
     def add(self, seconds: float) -> None:
-        """Note one, and forget the oldest."""
+        """Add one, and forget the oldest."""
         with self._lock:
             self._items.append(seconds)
 
     def clear(self) -> None:
-        """Forget all: what comes next is of another kind."""
+        """Forget all: later durations are of another kind."""
         with self._lock:
             self._items.clear()
 
     def values(self) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-        """From the oldest to the newest."""
+        """Returns the durations from the oldest to the newest."""
         with self._lock:
             return np.array(self._items, np.float64)
 
@@ -155,7 +160,7 @@ class Meter:
         self._lock = threading.Lock()
 
     def add(self, seconds: float) -> None:
-        """Note one duration."""
+        """Add one duration."""
         with self._lock:
             if self._count == len(self._seconds):
                 self._seconds = np.concatenate([self._seconds, np.zeros(self._count)])
@@ -164,18 +169,18 @@ class Meter:
 
     @contextmanager
     def measure(self) -> Generator[None]:
-        """Note how long the body takes, unless it raises."""
+        """Add the duration of the body, unless it raises."""
         start = time.perf_counter()
         yield
         self.add(time.perf_counter() - start)
 
     @property
     def count(self) -> int:
-        """How many durations there are."""
+        """The number of durations."""
         return self._count
 
     def timing(self) -> Timing:
-        """Percentiles over all frames so far, interpolated linearly; zeros before the first."""
+        """Returns percentiles over all frames so far, interpolated linearly; zeros before the first."""
         with self._lock:
             seconds = self._seconds[: self._count].copy()
         if not len(seconds):
@@ -187,7 +192,7 @@ class Meter:
 
 
 def memory_now() -> int | None:
-    """What this process holds in memory now, in bytes; None where no one tells."""
+    """Returns the bytes of memory that this process holds now; None where the system does not tell."""
     state = Path("/proc/self/statm")
     if not state.exists():
         return None
@@ -195,10 +200,11 @@ def memory_now() -> int | None:
 
 
 def peak_memory() -> int | None:
-    """The most memory that this process has held so far, in bytes; None where no one tells."""
+    """Returns the most bytes of memory that this process has held so far; None where the system does
+    not tell."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Linux hands `ru_maxrss` down from the parent; this one begins anew with each program.
+        # Linux hands `ru_maxrss` down from the parent; VmHWM starts again with each program.
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     try:

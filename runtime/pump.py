@@ -24,10 +24,10 @@ PATIENCE = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Where a run stands."""
+    """The progress of a run."""
 
     frames: int
-    """Written so far."""
+    """Frames written so far."""
     elapsed: float
     """Seconds since the start."""
     queues: tuple[int, ...]
@@ -41,7 +41,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What a run did."""
+    """The figures of a finished run."""
 
     frames_in: int
     frames_out: int
@@ -50,13 +50,13 @@ class Stats:
     first_frame: float
     """Seconds from the start to the first frame's writing."""
     timings: dict[str, Timing]
-    """By `read`, each stage's name, and `write`."""
+    """Timings by `read`, each stage's name, and `write`."""
     damage: Damage
     interrupted: bool
     notes: tuple[str, ...] = ()
-    """What stages had to change, one line each."""
+    """Notes on what stages changed, one line each."""
     memory_elsewhere: int = 0
-    """Bytes that other processes which took part held at most, in all."""
+    """The sum of the peak memory of other processes that took part, in bytes."""
 
     @property
     def rate(self) -> float:
@@ -75,7 +75,8 @@ class Channel(Generic[T]):
         self._broken = False
 
     def put(self, item: T) -> bool:
-        """Wait for room. False when the channel was broken: the item is not wanted any more."""
+        """Waits for room and adds an item. Returns False when the channel was broken: the item is not
+        wanted any more."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._items) < self._size or self._broken)
             if self._broken:
@@ -97,7 +98,7 @@ class Channel(Generic[T]):
             return item
 
     def end(self) -> None:
-        """No more items will come; those inside are still given out."""
+        """End the channel: items inside are still given out, no more will come."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -141,12 +142,12 @@ class Pump:
         every: float = 0.25,
         limit: int | None = None,
     ) -> Stats:
-        """Process all frames (or the first `limit`) and return the figures. Run a pump once.
+        """Processes all frames (or the first `limit`) and returns the figures. Run a pump once.
 
         Ctrl-C stops reading, finishes the frames on the way and returns with `interrupted`; a second
         Ctrl-C drops them and raises KeyboardInterrupt. The first error of any thread ends the run and
         is raised here: a `VelaturaError` as its own class, anything else as a StageError, both with the
-        frame's number. The sink is left open: closing or aborting it belongs to who opened it.
+        frame's number. The sink is left open: the caller closes or aborts it.
         """
         self._start = time.perf_counter()
         work = (
@@ -192,7 +193,7 @@ class Pump:
     def _watch(
         self, threads: list[DaemonThread], progress: Callable[[Snapshot], None] | None, every: float
     ) -> None:
-        """Report until every thread has ended."""
+        """Report progress until every thread has ended."""
         while any(thread.at_work for thread in threads):
             for thread in threads:
                 thread.wait(every / len(threads))
@@ -200,7 +201,7 @@ class Pump:
                 progress(self.snapshot())
 
     def snapshot(self) -> Snapshot:
-        """Where the run stands; may be called from any thread."""
+        """Returns the progress of the run; may be called from any thread."""
         return Snapshot(
             self._writer.count,
             time.perf_counter() - self._start,
@@ -261,7 +262,7 @@ class Pump:
                 self._first = time.perf_counter() - self._start
 
     def _guard(self, work: Callable[..., None], *args: object) -> None:
-        """Run a thread's work; its first error stops the others and waits for `run` to raise it."""
+        """Run a thread's work; its first error stops the others and is kept for `run` to raise."""
         try:
             work(*args)
         except BaseException as error:
@@ -276,10 +277,10 @@ class Pump:
 
 
 def _wait_for_all(threads: list[DaemonThread]) -> None:
-    """Until no thread uses the engines and the sink, which the caller closes next.
+    """Wait until no thread uses the engines and the sink, which the caller closes next.
 
-    A thread stuck in its library, as on a source that no longer answers, is given up after a while;
-    whoever asks a third time waits as long.
+    A thread stuck in its library, as on a source that no longer answers, is given up after a while,
+    also where Ctrl-C comes a third time.
     """
     until = time.monotonic() + PATIENCE
     for thread in threads:
@@ -287,7 +288,7 @@ def _wait_for_all(threads: list[DaemonThread]) -> None:
 
 
 class _blaming:  # noqa: N801 - reads as a verb
-    """Adds the frame's number, and wraps foreign errors, on the way out."""
+    """Adds the frame's number to errors that pass, and wraps foreign ones."""
 
     def __init__(self, culprit: object, number: int) -> None:
         self.culprit = culprit
@@ -306,7 +307,8 @@ class _blaming:  # noqa: N801 - reads as a verb
 
 
 def _renamed(error: VelaturaError, text: str) -> VelaturaError:
-    """A copy with another text and all that the error carries, whatever its class is made from."""
+    """Returns a copy with another text and all attributes of the error, however its class is
+    constructed."""
     copied = type(error).__new__(type(error))
     copied.__dict__.update(error.__dict__)
     copied.args = (text,)
@@ -314,7 +316,7 @@ def _renamed(error: VelaturaError, text: str) -> VelaturaError:
 
 
 def _name(stage: object) -> str:
-    """A stage's name in figures and errors."""
+    """Returns a stage's name in figures and errors."""
     engine = getattr(stage, "engine", None)
     if engine is not None:
         return str(engine.card.name)

@@ -1,4 +1,4 @@
-"""Threads that may be left behind when they are stuck, and Worker, which does one thing at a time."""
+"""Threads that may be abandoned when they are stuck, and Worker, which runs one job at a time."""
 
 import atexit
 import queue
@@ -11,17 +11,18 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 LEAVING = 10.0
-"""Seconds that a process which ends waits for what an inference library is at.
+"""Seconds that a process waits at its end for a call of an inference library.
 
 One that is cut off in the middle of it brings down the process with an abort.
 """
 
 
 class DaemonThread(threading.Thread):
-    """A daemon thread that says truly whether it is at work, whatever interrupts those who wait for it.
+    """A daemon thread that states reliably whether it is at work, even after an interrupted wait for
+    it.
 
     `is_alive` and `join` do not: a Ctrl-C inside them makes CPython 3.11 take the thread for ended, and
-    what it still uses would be closed under its hands.
+    objects that it still uses would be closed.
     """
 
     def __init__(self, work: Callable[[], object], name: str) -> None:
@@ -30,7 +31,7 @@ class DaemonThread(threading.Thread):
         self._over = threading.Event()
 
     def start(self) -> None:
-        """Begin, unless it has begun. Raises RuntimeError where the system has no more threads."""
+        """Start, unless it has started. Raises RuntimeError where the system has no more threads."""
         if self._begun:
             return
         self._begun = True
@@ -41,7 +42,7 @@ class DaemonThread(threading.Thread):
             raise
 
     def run(self) -> None:
-        """The work, in the thread."""
+        """Run the work, in the thread."""
         try:
             super().run()
         finally:
@@ -49,21 +50,21 @@ class DaemonThread(threading.Thread):
 
     @property
     def at_work(self) -> bool:
-        """Whether it was started and has not ended."""
+        """True if it was started and has not ended."""
         return self._begun and not self._over.is_set()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Whether it has ended, or was never started, by now or within that time."""
+        """Returns whether it has ended, or was never started, by now or within that time."""
         if not self._begun:
             return True
         if not self._over.wait(seconds):
             return False
-        # Its last instructions, which touch nothing of ours.
+        # Only its last instructions remain, which touch no shared object.
         self.join()
         return True
 
     def outwait(self, seconds: float) -> bool:
-        """`wait` that no Ctrl-C ends, for when what the thread is at must not be cut off."""
+        """Waits like `wait`, but through any Ctrl-C, for when the thread's work must not be cut off."""
         until = time.monotonic() + seconds
         while self.at_work and time.monotonic() < until:
             with suppress(KeyboardInterrupt):
@@ -72,21 +73,21 @@ class DaemonThread(threading.Thread):
 
 
 class Job(Generic[T]):
-    """A piece of work under way, or what became of it."""
+    """A piece of work under way, and its result."""
 
     def __init__(self, work: Callable[[], T]) -> None:
         self.begun = time.monotonic()
         self.seconds = 0.0
-        """How long it took; 0 until it is done."""
+        """The seconds that it took; 0 until it is done."""
         self.error: Exception | None = None
         self._work = work
         self._value: T | None = None
         self._over = threading.Event()
-        """It is done, or never will be."""
+        """Set when it is done, or never will be."""
         self._done = False
 
     def run(self) -> None:
-        """Do it; what it raises is kept in `error`."""
+        """Do the work; its error is kept in `error`."""
         begin = time.monotonic()
         try:
             self._value = self._work()
@@ -97,22 +98,22 @@ class Job(Generic[T]):
         self._over.set()
 
     def drop(self) -> None:
-        """It is never done: nobody need wait."""
+        """Cancel the job: nobody need wait."""
         self._over.set()
 
     def wait(self, seconds: float) -> bool:
-        """Whether it is done, at once or within that time."""
+        """Returns whether it is done, at once or within that time."""
         self._over.wait(seconds)
         return self._done
 
     @property
     def done(self) -> bool:
-        """Whether it has ended, well or not."""
+        """True if it has ended, well or not."""
         return self._done
 
     @property
     def value(self) -> T:
-        """What came of it. Raises what it raised."""
+        """The result. Raises the error of the work."""
         if self.error is not None:
             raise self.error
         if self._value is None:
@@ -121,12 +122,12 @@ class Job(Generic[T]):
 
 
 class Worker:
-    """Runs jobs in a daemon thread: a call that never returns then holds up nobody's end."""
+    """Runs jobs in a daemon thread, so that a call that never returns cannot block the process's
+    end."""
 
     def __init__(self, name: str, *, leaving: float = 0.0) -> None:
         """Where the process ends while a job is at work, it waits until that is done or `leaving`
-        seconds old; others are not begun then.
-        """
+        seconds old; others are not begun then."""
         self._jobs: queue.SimpleQueue[Job[object] | None] = queue.SimpleQueue()
         self._leaving = leaving
         self._at: Job[object] | None = None
@@ -137,7 +138,7 @@ class Worker:
         self._thread.start()
 
     def start(self, work: Callable[[], T]) -> Job[T]:
-        """Begin; jobs are done in the order in which they were begun."""
+        """Starts a job; jobs run in the order in which they were started."""
         job = Job(work)
         if self._ending:
             job.drop()
@@ -146,7 +147,7 @@ class Worker:
         return job
 
     def leave(self, patience: float = 0.0) -> None:
-        """End the thread once its jobs have returned, if ever; wait at most so many seconds for it,
+        """End the thread once its jobs have returned, if ever; wait at most `patience` seconds for it,
         through any Ctrl-C."""
         self._jobs.put(None)
         self._thread.outwait(patience)
@@ -164,7 +165,7 @@ class Worker:
             atexit.unregister(self._end)
 
     def _end(self) -> None:
-        """The process ends."""
+        """End the worker at the end of the process."""
         self._ending = True
         self._jobs.put(None)
         job = self._at

@@ -1,1 +1,1 @@
-"""Models that keep a deadline: what may be done to a frame, and who chooses."""
+"""Models that keep a deadline: the ladder of ways to process a frame, and the governor that chooses."""

@@ -1,4 +1,4 @@
-"""Opening: what takes seconds to open is opened beside the frames, and taken between two of them."""
+"""Opening in the background: slow openings run beside the frames, and are taken between two of them."""
 
 import atexit
 import threading
@@ -8,15 +8,15 @@ from typing import Generic, Protocol, TypeVar
 from ..worker import LEAVING, DaemonThread
 
 FIRST = 0.5
-"""Seconds before a failed opening is tried again; twice as many each time, up to `MOST`."""
+"""Seconds before a failed opening is retried; doubled each time, up to `MOST`."""
 MOST = 30.0
 
 Failed = Callable[[Exception, float | None], None]
-"""Hears why an opening failed, and in how many seconds it is tried again; None for never."""
+"""Receives an opening's error, and the seconds until the next attempt; None for none."""
 
 
 class Closable(Protocol):
-    """What is opened here: a ladder, or all that runs one."""
+    """An object that is opened here: a ladder, or what runs one."""
 
     def close(self) -> None: ...
 
@@ -25,7 +25,7 @@ T = TypeVar("T", bound=Closable)
 
 
 class Opening(Generic[T]):
-    """At most one thing is on its way: the last that was asked for. Any thread may ask.
+    """The latest request for an opening; earlier ones are cancelled. Thread-safe.
 
     One thread opens them, one after the other: those that became void meanwhile are not begun.
     """
@@ -34,19 +34,20 @@ class Opening(Generic[T]):
         self._lock = threading.Lock()
         self._request: _Request[T] | None = None
         self._thread: DaemonThread | None = None
-        """At work; None where there is nothing to open."""
+        """The thread at work; None where there is nothing to open."""
         self._ending = False
 
     @property
     def busy(self) -> bool:
-        """Whether one is asked for and not taken, and may still come."""
+        """True if an opening is requested and not taken, and may still succeed."""
         with self._lock:
             return self._request is not None and not self._request.failed
 
     def begin(
         self, make: Callable[[], T], failed: Failed, *, delay: float = 0.0, retry: bool = False
     ) -> None:
-        """Open one after `delay` seconds; with `retry` again and again. Any earlier request is void."""
+        """Request an opening after `delay` seconds; with `retry` it is repeated. Any earlier request is
+        cancelled."""
         request = _Request(make, failed, delay, retry)
         with self._lock:
             earlier, self._request = self._request, request
@@ -58,7 +59,7 @@ class Opening(Generic[T]):
             earlier.void()
 
     def take(self) -> T | None:
-        """It, once, when it is open."""
+        """Returns the opened object, once; None until it is there."""
         with self._lock:
             request = self._request
             opened = None if request is None else request.opened
@@ -67,20 +68,20 @@ class Opening(Generic[T]):
             return opened
 
     def close(self) -> None:
-        """Nothing is wanted any more; what is being opened is closed when it is there."""
+        """Cancel the request; an object that is still being opened is closed when it is there."""
         with self._lock:
             request, self._request = self._request, None
         if request is not None:
             request.void()
 
     def _start(self) -> None:
-        """The thread, under the lock; the process's end waits for it."""
+        """Start the thread, under the lock; the process's end waits for it."""
         self._thread = DaemonThread(self._run, "velatura-open")
         atexit.register(self._leave)
         self._thread.start()
 
     def _leave(self) -> None:
-        """The process ends."""
+        """Cancel everything at the end of the process."""
         with self._lock:
             self._ending = True
             request, thread = self._request, self._thread
@@ -95,7 +96,8 @@ class Opening(Generic[T]):
             while (request := self._after(request)) is not None:
                 request.open()
         except BaseException:
-            # Of who is told, or of what was closed: it is reported, and others are opened all the same.
+            # An error of the callback, or of closing: it is reported, and others are opened all the
+            # same.
             with self._lock:
                 self._thread = None
                 atexit.unregister(self._leave)
@@ -104,7 +106,7 @@ class Opening(Generic[T]):
             raise
 
     def _after(self, served: "_Request[T] | None") -> "_Request[T] | None":
-        """The one that is asked for by now; where it is the one just served, the thread ends."""
+        """Returns the present request; where it is the one just served, None, and the thread ends."""
         with self._lock:
             request = self._request
             if request is None or request is served:
@@ -124,7 +126,7 @@ class _Request(Generic[T]):
         self._lock = threading.Lock()
 
     def open(self) -> None:
-        """Until it is open, has failed for good, or is void."""
+        """Try until it is open, has failed for good, or is cancelled."""
         while not self._void.wait(self._delay):
             try:
                 opened = self._make()

@@ -6,11 +6,11 @@ import numpy as np
 from ..frame import Array, Frame
 
 LINE = 2
-"""Columns of luma that the line between the two sides is wide."""
+"""Width in luma columns of the line between the two sides."""
 
 
 def blended(made: Frame, original: Frame, strength: float) -> Frame:
-    """`strength` (0..1) of `made` over `original`, which has its size and format."""
+    """Returns `strength` (0..1) of `made` over `original`, which has its size and format."""
     if strength >= 1:
         return made
     if strength <= 0:
@@ -23,7 +23,8 @@ def blended(made: Frame, original: Frame, strength: float) -> Frame:
 
 
 def split(made: Frame, original: Frame, at: float) -> Frame:
-    """`original` left of that part (0..1) of the width, `made` right of it, a white line between."""
+    """Returns `original` left of that part (0..1) of the width, `made` right of it, a white line
+    between."""
     format = made.format
     step = format.subsample[0] if format.family == "yuv" else 1
     column = min(max(round(at * made.width), 0), made.width) // step * step

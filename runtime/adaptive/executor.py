@@ -1,4 +1,4 @@
-"""Running: a ladder at work in a thread of its own, for frames that do not wait for ever."""
+"""Running: a ladder at work in a thread of its own, with limits on how long frames wait."""
 
 import time
 from collections.abc import Callable
@@ -12,28 +12,29 @@ from .ladder import Ladder, Rung
 from .processor import Processed
 
 GRACE = 0.25
-"""Seconds, at least, that a frame waits for the models before it passes without them."""
+"""Seconds at least that a frame waits for the models before it passes without them."""
 STUCK = 2.0
-"""Seconds, at least, after which a call that has not returned is given up."""
+"""Seconds at least after which a call that has not returned is given up."""
 STALE = 1.0
-"""Seconds after which an earlier frame's result no longer stands in for a new one's."""
+"""Seconds after which an earlier frame's result no longer replaces a new one's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long a frame waits for the models before it passes without them."""
+    """The time that a frame waits for the models before it passes without them."""
 
     seconds: float | None = None
-    """None: `GRACE`, three periods or four times what the models took at the start, if more."""
+    """The seconds; None is the largest of `GRACE`, three periods and four times the initial time."""
     least: float = 0.0
-    """Where `seconds` is None, no less than this."""
+    """The least number of seconds where `seconds` is None."""
     once: bool = False
-    """Whether that counts from the beginning of the models' call and for all of the frame: those that
-    come while a call is late do not wait for it in turn."""
+    """True if the time counts from the beginning of the models' call and once for all frames: those
+    that come while a call is late do not wait for it again."""
 
 
 Trial = Callable[[int, float], None]
-"""Hears of which rung a job beside the frames was, a trial or its own, and how many seconds it took."""
+"""Receives the rung of a background job, either a trial or the present rung's own, and the seconds that
+it took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,12 @@ class _Task:
     rung: int
     frame: Frame
     way: Way
-    """Back to that frame, while it is at work."""
+    """The motion back to that frame, while the job is at work."""
     trial: bool = False
 
 
 class Running:
-    """Makes frames on any rung of a ladder. Called from one thread.
+    """Makes frames on any rung of a ladder. Used from one thread.
 
     A call of the models that takes too long lets frames pass until it returns. One that has not
     returned in `STUCK` seconds or ten periods raises EngineError; its thread and its engines are then
@@ -65,15 +66,16 @@ class Running:
         self._task: _Task | None = None
         self._carried: Carried | None = None
         self._way = Way()
-        """From the newest frame back to that of the carried result."""
+        """The motion from the newest frame back to that of the carried result."""
         self._carried_at = -1e9
         self._fresh = False
         self._recent: tuple[Frame, Frame, Way] | None = None
-        """The last result made while a frame waited, what it was made from, and the way there."""
+        """The last result that a frame waited for, its frame, and the motion back to it."""
         self._count = 0
 
     def make(self, rung: int, frame: Frame, period: float) -> Processed | None:
-        """The frame on that rung; None when it must pass. Raises what the models do, EngineError."""
+        """Returns the frame made on that rung; None when it must pass. Raises the models' errors, and
+        EngineError."""
         one = self.ladder.rungs[rung]
         self._step(frame)
         if not one.models:
@@ -95,26 +97,26 @@ class Running:
         return Processed(made)
 
     def try_rung(self, rung: int, frame: Frame) -> None:
-        """Begin a trial beside the frames; nothing where the models are at work."""
+        """Start a trial in the background, unless the models are at work."""
         if self._task is None:
             self._begin(rung, frame, trial=True)
 
     @property
     def idle(self) -> bool:
-        """Whether the models have nothing to do."""
+        """True if the models have nothing to do."""
         return self._task is None
 
     @property
     def busy_for(self) -> float:
-        """Seconds since the models' present call began; 0 where there is none."""
+        """Seconds since the models' current call began; 0 where there is none."""
         return 0.0 if self._task is None else time.monotonic() - self._task.job.begun
 
     def forget(self) -> None:
-        """No earlier result stands in for what comes."""
+        """Forget all earlier results."""
         self._carried, self._recent = None, None
 
     def close(self, patience: float = 0.0) -> None:
-        """Free the engines once the models are done, waiting for at most `patience` seconds."""
+        """Close the engines once the models are done, waiting for at most `patience` seconds."""
         if self.stuck:
             self._worker.leave()
             return
@@ -123,7 +125,7 @@ class Running:
         closing.wait(patience)
 
     def _moved(self, rung: int, one: Rung, frame: Frame, period: float) -> Processed | None:
-        """The last result, moved to where things are by now, while the models make the next one."""
+        """Returns the last result, warped to the present frame, while the models make the next one."""
         if self._carried is None and self._recent is not None:
             self._carry(*self._recent)
         self._recent = None
@@ -152,7 +154,7 @@ class Running:
         return self._carried is None or time.monotonic() - self._carried_at > STALE
 
     def _step(self, frame: Frame) -> None:
-        """Whatever is carried is one frame further away."""
+        """Add a frame's motion to that of everything carried."""
         if frame.cut:
             self.forget()
         self._way.step(frame)
@@ -168,7 +170,7 @@ class Running:
         return self._task
 
     def _settled(self, grace: float, one: Rung, period: float) -> bool:
-        """Whether the models are free, now or within so many seconds; takes what they have made."""
+        """Returns whether the models are free, now or within `grace` seconds; takes their result."""
         task = self._task
         if task is None:
             return True

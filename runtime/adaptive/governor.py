@@ -1,4 +1,4 @@
-"""Governor: the best rung of a ladder that holds the deadline, without flapping. It has no clock."""
+"""Governor: chooses the best rung of a ladder that holds the deadline, without flapping or a clock."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -9,49 +9,49 @@ import numpy as np
 from .ladder import Rung
 
 WINDOW = 0.5
-"""Seconds on which a fast decision rests; at least `FEWEST` frames."""
+"""Seconds on which a fast decision is based; at least `FEWEST` frames."""
 FEWEST = 6
 LATE = 0.3
-"""Part of a window's frames that must be late for a step down at once; never fewer than three."""
+"""The part of a window's frames that must be late for an immediate step down; at least three."""
 LONG = 10.0
-"""Seconds over which no more than `SELDOM` of the frames may be late: what a p99 means."""
+"""Seconds over which no more than `SELDOM` of the frames may be late: the meaning of a p99."""
 SELDOM = 0.015
 SHORT = 2.0
 OFTEN = 0.05
-"""The same for bursts: seconds, and the part that may be late in them."""
+"""The window for bursts in seconds, and the part of its frames that may be late."""
 BEHIND = 2.0
-"""Times as long as they should, that models may take beside the frames: results are then older."""
+"""Factor by which models in the background may exceed their time: results are then older."""
 SETTLE = 0.15
-"""Seconds after a step in which frames of before it still come out."""
+"""Seconds after a step in which frames from before it still come out."""
 FITS = 0.75
-"""Part of the deadline that a rung is predicted to take at most when one goes down to it."""
+"""The largest part of the deadline that a rung's predicted time may take for a step down to it."""
 ROOMY = 0.7
-"""The same for going up: what lies between the two is the hysteresis."""
+"""The largest part for a step up: the difference between the two is the hysteresis."""
 CALM = 1.0
 """Seconds without a late frame before a higher rung is tried."""
 GOOD = 4
-"""Trials of a higher rung that must be good, in a row."""
+"""Consecutive good trials of a higher rung that a climb needs."""
 PATIENCE = 1.2
-"""Seconds over which they are spread; three times as many after each failed climb, up to `LONGEST`."""
+"""Seconds over which they are spread; tripled after each failed climb, up to `LONGEST`."""
 LONGEST = 60.0
 RETRY = 3.0
 """Seconds from a bad trial to the next, growing to `SELDOMEST`: a trial may make a frame late."""
 SELDOMEST = 5.0
 HELPLESS = 60.0
-"""Seconds for which seldom lateness is borne, once a lower rung has turned out not to help."""
+"""Seconds for which occasional lateness is tolerated, once a lower rung has turned out not to help."""
 HELD = 3.0
-"""Seconds without a late frame, after which what a rung takes is known to fit."""
+"""Seconds without a late frame, after which a rung's time is known to fit."""
 PROVEN = 60.0
 """Seconds for which a rung must have held for its climb not to count as failed."""
 LIGHTER = 0.7
-"""Part of what a trial took before a climb that failed, below which it is as if that had not been."""
+"""The part of a trial's time before a failed climb below which that failure is forgotten."""
 FUTILE = 5.0
 """Seconds that frames may be late with the models off before the models are no longer blamed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """From one rung to another."""
+    """A change from one rung to another."""
 
     before: int
     after: int
@@ -60,13 +60,13 @@ class Step:
 
 @dataclass(slots=True)
 class _Trust:
-    """What is remembered of the climbs to a rung."""
+    """The record of climbs to a rung."""
 
     failures: int = 0
     trial: float = 0.0
-    """Seconds that its last trial took before the climb."""
+    """Seconds of its last trial before the climb."""
     held: float = 0.0
-    """Seconds of work with which it held the deadline."""
+    """Seconds of work at which it held the deadline."""
     held_at: float = -1e9
 
     @property
@@ -77,26 +77,27 @@ class _Trust:
 class Governor:
     """Keeps the 99th percentile of latencies below `deadline` seconds.
 
-    It hears of each frame (`observe`) and of trials of higher rungs (`probed`), with their times. Down
-    it goes at once, to the best rung that is predicted to fit, by what frames take at present over what
-    they took when the ladder was measured. Up it goes only when trials of the higher rung, run
-    beside the frames, were good for long enough; longer after each time that this went wrong.
+    It is told of each frame (`observe`) and of trials of higher rungs (`probed`), with their times. It
+    steps down at once, to the best rung that is predicted to fit, by the ratio of frames' present times
+    to those when the ladder was measured. It steps up only when trials of the higher rung, run in the
+    background, were good for long enough; longer after each climb that failed.
     """
 
     def __init__(
         self, rungs: Sequence[Rung], *, period: float, deadline: float | None = None, rung: int = 0
     ) -> None:
-        """`deadline` None is the period, in seconds between two frames, whatever it becomes."""
+        """`deadline` None is the period in seconds between two frames, even when that changes."""
         self.rungs = tuple(rungs)
         self.rung = rung
         self.period = period
         self.futile = False
-        """Whether frames are late whatever the models do; the models then just keep up."""
+        """True if frames are late whatever the models do; the models then only keep within the
+        period."""
         self._deadline = deadline
         self._frames: deque[_Heard] = deque()
         self._lags: deque[float] = deque(maxlen=FEWEST)
         self._since = -1e9
-        """When the present rung was taken."""
+        """The time at which the present rung was taken."""
         self._climbed = False
         self._late_at = -1e9
         self._trust = [_Trust() for _ in self.rungs]
@@ -105,18 +106,19 @@ class Governor:
         self._target: int | None = None
         self._good: list[float] = []
         self._seldom: tuple[int, float] | None = None
-        """The rung that was left for a few late frames, and how many those were of all."""
+        """The rung that was left for a few late frames, and their part of all frames."""
         self._bear = -1e9
         self._retry = RETRY
         self._next = -1e9
 
     @property
     def deadline(self) -> float:
-        """Seconds from capture to output that frames may take."""
+        """Seconds that frames may take from capture to output."""
         return self._deadline if self._deadline is not None else self.period
 
     def observe(self, latency: float, work: float, now: float, period: float) -> Step | None:
-        """A frame came out at `now`, `latency` seconds after capture, `work` of them in the making."""
+        """Records a frame that came out at `now`, `latency` seconds after capture, with `work` seconds
+        of processing; returns a step."""
         self.period = period
         if now - self._since < SETTLE:
             return None
@@ -133,7 +135,7 @@ class Governor:
         return None
 
     def wanted(self, now: float) -> int | None:
-        """The rung of which a trial is due, beside the frames; `probed` is told what came of it."""
+        """Returns the rung of which a trial in the background is due; `probed` receives its result."""
         if self.rung == 0 or now < self._next or not self._frames:
             return None
         if now - self._since < CALM or now - self._late_at < CALM:
@@ -144,7 +146,8 @@ class Governor:
         return self._target
 
     def probed(self, rung: int, seconds: float, now: float) -> Step | None:
-        """A trial of `rung`, or the models' work on the present one beside the frames, took so long."""
+        """Records the seconds of a trial of `rung`, or of the models' work in the background on the
+        present one; returns a step."""
         if rung == self.rung and self.rungs[rung].every > 1:
             return self._lag(seconds, now)
         if self._target != rung or rung >= self.rung:
@@ -158,7 +161,7 @@ class Governor:
         if not (self._fits(rung, load, now, ROOMY) or seconds <= 1.1 * trust.held):
             self._good.clear()
             fits = [r for r in range(rung + 1, self.rung) if self._fits(r, load, now, ROOMY)]
-            # Time was lost on this one; the next lower may do now, else all begins anew.
+            # Time was lost on this one; the next lower may do now, else all starts again.
             self._target = fits[0] if fits else None
             self._next = now + (PATIENCE / GOOD if fits else self._retry)
             self._retry = min(self._retry * (1.0 if fits else 1.2), SELDOMEST)
@@ -181,7 +184,7 @@ class Governor:
         return None
 
     def _lag(self, seconds: float, now: float) -> Step | None:
-        """Models that work beside the frames and no longer keep up show in no latency."""
+        """Returns a step down where models in the background fall behind, which no latency shows."""
         self._lags.append(seconds)
         usual = float(np.median(self._lags))
         room = BEHIND * self.rungs[self.rung].every * self.period
@@ -205,7 +208,8 @@ class Governor:
         return self._few(now)
 
     def _few(self, now: float) -> Step | None:
-        """Down for more than a few late frames in all; back up where that did not help."""
+        """Steps down for more than a few late frames over a long time; up again where it did not
+        help."""
         if now < self._bear:
             return None
         late = sum(frame.late for frame in self._frames)
@@ -232,21 +236,21 @@ class Governor:
         return step
 
     def _remember(self, now: float) -> None:
-        """What the present rung takes, when it holds."""
+        """Record the time of the present rung while it holds the deadline."""
         trust = self._trust[self.rung]
         if now - max(self._since, self._late_at) > HELD and now - trust.held_at > 1:
             trust.held_at = now
             trust.held = float(np.median([f.work for f in self._frames if f.at > now - HELD]))
-            # Measured while the machine was busy, a rung looks dearer than it is.
+            # A rung that was measured while the machine was busy looks more costly than it is.
             self._costs[self.rung] = min(self._costs[self.rung], trust.held)
 
     def _fall(self, recent: "list[_Heard]", late: int, now: float) -> Step | None:
-        """To the best lower rung that is predicted to fit."""
+        """Steps down to the best lower rung that is predicted to fit."""
         last = len(self.rungs) - 1
         reason = f"{late} of {len(recent)} frames took more than {_ms(self.deadline)}"
         if self.rung == last:
             return self._give_up(now) if now - self._since > FUTILE and not self.futile else None
-        # Of the last few: the window may begin before what has changed did.
+        # Only the last few frames: the window may begin before the change.
         work = np.array([frame.work for frame in recent[-FEWEST:]])
         load = float(np.quantile(work, 0.6)) / max(self._costs[self.rung], 1e-6)
         if load >= 1.2:
@@ -254,13 +258,14 @@ class Governor:
         return self._step(self._below(load, now), now, reason)
 
     def _below(self, load: float, now: float) -> int:
-        """The best lower rung that should fit; else the last with models, and none only after it."""
+        """Returns the best lower rung that should fit; else the last one with models, then none."""
         last = len(self.rungs) - 1
         lower = range(self.rung + 1, last)
         return next((r for r in lower if self._fits(r, load, now, FITS)), max(last - 1, self.rung + 1))
 
     def _give_up(self, now: float) -> Step | None:
-        """Frames are late without the models: they are not what it is about, and just keep up."""
+        """Returns a step up where frames are late without the models, too: those only keep within the
+        period then."""
         over = self._overhead(now)
         self.futile = True
         after = next((r for r in range(self.rung) if self._costs[r] < 0.4 * self.period), self.rung)
@@ -279,7 +284,7 @@ class Governor:
         if after > before:
             late = [f.work for f in self._frames if f.late] or [0.0]
             work = float(np.median(late[-FEWEST:]))
-            # It fails with what it held with: neither says anything.
+            # It fails at the work with which it held the deadline: that figure predicts nothing.
             trust.held = 0.0 if work < 1.2 * trust.held else trust.held
         self._seldom = None
         self.rung, self._since, self._climbed = after, now, climbed
@@ -295,16 +300,17 @@ class Governor:
         return latency > self.deadline
 
     def _alone(self, rung: int) -> float:
-        """Seconds that a trial of a rung took at the start."""
+        """Returns the seconds of a rung's trial at the start."""
         return self._beside[rung] or self._costs[rung]
 
     def _highest(self, rung: int, load: float, now: float) -> int:
-        """The best rung above that one which should fit, and which nobody has reason to distrust."""
+        """Returns the best rung above that one which should fit, and has had no failed climb."""
         trusted = [r for r in range(rung) if not self._trust[r].failures]
         return next((r for r in trusted if self._fits(r, load, now, ROOMY)), rung)
 
     def _fits(self, rung: int, load: float, now: float, part: float) -> bool:
-        """Whether frames of a rung are predicted to be in time when all takes `load` times as long."""
+        """Returns whether frames of a rung are predicted to be in time when everything takes `load`
+        times as long."""
         every, cost = self.rungs[rung].every, load * self._costs[rung]
         # The models beside frames have as many periods as frames that they do at a time.
         if every > 1 and load * self._beside[rung] > 0.9 * every * self.period:
@@ -316,11 +322,11 @@ class Governor:
         return cost <= room
 
     def _overhead(self, now: float) -> float:
-        """Seconds that frames spend outside of the models when none waits for another."""
+        """Returns the seconds that frames spend outside of the models when none waits for another."""
         recent = [f.latency - f.work for f in self._frames if f.at > now - CALM]
         if not recent:
             return 0.0
-        # Frames that come while the one before is at work wait, which a lower rung puts an end to.
+        # Frames that come while the one before is at work wait; a lower rung ends that.
         busy = np.median([f.work for f in self._frames if f.at > now - CALM]) > 0.7 * self.period
         return float(np.quantile(recent, 0.2 if busy else 0.8))
 

@@ -1,4 +1,4 @@
-"""Small pictures made large: by the edges of the large original, or plainly and fast."""
+"""Upsampling of small results: guided by the edges of the large original, or bilinear and fast."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -13,17 +13,17 @@ from ..frame import Array, Frame, PixelFormat, Siting
 Floats = npt.NDArray[np.float32]
 
 RADIUS = 4
-"""Of the box in which result and original are compared, in samples of the small picture."""
+"""Radius of the box in which result and original are compared, in samples of the small picture."""
 EPSILON = 10.0
 """Variance, in 8-bit samples squared, below which the original has no edge to follow."""
 
 
 def guided_upsampling(small: Frame, small_guide: Array, guide: Array, target: PixelFormat) -> Frame:
-    """A result for a small picture, at the size of the large one, with the large one's edges.
+    """Returns a small picture's result at the size of the large one, with the large one's edges.
 
     `small` is the result, in RGB, grey or 4:4:4; `small_guide` (h, w) the luma of the small picture
-    that it was made from; `guide` (H, W) the large one's; all of one depth. `target` says how the
-    result is laid out; its family must be that of `small`.
+    that it was made from; `guide` (H, W) the large one's; all of one depth. `target` is the
+    result's layout; its family must be that of `small`.
 
     The fast guided filter (He and Sun 2015, arXiv:1505.00996) finds for every small box the a and b for
     which a * guide + b is nearest to the result. A style is more than that: what the filter leaves,
@@ -50,7 +50,7 @@ def guided_upsampling(small: Frame, small_guide: Array, guide: Array, target: Pi
 
 
 def scaled(frame: Frame, size: tuple[int, int]) -> Frame:
-    """The frame at `size` (width, height), bilinear: for what must cost next to nothing.
+    """Returns the frame at `size` (width, height), bilinear: for what must cost next to nothing.
 
     The sample aspect ratio follows, as in `Resize`.
     """
@@ -69,7 +69,8 @@ def scaled(frame: Frame, size: tuple[int, int]) -> Frame:
 def scaled_chroma(
     frame: Frame, target: PixelFormat, size: tuple[int, int], siting: Siting
 ) -> list[Array]:
-    """U and V of a frame for one of `size` in `target`, bilinear, where the siting puts them."""
+    """Returns U and V of a frame for one of `size` in `target`, bilinear, at the places of the
+    siting."""
     wanted = target.chroma_size(*size)
     axes: list[tuple[float, float]] = []
     for i, length in enumerate((frame.width, frame.height)):
@@ -98,7 +99,7 @@ def scaled_chroma(
 
 
 def first_place(subsample: int, siting: Siting, axis: int) -> float:
-    """Where the first chroma sample lies on an axis (0 across, 1 down), in luma samples."""
+    """Returns the place of the first chroma sample on an axis (0 across, 1 down), in luma samples."""
     if subsample == 1 or siting == "topleft" or (siting == "left" and axis == 0):
         return 0.0
     return (subsample - 1) / 2
@@ -107,7 +108,7 @@ def first_place(subsample: int, siting: Siting, axis: int) -> float:
 def _explained(
     small_guide: Array, small: Array, guide: Array, format: PixelFormat
 ) -> tuple[Floats, Floats]:
-    """At the guide's size: by what the guide is multiplied, and what is added to that."""
+    """Returns the factor of the guide, and the rest to be added, both at the guide's size."""
     box = (2 * RADIUS + 1, 2 * RADIUS + 1)
     x, y = small_guide.astype(np.float32), small.astype(np.float32)
     mean_x, mean_y = cv2.blur(x, box), cv2.blur(y, box)
@@ -122,7 +123,7 @@ def _explained(
 
 
 def _sum(slope: Floats, guide: Array, rest: Floats, depth: int = cv2.CV_32F) -> Array:
-    """slope * guide + rest, rounded where the depth wants it."""
+    """Returns slope * guide + rest, rounded where the depth needs it."""
     product = cv2.multiply(slope, guide, dtype=cv2.CV_32F)
     return np.asarray(cv2.add(product, rest, dtype=depth))
 
@@ -133,7 +134,7 @@ def _enlarged(plane: Array, width: int, height: int) -> Array:
 
 
 def _linear(plane: Array, size: tuple[int, int]) -> Array:
-    """Averaged where it shrinks by much, so that nothing glitters."""
+    """Returns the plane resized bilinearly, averaged where it shrinks by much, to avoid aliasing."""
     shrinks = plane.shape[1] > 1.5 * size[0] or plane.shape[0] > 1.5 * size[1]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(np.ascontiguousarray(plane), size, interpolation=how))
@@ -144,7 +145,8 @@ def _depth(format: PixelFormat) -> int:
 
 
 def _limited(plane: Array, format: PixelFormat) -> Array:
-    """OpenCV saturates to the type; depths of 9 to 15 bits have a lower peak."""
+    """Returns the plane clipped to its depth's peak: OpenCV saturates to the type, which is larger for
+    9 to 15 bits."""
     if format.bits in (8, 16):
         return plane
     return np.minimum(plane, np.uint16(format.peak), out=plane)

@@ -1,4 +1,4 @@
-"""Ladder: what may be done to a frame, from best to cheapest, measured on this machine."""
+"""Ladder: the ways to process a frame, from best to cheapest, measured on this machine."""
 
 import math
 import time
@@ -24,37 +24,38 @@ PARTS = (
     (Fraction(3, 4), 1), (Fraction(1), 2), (Fraction(1, 2), 1), (Fraction(1, 2), 2),
     (Fraction(3, 8), 1), (Fraction(3, 8), 2),
 )  # fmt: skip
-"""Parts of each side that styles are computed at, and on how many frames one that is."""
+"""Parts of each side at which styles are computed, and the number of frames of which one is."""
 SMALLEST = 64
-"""Rows and columns below which nothing is gained by a smaller picture."""
+"""Rows and columns below which a smaller picture gains nothing."""
 STEP = 4
 """Inner sizes are multiples of this: those of the shipped styles."""
 TRIES = 6
 SECONDS = 0.25
-"""A rung is measured on that many frames, or for so long."""
+"""Seconds for which a rung is measured, or `TRIES` frames where those take less."""
 BETWEEN = 0.015
-"""Seconds between two frames, where models are measured beside frames: about as live."""
+"""Seconds between two frames where models are measured in the background: about as in a live run."""
 GAIN = 0.9
-"""A rung that costs more than this part of the one above it is left out."""
+"""The part of the cost of the rung above which a rung's cost must not exceed to be kept."""
 OFF = "off"
 
 Opener = Callable[[str], Engine]
 Smaller = Callable[[str, ModelCard], Sequence[str]]
-"""Names of models, from the larger to the smaller, that do the same as one with that card for less."""
+"""Returns names of models, from the larger to the smaller, that do the same as one with that card at
+less cost."""
 Key = tuple[int, int, int]
-"""Width, height and bits of frames, which engines are compiled for."""
+"""Width, height and bits of frames, for which engines are compiled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """How much is done to a frame."""
+    """One way to process a frame."""
 
     name: str
     models: tuple[str, ...] = ()
     inner: Fraction = Fraction(1)
-    """The part of each side that they see; the result is enlarged by the original's edges."""
+    """The part of each side that the models see; the result is upsampled by the original's edges."""
     every: int = 1
-    """Above 1: models work beside the frames, on one of so many; others get its result, moved."""
+    """Models work on one of this many frames, in the background if above 1; others get it warped."""
     cost: float = 0.0
     """Seconds that a frame waits for it, measured at the start."""
     beside: float = 0.0
@@ -65,7 +66,7 @@ class Rung:
 
 
 class Fit:
-    """Brings every frame to the shape that sinks were promised; one that has it passes untouched."""
+    """Converts every frame to the shape that sinks expect; one that has it passes untouched."""
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
@@ -73,7 +74,8 @@ class Fit:
         self._conform.first = shape
 
     def __call__(self, frame: Frame, *, fast: bool = False) -> Frame:
-        """`fast` enlarges bilinearly, which is seen, where bicubic takes several times as long."""
+        """Returns the frame in that shape; `fast` enlarges bilinearly, which is visible, where bicubic
+        takes several times as long."""
         shape = self.shape
         if fast and (frame.width, frame.height) != (shape.width, shape.height):
             large = scaled(frame, (shape.width, shape.height))
@@ -83,7 +85,7 @@ class Fit:
 
 
 class Ladder:
-    """Engines for some models and one size of frame, and the rungs that they make. One thread's."""
+    """Engines for some models and one size of frame, and their rungs. Used from one thread."""
 
     def __init__(
         self,
@@ -94,9 +96,8 @@ class Ladder:
         shape: Shape | None = None,
         format: PixelFormat | None = None,
     ) -> None:
-        """`given` is a frame as all will be; `shape` of what comes out is the first rung's if None,
-        then in `format`, or in the one that costs least.
-        """
+        """`given` is a frame like all others; `shape` is that of the output, None that of the first
+        rung's results, in `format`, or in the one that costs least."""
         self.models = tuple(models)
         self.rungs: tuple[Rung, ...] = ()
         self.given = key_of(given)
@@ -118,16 +119,17 @@ class Ladder:
 
     @property
     def shape(self) -> Shape:
-        """Of every frame that comes out."""
+        """The shape of every frame that comes out."""
         return self.fit.shape
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the engines have to say."""
+        """The engines' notes."""
         return tuple(dict.fromkeys(n for engine in self._engines.values() for n in engine.notes))
 
     def make(self, rung: Rung, frame: Frame) -> Frame:
-        """The frame as that rung has it, whether frames wait for it or not. Raises EngineError."""
+        """Returns the frame made on that rung, whether or not frames wait for that rung. Raises
+        EngineError."""
         if rung.inner == 1:
             made = frame
             for name in rung.models:
@@ -140,7 +142,7 @@ class Ladder:
         return self.fit(replace(self._enlarged(made, small, frame), aspect=frame.aspect))
 
     def measure(self, rungs: Sequence[Rung], frame: Frame) -> None:
-        """Keep those of the rungs that cost less than the one of their kind above; compiles engines."""
+        """Keep the rungs that cost less than the one of their kind above; compiles engines."""
         kept: list[Rung] = []
         least: dict[int, float] = {}
         for rung in rungs:
@@ -156,12 +158,13 @@ class Ladder:
         self.rungs = tuple(kept)
 
     def close(self) -> None:
-        """Free the engines. Nothing may be at work."""
+        """Close the engines. Nothing may be at work."""
         for engine in self._engines.values():
             engine.close()
 
     def _measure_beside(self, rung: Rung, frame: Frame) -> Rung:
-        """What moving a result costs while the models are at work, compiled for that size before."""
+        """Returns the rung with the cost of warping a result while the models are at work, compiled for
+        that size before."""
         result = self.make(rung, frame)
         carried = Carried(result, small_luma(frame))
         times: list[float] = []
@@ -172,7 +175,7 @@ class Ladder:
                 times.append(_once(lambda: carried.at(small_luma(frame))))
                 time.sleep(BETWEEN)
         finally:
-            # Whatever ends it: the engines are closed next.
+            # Wait however this ended: the engines are closed next.
             worker.leave(LEAVING)
         return replace(rung, cost=min(times), beside=models.value)
 
@@ -200,7 +203,7 @@ def open_ladder(
     format: PixelFormat | None = None,
     smaller: Smaller | None = None,
 ) -> Ladder:
-    """Open the engines of all rungs, compile them for the frame's size, and measure on it.
+    """Opens the engines of all rungs, compiles them for the frame's size, and measures on it.
 
     Raises what the opener raises, and EngineError when a model fails.
     """
@@ -223,7 +226,7 @@ def open_ladder(
 
 
 def output_format(cards: Sequence[ModelCard], given: PixelFormat) -> PixelFormat:
-    """How results are laid out: as the frames are, where a model's result can be.
+    """Returns the layout of results: that of the frames, where a model's result can have it.
 
     A YUV frame stays one, so that models that are off cost nothing; a grey one gets colour from a model
     that makes colours; RGB that a luma model enlarges becomes YUV.
@@ -231,7 +234,7 @@ def output_format(cards: Sequence[ModelCard], given: PixelFormat) -> PixelFormat
     format = given
     for card in cards:
         if card.input_colour != "luma":
-            # What follows sees RGB; the family of the frames comes back at the end.
+            # Later models see RGB; the frames' own family is restored at the end.
             format = given if given.family == "yuv" else PixelFormat("rgb", given.bits)
         elif format.family == "rgb":
             format = PixelFormat("yuv", given.bits, (2, 2) if card.scale > 1 else (1, 1))
@@ -239,17 +242,17 @@ def output_format(cards: Sequence[ModelCard], given: PixelFormat) -> PixelFormat
 
 
 def inner_size(width: int, height: int, part: Fraction) -> tuple[int, int]:
-    """That part of each side, in whole steps."""
+    """Returns that part of each side, in whole steps."""
     return tuple(max(STEP * round(side * part / STEP), STEP) for side in (width, height))  # pyright: ignore[reportReturnType]
 
 
 def key_of(frame: Frame) -> Key:
-    """What engines must be compiled for."""
+    """Returns the key of the engines that a frame needs."""
     return frame.width, frame.height, frame.format.bits
 
 
 def luma_of(frame: Frame) -> Array:
-    """(H, W) brightness; of RGB in full range, which is as good a guide."""
+    """Returns (H, W) brightness; of RGB in full range, which is as good a guide."""
     plane = np.ascontiguousarray(frame.planes[0])
     if frame.format.family != "rgb":
         return plane
@@ -257,7 +260,7 @@ def luma_of(frame: Frame) -> Array:
 
 
 def sample_of(info: VideoInfo) -> Frame:
-    """A frame as a source says that it gives them, of no colour and some texture."""
+    """Returns a frame with a source's stated properties, of no colour and some texture."""
     rng = np.random.default_rng(0)
     planes: list[Array] = []
     for shape in info.format.plane_shapes(info.width, info.height):
@@ -275,7 +278,7 @@ def sample_of(info: VideoInfo) -> Frame:
 
 
 def smaller_models(name: str, card: ModelCard) -> tuple[str, ...]:
-    """The zoo's upscalers of the same scale and colour with fewer weights, from the larger one down."""
+    """Returns the zoo's smaller upscalers of the same scale and colour, from the larger one down."""
     import onnx
 
     from ..backends.model import find_model
@@ -299,7 +302,7 @@ def smaller_models(name: str, card: ModelCard) -> tuple[str, ...]:
 def _chains(
     models: Sequence[str], card: Callable[[str], ModelCard], smaller: Smaller
 ) -> Iterator[tuple[str, ...]]:
-    """The models; with smaller upscalers in turn; without any."""
+    """Yields the models; the models with smaller upscalers in turn; none."""
     chain = tuple(models)
     yield chain
     upscalers = [name for name in chain if card(name).scale > 1]
@@ -337,18 +340,18 @@ def _rungs(
 
 
 def _timed(work: Callable[[], object]) -> float:
-    """Seconds of the fastest of some calls, after one that compiles."""
+    """Returns the seconds of the fastest of some calls, after one that compiles."""
     work()
     times: list[float] = []
     begin = time.perf_counter()
     while len(times) < TRIES and (not times or time.perf_counter() - begin < SECONDS):
         times.append(_once(work))
-    # The least, not the middle: what others do on the machine is the governor's business later on.
+    # The least, not the median: other load on the machine is left to the governor.
     return min(times)
 
 
 def _once(work: Callable[[], object]) -> float:
-    """Seconds of one call."""
+    """Returns the seconds of one call."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

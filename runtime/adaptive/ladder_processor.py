@@ -1,6 +1,6 @@
-"""LadderProcessor: models that keep a deadline, and whose failures nobody sees as a black picture.
+"""LadderProcessor: models that keep a deadline, whose failures never show as a black picture.
 
-Steady: what a processor makes, in keeping with what it has shown before.
+Steady: a stabiliser of a processor's results.
 """
 
 import threading
@@ -26,7 +26,7 @@ from .processor import Processed, Processor, Tell
 
 
 class Steady:
-    """A stabiliser for results that may be late, moved, or left out. Called from one thread.
+    """A stabiliser for results that may be late, warped, or left out. Used from one thread.
 
     `strength` may be set from any; 0, as at the beginning, lets all pass.
     """
@@ -37,7 +37,7 @@ class Steady:
 
     @property
     def strength(self) -> float:
-        """How much earlier results count, 0..1. Raises ValueError when set beyond."""
+        """The weight of earlier results, 0..1. Raises ValueError when set out of range."""
         return self._stabiliser.strength
 
     @strength.setter
@@ -45,7 +45,8 @@ class Steady:
         self._stabiliser.strength = value
 
     def __call__(self, frame: Frame, made: Processed) -> Processed:
-        """The result of a frame. While models are late, what was shown last is shown again, moved."""
+        """Returns a frame's result stabilised. While models are late, the last shown picture is shown
+        again, warped."""
         if not self.strength:
             return made
         if made.passed and not (made.late and self._holds):
@@ -60,7 +61,7 @@ class Steady:
         return replace(made, frame=shown, passed=False, repeated=made.repeated or made.passed)
 
     def forget(self) -> None:
-        """Nothing that was shown counts for what comes."""
+        """Forget all that was shown."""
         if self._holds:
             self._stabiliser.forget()
             self._holds = False
@@ -70,15 +71,15 @@ HEALTHY = 10.0
 """Seconds of work after which a failure counts as the first one."""
 
 Open = Callable[[Sequence[str], Frame, Shape | None], Ladder]
-"""Opens models for frames such as that one, their results brought to a shape or to their own."""
+"""Opens models for frames like that one; their results get the given shape or their own."""
 
 
 class LadderProcessor(Processor):
     """Runs models on the rung of a ladder that holds the deadline.
 
-    Frames come out in one shape, whatever happens: the size, format and colour of the first models'
-    results. While models are opened, have failed or do not answer, frames pass unprocessed in it.
-    Whatever changes the models is opened beside the frames and taken between two of them.
+    All frames come out in one shape: the size, format and colour of the first models' results. While
+    models are opened, have failed or do not answer, frames pass unprocessed in it. Other models are
+    opened in the background and taken between two of them.
     """
 
     def __init__(
@@ -126,13 +127,13 @@ class LadderProcessor(Processor):
         self._strength = 1.0
         self._split: float | None = None
         self.steady = Steady()
-        """How much earlier results count: not at all, unless told to."""
+        """The stabiliser of results, which is off unless its strength is set."""
         self.off = False
-        """Whether frames pass without the models; any thread may set it."""
+        """True if frames pass without the models; any thread may set it."""
 
     @property
     def strength(self) -> float:
-        """The part of the result in the picture, 0..1. Raises ValueError when set beyond."""
+        """The part of the result in the picture, 0..1. Raises ValueError when set out of range."""
         return self._strength
 
     @strength.setter
@@ -154,12 +155,12 @@ class LadderProcessor(Processor):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Their names, in order; those before a swap until it is done."""
+        """The models' names, in order; those before a swap until it is done."""
         return self._models
 
     @property
     def rungs(self) -> tuple[Rung, ...]:
-        """What may be done to a frame, from best to cheapest, with measured costs."""
+        """The ladder's rungs, from best to cheapest, with measured costs."""
         return self._governor.rungs
 
     @property
@@ -173,12 +174,12 @@ class LadderProcessor(Processor):
 
     @property
     def shape(self) -> Shape:
-        """Of all frames that come out."""
+        """The shape of all frames that come out."""
         return self._fit.shape
 
     @property
     def deadline(self) -> float:
-        """Seconds from capture to output that frames may take."""
+        """Seconds that frames may take from capture to output."""
         return self._governor.deadline
 
     def listen(self, tell: Tell) -> None:
@@ -210,12 +211,12 @@ class LadderProcessor(Processor):
         self._work = time.monotonic() - begin
         running = self._running
         if made.late and self._patience.once and running is not None:
-            # It did not wait, but the models are as late as for the frame that did.
+            # The frame did not wait, but the models are as late as for the one that did.
             self._work = max(self._work, running.busy_for)
         return made
 
     def take_opened(self) -> None:
-        """Go on with models that have been opened meanwhile, as `process` does before a frame."""
+        """Switch to models that have been opened meanwhile, as `process` does before a frame."""
         self._exchange()
 
     def observe(self, latency: float, *, period: float) -> None:
@@ -228,7 +229,7 @@ class LadderProcessor(Processor):
         self._announce(step)
 
     def swap(self, models: Sequence[str]) -> None:
-        """Go on with other models as soon as they are open; with the present ones if that fails."""
+        """Switch to other models as soon as they are open; the present ones stay if that fails."""
         wanted, given = tuple(models), self._seen
         if self._closed or (wanted == self._wanted and self._opening.busy):
             return
@@ -247,7 +248,7 @@ class LadderProcessor(Processor):
         self._reviving = reason
 
     def close(self, patience: float = STUCK) -> None:
-        """Let engines go, waiting for at most `patience` seconds."""
+        """Close the engines, waiting for at most `patience` seconds."""
         self._closed = True
         self._opening.close()
         running, self._running = self._running, None
@@ -255,7 +256,7 @@ class LadderProcessor(Processor):
             running.close(patience)
 
     def _process(self, frame: Frame) -> Processed | None:
-        """The frame as its rung has it; None where it must pass."""
+        """Returns the frame made on the present rung; None where it must pass."""
         self._exchange()
         running = self._running
         if running is None:
@@ -284,7 +285,7 @@ class LadderProcessor(Processor):
         return made or Processed(self._fit(frame, fast=True), passed=True, late=True)
 
     def _adopt(self, frame: Frame) -> None:
-        """Take from the first frame what a source may not know before it."""
+        """Take colour, aspect and rotation from the first frame, since a source may not state them."""
         shape = self._fit.shape
         shape = replace(shape, colour=frame.colour, aspect=frame.aspect, rotation=frame.rotation)
         self._fit = Fit(shape)
@@ -300,7 +301,7 @@ class LadderProcessor(Processor):
         return made if at is None else split(made, original, at)
 
     def _rescued(self, frame: Frame, error: Exception) -> Processed:
-        """What still can be shown of a frame that not even passes: the one before, or itself."""
+        """Returns a replacement for a frame that cannot even pass: the one before, or itself."""
         self._tell(f"a frame could not be shown: {_reason(error)}")
         last = self._last
         if last is None:
@@ -319,7 +320,7 @@ class LadderProcessor(Processor):
             self._tell(f"{before} -> {after}: {step.reason}")
 
     def _exchange(self) -> None:
-        """Take a ladder that has been opened, and let the earlier one go."""
+        """Switch to a ladder that has been opened, and close the earlier one."""
         ladder = self._opening.take()
         if ladder is None:
             return
@@ -348,7 +349,7 @@ class LadderProcessor(Processor):
         return Governor(ladder.rungs, period=self._period, deadline=self._deadline, rung=start)
 
     def _fitting(self, ladder: Ladder) -> int:
-        """The rung to begin with: where no frame may wait for long, one that fits as measured."""
+        """Returns the first rung: where no frame may wait for long, one that fits as measured."""
         if self._deadline is None or not (self._governed and self._patience.once):
             return 0
         room = FITS * self._deadline
@@ -365,7 +366,7 @@ class LadderProcessor(Processor):
         self._reopen(0.0)
 
     def _drop(self, reason: str, *, delay: float) -> None:
-        """Let the models go and frames pass until they are open again."""
+        """Close the models and let frames pass until they are open again."""
         running, self._running = self._running, None
         if running is not None:
             running.close()
@@ -383,7 +384,7 @@ class LadderProcessor(Processor):
         if self._closed:
             return
         if self._wanted is not None:
-            # A swap on its way must not be lost; when it fails, these models are opened after all.
+            # A swap under way must not be lost; when it fails, these models are opened after all.
             self.swap(self._wanted)
             return
         models, frame = self._models, self._seen
@@ -410,7 +411,7 @@ def open_processor(
     flags: CardFlags | None = None,
     cache: EngineCache | None = None,
 ) -> LadderProcessor:
-    """Open models for the frames of a source, and measure what they may do; a second or two.
+    """Opens models for the frames of a source, and measures their rungs; takes a second or two.
 
     `period` is the seconds between two frames, that of `info` if None; `deadline` those from capture to
     output, the period if None. `governed` False stays at the best rung, `rung` at the one of that name.

@@ -1,4 +1,4 @@
-"""The contract between the live pump and what happens to a frame."""
+"""The interface between the live pump and the processing of a frame."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from ..frame import Frame
 from ..stages import Conform, Stage
 
 Tell = Callable[[str], None]
-"""Hears, in one line, of what a person may want to know; may be called from any thread."""
+"""Receives one line about an event that matters to a person; may be called from any thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,45 +20,46 @@ class Processed:
 
     frame: Frame
     passed: bool = False
-    """Whether it went through without the models, since they are off or have failed."""
+    """True if it passed without the models, since they are off or have failed."""
     repeated: bool = False
-    """Whether an earlier frame's pixels stand in for it."""
+    """True if an earlier frame's pixels replace it."""
     late: bool = False
-    """Whether it passed since the models were not done in time."""
+    """True if it passed since the models were not done in time."""
     uncovered: npt.NDArray[np.bool_] | None = None
-    """(H, W) of the given frame: where a result that was made from an earlier one, and moved, shows
-    something else: what has come into view since, or has not said where it was. None is nowhere."""
+    """(H, W) of the given frame: pixels where an earlier result, warped, shows something else: they
+    have come into view since, or have no known motion. None is nowhere."""
 
 
 class Processor(ABC):
-    """Makes of every frame one that is shown. Called from one thread; the rest from any.
+    """Makes every frame into one that is shown. Called from one thread; the other methods from any.
 
     It never raises for a frame: what cannot be processed passes through, at the size that all have.
     """
 
     @abstractmethod
     def process(self, frame: Frame) -> Processed:
-        """Make it, in time."""
+        """Returns the processed frame, in time."""
 
     def observe(self, latency: float, *, period: float) -> None:
-        """Hear how many seconds after its capture a frame was shown; `period` is between two."""
+        """Record the seconds from a frame's capture to its showing; `period` is the seconds between two
+        frames."""
         del latency, period
 
     @property
     def rung(self) -> str:
-        """How much is done to a frame at present, in a few words."""
+        """The present rung, in a few words."""
         return ""
 
     def listen(self, tell: Tell) -> None:
-        """Hear of failures, changes, and returns from now on."""
+        """Call `tell` with failures, changes, and recoveries from now on."""
         del tell
 
     def revive(self, reason: str) -> None:
-        """Begin anew: what comes out does not change though what goes in does."""
+        """Restart the models: the output does not change though the input does."""
         del reason
 
     def close(self) -> None:
-        """Let engines go. Nothing is processed any more."""
+        """Close the engines. Nothing is processed any more."""
         return
 
 

@@ -1,4 +1,4 @@
-"""RisingEngine: frames go on while a better engine is built beside them."""
+"""RisingEngine: frames are processed while a better engine is built in the background."""
 
 import threading
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from .base import Engine, Pending
 
 
 class RisingEngine(Engine):
-    """Runs a stand-in, or passes pictures through, until the engine for their size is built.
+    """Runs a fallback engine, or passes pictures through, until the engine for their size is built.
 
     The first picture never waits for a builder. A picture that passes through comes out at the size the
     model would give, enlarged bicubically. The change happens between two pictures, once; `notes` tells
-    after how many. A build that fails leaves the stand-in at work, and `notes` tells why; where there
-    is no stand-in the failure is raised at the next picture.
+    after how many. A build that fails leaves the fallback at work, and `notes` tells why; where there
+    is no fallback the failure is raised at the next picture.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class RisingEngine(Engine):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was assumed, and what the frames have gone through so far."""
+        """Notes on assumptions, and on what the frames have gone through so far."""
         if not self._passed:
             return self._notes
         how = f"on {self._first[0]} in {self._first[1]}" if self._stand_in else "unchanged"
@@ -61,7 +61,7 @@ class RisingEngine(Engine):
 
     @property
     def building(self) -> bool:
-        """Whether a builder is at work."""
+        """True while a builder is at work."""
         return self._work is not None and self._work.is_alive()
 
     def submit(self, image: Array, bits: int = 8) -> Pending:
@@ -84,12 +84,12 @@ class RisingEngine(Engine):
         return lambda: enlarged
 
     def wait(self) -> None:
-        """Until the builder at work, if any, has finished."""
+        """Wait until the current build, if any, has finished."""
         if self._work is not None:
             self._work.join()
 
     def close(self) -> None:
-        # A builder cannot be interrupted: what it still makes lands in the cache.
+        # A builder cannot be interrupted: its result is still stored in the cache.
         self.wait()
         for engine in (self._engine, self._stand_in):
             if engine is not None:

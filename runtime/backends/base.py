@@ -20,17 +20,17 @@ Hint = Literal["throughput", "latency"]
 """`throughput` keeps several frames in flight, for files; `latency` finishes one soonest, for live."""
 
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8", "int8-bf16"]
-"""`auto` takes the fastest that agrees with FP32: measured on a CPU; on a GPU FP16, if it was found to.
-`int8-bf16` computes in BF16 what a quantised graph keeps in float."""
+"""The precision; `auto` takes the fastest that agrees with FP32: measured on a CPU; on a GPU FP16, if
+it was found to. `int8-bf16` computes in BF16 what a quantised graph keeps in float."""
 
 Fit = Literal["tile", "resize"]
-"""What happens to frames where a model takes one size only."""
+"""The treatment of frames by a model of one size only: cut into tiles, or resized."""
 
 Progress = Callable[[str, float], None]
-"""Called with what is being done and the part of it that is done, 0..1."""
+"""Called with the name of a step and the part of it that is done, 0..1."""
 
 Pending = Callable[[], Array]
-"""Waits for a submitted picture and returns it; call it once."""
+"""Waits for a submitted picture and returns it; to be called once."""
 
 
 def _nobody(what: str, done: float) -> None:
@@ -39,16 +39,17 @@ def _nobody(what: str, done: float) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How an engine is opened, whatever its backend."""
+    """The options for opening an engine, common to all backends."""
 
     hint: Hint = "throughput"
     fit: Fit = "tile"
     cache: EngineCache = field(default_factory=EngineCache)
-    """Where built engines and measured choices are kept."""
+    """The store of built engines and measured choices."""
     cuda_graphs: bool = False
-    """On NVIDIA GPUs: record copy in, inference and copy out once, and launch them as one call."""
+    """True to record copy in, inference and copy out once in a CUDA graph, and launch them as one call;
+    NVIDIA GPUs only."""
     progress: Progress = _nobody
-    """Hears of builders at work."""
+    """Called with the progress of builders."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +76,12 @@ class Engine(ABC):
         self.backend = backend
         self.precision = precision
         self.in_flight = in_flight
-        """How many submitted pictures keep the device busy."""
+        """The number of submitted pictures that keep the device busy."""
         self._notes: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was assumed or refused while opening, and what changed since, one line each."""
+        """Notes on assumptions and refusals while opening, and on changes since, one line each."""
         return self._notes
 
     @notes.setter
@@ -95,7 +96,7 @@ class Engine(ABC):
         """
 
     def run(self, image: Array, bits: int = 8) -> Array:
-        """Inference on one picture, waiting for it."""
+        """Returns the model's result for one picture, waiting for it."""
         return self.submit(image, bits)()
 
     def prepare(self, height: int, width: int, bits: int = 8) -> None:
@@ -119,35 +120,36 @@ class Engine(ABC):
 
 
 class Backend(Protocol):
-    """What a module of this package offers; the written contract for a new one."""
+    """The interface of a backend module in this package, which a new one must implement."""
 
     @property
     def NAME(self) -> str:  # noqa: N802 - a module's constant
-        """What `--backend` calls it."""
+        """The name for `--backend`."""
         ...
 
     def unavailable(self) -> str | None:
-        """Why this backend cannot be used here, or None when it can. Cheap; loads no model."""
+        """Returns the reason why this backend cannot be used here, or None when it can. Cheap; loads no
+        model."""
         ...
 
     def version(self) -> str:
-        """The inference library's version."""
+        """Returns the inference library's version."""
         ...
 
     def device(self) -> str:
-        """What computes, and its driver: what was measured on another says nothing. Only where the
-        backend can be used."""
+        """Returns the device that computes and its driver, since measurements on another do not apply.
+        Call it only where the backend can be used."""
         ...
 
     def precisions(self) -> tuple[str, ...]:
-        """The precisions that this machine has, FP32 first."""
+        """Returns the precisions that this machine supports, FP32 first."""
         ...
 
     def open(self, model: Model, *, precision: str, options: Options) -> Engine:
-        """Load the model. Raises EngineError when the library refuses it."""
+        """Opens an engine for the model. Raises EngineError when the library refuses it."""
         ...
 
 
 def sample_dtype(bits: int) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
-    """The NumPy type of samples with that many bits."""
+    """Returns the NumPy type of samples with that many bits."""
     return np.dtype(np.uint8) if bits == 8 else np.dtype(np.uint16)

@@ -1,4 +1,5 @@
-"""Graph surgery: a model that eats and gives a frame's own samples; which node failed."""
+"""Changes to ONNX graphs, so that they take and give a frame's own samples; errors that name the
+failing node."""
 
 import re
 from collections.abc import Callable
@@ -22,7 +23,7 @@ _TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "uint8":
 INPUT, OUTPUT = "velatura_frame", "velatura_result"
 
 Samples = Literal["integers", "bytes", "half"]
-"""How samples lie in a wrapped graph's tensors.
+"""The layout of samples in a wrapped graph's tensors.
 
 `integers`: uint8, or uint16 above 8 bits. `bytes`: uint8 with, above 8 bits, one more axis for the low
 and the high byte, which is the same memory as uint16 and the only way into TensorRT, which has no such
@@ -31,7 +32,8 @@ type. `half`: float16 in 0..1.
 
 
 def io_shape(card: ModelCard, height: int, width: int, *, output: bool = False) -> tuple[int, ...]:
-    """The shape of a wrapped graph's input, or of its output for that input: the frame's own memory.
+    """Returns the shape of a wrapped graph's input, or of its output for that input: the frame's own
+    memory.
 
     (1, H, W, 3) for RGB; (1, 1, H, W) for luma, or (1, H, W, 1) for a model that is NHWC itself.
     """
@@ -55,7 +57,8 @@ def wrap(
     samples: Samples = "integers",
     names: tuple[str, str] = (INPUT, OUTPUT),
 ) -> ModelProto:
-    """A copy of `proto` with a frame's samples of `bits` bits at both ends; shapes as in `io_shape`.
+    """Returns a copy of `proto` with a frame's samples of `bits` bits at both ends; shapes as in
+    `io_shape`.
 
     `size` (height, width) fixes the shapes; without it any size may follow another. `names` are those
     of the input and the output; a graph that was wrapped once needs others the next time. The scaling
@@ -135,7 +138,8 @@ def _integers(bits: int, samples: Samples) -> int:
 def macs_per_pixel(
     proto: ModelProto, card: ModelCard, counts: Callable[[NodeProto], bool] | None = None
 ) -> float:
-    """Multiply-adds of the convolutions per input pixel, at 1280x720 or the model's own size.
+    """Returns the multiply-adds of the convolutions per input pixel, at 1280x720 or the model's own
+    size.
 
     `counts` says which convolutions; None counts all.
     """
@@ -181,7 +185,7 @@ def _replace(values: Any, name: str, value: ValueInfoProto) -> None:
 
 
 class _Chain:
-    """A run of nodes, each fed by the one before it, whose constants are of one number type."""
+    """A chain of nodes, each fed by the one before it, whose constants are of one number type."""
 
     def __init__(self, prefix: str, start: str, number: type[np.float16] | type[np.float32]) -> None:
         self.prefix = prefix
@@ -213,7 +217,7 @@ class _Chain:
             self.add("Add", self.constant(self.number(offset)))
 
     def split_bytes(self) -> None:
-        """From levels to a last axis of low and high byte."""
+        """Append the split of levels into low and high byte along a new last axis."""
         levels = self.last
         self.add("Mul", self.constant(self.number(1 / 256)))
         self.add("Floor")
@@ -235,7 +239,7 @@ class _Chain:
 
 
 def explain(proto: ModelProto, complaint: str) -> str:
-    """The complaint's telling line, and the nodes whose operator or name it mentions.
+    """Returns the most telling line of a library's error message, and the nodes that it mentions.
 
     Libraries say `no conversion for MyOp` or nothing but a tensor's name; a user needs the node. Nodes
     are named by operator and name, up to three.

@@ -1,4 +1,4 @@
-"""Half precision: a float32 ONNX graph becomes a strongly typed float16 one."""
+"""Conversion of a float32 ONNX graph to a strongly typed float16 one."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,16 +15,17 @@ KEPT_IN_FLOAT = frozenset(
         "ReduceSumSquare", "Softmax",
     }
 )  # fmt: skip
-"""Operators whose sums or powers over a picture leave half's range (65504) or its 11 bits."""
+"""Operators whose sums or powers over a picture exceed half's range (65504) or its 11 bits."""
 
 FLOAT_INPUTS = {"Resize": {1, 2}, "Upsample": {1}}
-"""Inputs that the standard wants in float32 whatever the picture's type is."""
+"""Inputs that the ONNX standard requires in float32 whatever the picture's type is."""
 
 LARGEST = float(np.finfo(np.float16).max)
 
 
 def to_half(proto: ModelProto) -> ModelProto:
-    """Weights, activations, input and output in float16; what would overflow stays in float32.
+    """Returns the graph with weights, activations, input and output in float16; operators that would
+    overflow stay in float32.
 
     TensorRT since 11, and TensorRT-RTX, take every type from the graph (strong typing), so that FP16 is
     decided here. Sums over pictures stay in float32 between casts, and so does the arithmetic of
@@ -67,7 +68,8 @@ def to_half(proto: ModelProto) -> ModelProto:
 
 
 def _constants_to_weights(model: ModelProto) -> None:
-    """Constant nodes become initializers, and initializers are no inputs: one place for all weights."""
+    """Replace Constant nodes by initializers, and remove initializers from the inputs: all weights are
+    then in one place."""
     kept: list[NodeProto] = []
     for node in model.graph.node:
         if node.op_type != "Constant":
@@ -89,7 +91,7 @@ def _constants_to_weights(model: ModelProto) -> None:
 
 
 def _float_tensors(model: ModelProto) -> set[str]:
-    """Names of all float32 tensors."""
+    """Returns the names of all float32 tensors."""
     inferred = shape_inference.infer_shapes(model).graph
     values = (*inferred.value_info, *inferred.input, *inferred.output)
     found = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
@@ -97,7 +99,7 @@ def _float_tensors(model: ModelProto) -> set[str]:
 
 
 def _shape_arithmetic(nodes: Iterable[NodeProto]) -> set[str]:
-    """What is computed from a tensor's shape rather than from its values."""
+    """Returns the names of tensors that are computed from a tensor's shape, not from its values."""
     found: set[str] = set()
     nodes = list(nodes)
     produced = {name for node in nodes for name in node.output}
@@ -111,7 +113,7 @@ def _shape_arithmetic(nodes: Iterable[NodeProto]) -> set[str]:
 
 
 class _Halves:
-    """Rewrites nodes one by one; keeps the converted weights."""
+    """Rewrites nodes one by one, and keeps the converted weights."""
 
     def __init__(self, weights: dict[str, TensorProto], floats: set[str]) -> None:
         self.weights = weights
@@ -120,14 +122,14 @@ class _Halves:
         self.casts = 0
 
     def weight(self, name: str) -> str:
-        """The half twin of a float weight."""
+        """Returns the name of a float weight's half copy, made at its first use."""
         half = f"{name}_half"
         if half not in self.made:
             self.made[half] = _halved(self.weights[name], half)
         return half
 
     def into(self, node: NodeProto) -> list[NodeProto]:
-        """The node on half tensors."""
+        """Returns the nodes for this one on half tensors."""
         before: list[NodeProto] = []
         kept = FLOAT_INPUTS.get(node.op_type, set[int]())
         for index, name in enumerate(node.input):
@@ -144,7 +146,7 @@ class _Halves:
         return [*before, node]
 
     def around(self, node: NodeProto) -> list[NodeProto]:
-        """The node in float32 between casts."""
+        """Returns the nodes for this one in float32 between casts."""
         before: list[NodeProto] = []
         after: list[NodeProto] = []
         for index, name in enumerate(node.input):
@@ -170,7 +172,7 @@ class _Halves:
 def _halved(tensor: TensorProto, name: str) -> TensorProto:
     values = numpy_helper.to_array(tensor)
     peak = float(np.abs(values).max(initial=0.0))
-    # Infinities are meant, as the bound of a clip is; a large finite weight is not.
+    # Infinities are intended, as the bound of a clip is; a large finite weight is not.
     if np.isfinite(peak) and peak > LARGEST:
         raise ModelError(
             f"the weight {tensor.name} reaches {peak:g}, beyond half precision's {LARGEST:g}"

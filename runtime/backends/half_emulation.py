@@ -1,4 +1,4 @@
-"""Half precision as it is: a graph run node by node, each tensor rounded to its own type."""
+"""Emulation of half precision: a graph run node by node, each tensor rounded to its own type."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 NAME = f"{backend.CPU.NAME}, node by node"
-"""What `RoundedEngine` calls its backend, which `open_engine` does not know."""
+"""The backend name of `RoundedEngine`, which `open_engine` does not know."""
 
 
 def unavailable() -> str | None:
-    """Why no graph can be run node by node here, or None when one can."""
+    """Returns the reason why no graph can be run node by node here, or None when one can."""
     return backend.CPU.unavailable()
 
 
@@ -45,21 +45,21 @@ class RoundedGraph:
         self._sessions: list[InferenceSession] = []
         last = {name: index for index, node in enumerate(graph.node) for name in node.input}
         self._done: list[list[str]] = [[] for _ in graph.node]
-        """Of each node, the tensors that nobody reads after it."""
+        """Tensors that no later node reads, for each node."""
         for name, index in last.items():
             if name != self._result:
                 self._done[index].append(name)
         self.overflow: str | None = None
-        """The first half tensor that a node made infinite, or no number, out of finite ones."""
+        """The first half tensor that a node made infinite or NaN out of finite ones."""
 
     def __call__(self, given: Array) -> Array:
-        """The result for one input. Raises whatever ONNX Runtime does, at the node that it refuses."""
+        """Returns the result for one input. Raises ONNX Runtime's error at the node that it refuses."""
         known: dict[str, Array] = {self._source: given}
         infinite = set(self._infinite)
         for index, node in enumerate(self._proto.graph.node):
             inputs = {name: known[name] for name in node.input if name in known}
             if index == len(self._sessions):
-                # Not before: the types of the inputs are then known, whoever made the operators.
+                # Only now: the types of the inputs are then known, for custom operators, too.
                 self._sessions.append(self._session(node, inputs))
             names = [name for name in node.output if name]
             made = cast("list[Array]", self._sessions[index].run(names, inputs))
@@ -94,7 +94,7 @@ def _is_infinite(tensor: TensorProto) -> bool:
 
 
 class RoundedEngine(StaticEngine[RoundedGraph]):
-    """An engine to measure half precision with, slow as it is: one picture at a time, node by node."""
+    """An engine for measuring half precision: one picture at a time, node by node, and slow."""
 
     def __init__(self, model: Model) -> None:
         super().__init__(model, backend=NAME, precision=model.card.precision, in_flight=1)
@@ -102,7 +102,7 @@ class RoundedEngine(StaticEngine[RoundedGraph]):
 
     @property
     def overflow(self) -> str | None:
-        """See `RoundedGraph.overflow`; of any picture so far."""
+        """The first overflow in any picture so far, as in `RoundedGraph.overflow`."""
         return self._overflow
 
     def _compile(self, key: Key) -> RoundedGraph:

@@ -1,4 +1,4 @@
-"""The identity: frames pass through bit for bit, to measure and test what surrounds a model."""
+"""The identity: frames pass through bit for bit, to measure and test everything around a model."""
 
 from ..card import ModelCard
 from ..errors import EngineError

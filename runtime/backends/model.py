@@ -20,7 +20,7 @@ Trial = Callable[[bytes, Array], Array]
 """Runs a serialised graph with one input and one output on a tensor."""
 
 BRIGHT = 4.0
-"""A network whose output for numbers in 0..1 is mostly beyond this works in 0..255."""
+"""Median output above which a network that is fed 0..1 is taken to work in 0..255."""
 
 OLDEST_OPSET = 13
 OPSET = 18
@@ -33,7 +33,7 @@ _DTYPES: dict[int, DType] = {
 
 
 def find_model(name: str | Path, *, precision: str = "fp32") -> Path:
-    """The file of a zoo model, in its INT8 variant when asked for and there, or the path given.
+    """Returns the file of a zoo model, in its INT8 variant when asked for and there, or the path given.
 
     Raises ModelError for an unknown name, suggesting near ones.
     """
@@ -58,12 +58,12 @@ def find_model(name: str | Path, *, precision: str = "fp32") -> Path:
 
 
 def has_int8(name: str | Path) -> bool:
-    """Whether the zoo has an INT8 variant of that name."""
+    """Returns whether the zoo has an INT8 variant of that name."""
     return "int8" in zoo_models().get(str(name), {})
 
 
 def load_model(path: Path, *, flags: CardFlags, trial: Trial) -> Model:
-    """Read and check an ONNX file; a model without a card is inspected, with `trial` to run it.
+    """Returns the model in an ONNX file; one without a card is inspected, with `trial` to run it.
 
     Raises ModelError when it is corrupt or not a picture-to-picture network.
     """
@@ -83,7 +83,8 @@ def load_model(path: Path, *, flags: CardFlags, trial: Trial) -> Model:
 
 
 def inspect(proto: ModelProto, name: str, trial: Trial) -> tuple[ModelProto, ModelCard, list[str]]:
-    """A card for a foreign model: layout and type from its input, scale and sizes from small runs.
+    """Returns a graph, a card and notes for a foreign model: layout and type from its input, scale and
+    sizes from small runs.
 
     The returned graph takes any size where it can, even if its file declares one.
     """
@@ -143,7 +144,7 @@ def inspect(proto: ModelProto, name: str, trial: Trial) -> tuple[ModelProto, Mod
 
 
 def with_modern_operators(proto: ModelProto, name: str) -> ModelProto:
-    """The graph in an operator set that has what frames are wrapped in, such as Clip with inputs.
+    """Returns the graph in an operator set that supports the nodes of `wrap`, such as Clip with inputs.
 
     In an older one, libraries refuse those nodes or, worse, ignore their inputs: results above the peak
     then wrap around to black. Raises ModelError where the standard's own converter cannot bring it
@@ -167,7 +168,7 @@ def with_modern_operators(proto: ModelProto, name: str) -> ModelProto:
 
 
 def _layout(shape: list[int]) -> tuple[Layout, int]:
-    """Where the channels are, and how many; 0 stands for an axis of any size."""
+    """Returns the layout and the number of channels; 0 stands for an axis of any size."""
     if shape[1] not in (1, 3) and shape[3] in (1, 3):
         return "nhwc", shape[3]
     # A graph that leaves even its channels open is taken for RGB.
@@ -175,7 +176,7 @@ def _layout(shape: list[int]) -> tuple[Layout, int]:
 
 
 def with_free_size(proto: ModelProto) -> ModelProto:
-    """A copy whose input, output and inner tensors declare no height and width."""
+    """Returns a copy whose input, output and inner tensors declare no height and width."""
     free = ModelProto()
     free.CopyFrom(proto)
     del free.graph.value_info[:]
@@ -193,8 +194,8 @@ def with_free_size(proto: ModelProto) -> ModelProto:
 def _try_size(
     proto: ModelProto, card: ModelCard, size: tuple[int, int], trial: Trial
 ) -> tuple[int, float] | None:
-    """(output over input size, median magnitude of the output) on noise in 0..1; None where the graph
-    refuses that size."""
+    """Returns (output over input size, median magnitude of the output) on noise in 0..1; None where the
+    graph refuses that size."""
     shape = (
         (1, card.input_channels, *size) if card.layout == "nchw" else (1, *size, card.input_channels)
     )

@@ -1,4 +1,5 @@
-"""open_engine: the best backend there is, with the reason why each better one was refused."""
+"""open_engine: opens the best backend available, and notes the reason why each better one was
+refused."""
 
 import json
 import sys
@@ -24,16 +25,17 @@ BACKENDS = (
     "tensorrt", "rtx", "ort-tensorrt", "ort-rtx", "ort-cuda", "ort-directml", "ort-coreml",
     "openvino", "ort",
 )  # fmt: skip
-"""In the order in which `auto` tries them."""
+"""The backends in the order in which `auto` tries them."""
 
 SYSTEMS = {"ort-directml": "win32", "ort-coreml": "darwin"}
-"""Where a backend exists at all, if not everywhere."""
+"""The only system, by `sys.platform`, on which a backend exists."""
 
 CPU_BACKENDS = ("openvino", "ort")
-"""Those that need no device and no long build: what runs while a better one is being built."""
+"""Backends that need no device and no long build: the fallback while a better engine is being built."""
 
 Building = Literal["wait", "fallback", "pass"]
-"""What frames do while an engine is built: wait, run on a CPU backend, or pass through unchanged."""
+"""The behaviour of frames while an engine is built: wait, run on a CPU backend, or pass through
+unchanged."""
 
 
 def open_engine(
@@ -49,17 +51,17 @@ def open_engine(
     cuda_graphs: bool = False,
     progress: Progress | None = None,
 ) -> Engine:
-    """Load a zoo model by name, any ONNX file, or a built engine by path, on the best backend.
+    """Opens a zoo model by name, any ONNX file, or a built engine by path, on the best backend.
 
     `precision` auto takes FP16 on a GPU if it agrees with FP32 there, which is checked once for each
     model and device; on a CPU it measures, as often, which of those that agree with FP32 is fastest.
     `fit` says what a model of one size does with frames of another. `building` other than `wait`
-    returns at once and builds beside the frames. `cache` None takes the user's own. `cuda_graphs`
-    records a frame's steps on an NVIDIA GPU. `progress` hears of builders at work.
+    returns at once and builds in the background. `cache` None takes the user's own. `cuda_graphs`
+    records a frame's steps on an NVIDIA GPU. `progress` is called while something is built.
 
     `engine.notes` says what was assumed about a foreign model and why backends were refused. Raises
     ModelError for the model's faults, BackendUnavailableError when no backend can be used, EngineError
-    when those that can refuse the model or the precision.
+    when the usable ones refuse the model or the precision.
     """
     if backend not in ("auto", IDENTITY, *BACKENDS):
         raise EngineError(
@@ -91,24 +93,25 @@ def open_engine(
     if building == "pass":
         return RisingEngine(opener.card(), lambda: opener.first(names))
     if not any(_usable(name) for name in names if name not in CPU_BACKENDS):
-        # Nothing better can be built: a stand-in would only stand in for itself.
+        # Nothing better can be built: the fallback would only replace itself.
         return opener.first(names)
     stand_in = opener.stand_in()
     return RisingEngine(stand_in.card, lambda: opener.first(names), stand_in)
 
 
 def refusals() -> dict[str, str | None]:
-    """Backend name -> why it cannot be used here, None for those that can, in order of preference."""
+    """Returns the reason why each backend cannot be used here, None for those that can, in order of
+    preference."""
     return {name: find_backend(name).unavailable() for name in BACKENDS}
 
 
 def backend_precisions(name: str) -> tuple[str, ...]:
-    """The precisions that an available backend offers on this machine."""
+    """Returns the precisions that an available backend offers on this machine."""
     return find_backend(name).precisions()
 
 
 def find_backend(name: str) -> Backend:
-    """The backend of that name."""
+    """Returns the backend of that name."""
     if name.startswith("ort"):
         from .ort import PROVIDERS
 
@@ -117,7 +120,8 @@ def find_backend(name: str) -> Backend:
 
 
 def trial_runner(backends: Sequence[str] = CPU_BACKENDS) -> "Trial":
-    """What runs a foreign graph for inspection: the first backend that can be used.
+    """Returns the function that runs a foreign graph for inspection, of the first backend that can be
+    used.
 
     Raises BackendUnavailableError when there is none.
     """
@@ -137,7 +141,7 @@ def _usable(name: str) -> bool:
 
 
 class _Opener:
-    """One model on the way to an engine, with what the caller asked for."""
+    """The opening of one model, with the caller's options."""
 
     def __init__(
         self, model: str | Path, precision: Precision, options: Options, flags: CardFlags
@@ -148,7 +152,7 @@ class _Opener:
         self.flags = flags
 
     def first(self, names: Sequence[str]) -> Engine:
-        """The first of these backends that takes the model."""
+        """Returns an engine of the first of these backends that takes the model."""
         refused: list[str] = []
         failures: list[EngineError] = []
         for name in names:
@@ -169,14 +173,14 @@ class _Opener:
         raise kind(f"no backend runs {self.model}: " + "; ".join(refused))
 
     def stand_in(self) -> Engine:
-        """An engine on a CPU, in FP32 where none of those has the precision that was asked for."""
+        """Returns an engine on a CPU; in FP32 where no CPU backend has the requested precision."""
         known = {p for name in CPU_BACKENDS if _usable(name) for p in backend_precisions(name)}
         if self.precision in ("auto", *known):
             return self.first(CPU_BACKENDS)
         return _Opener(self.model, "fp32", self.options, self.flags).first(CPU_BACKENDS)
 
     def card(self) -> ModelCard:
-        """The model's card, without an engine."""
+        """Returns the model's card, without an engine."""
         return self._load(self.model).card
 
     def _load(self, model: str | Path, precision: str = "fp32") -> "Model":
@@ -220,14 +224,16 @@ class _Opener:
         return backend.open(models[chosen], precision=chosen, options=self.options)
 
     def _open_half(self, backend: Backend, model: "Model") -> Engine:
-        """In FP16, if this device computes in it what FP32 gives; else in FP32, with a note."""
+        """Opens the model in FP16, if its results on the device agree with FP32; else in FP32, with a
+        note."""
         card = model.card
         if card.dtype == "float16":  # there is no FP32 to be held to
             return backend.open(model, precision="fp16", options=self.options)
         try:
             found, now = self._agreement(backend, model)
         except (EngineError, ModelError) as error:
-            # Half may be what the backend refuses, or the pictures' size; both need not be the frames'.
+            # The backend may refuse half precision, or the pictures' size; frames may have another
+            # size.
             why = f"fp16 could not be checked ({error})"
         else:
             if found.passes:
@@ -242,7 +248,8 @@ class _Opener:
         return engine
 
     def _agreement(self, backend: Backend, model: "Model") -> "tuple[Agreement, bool]":
-        """(what FP16 on the device was found to be worth, whether now), once for model and device."""
+        """Returns (the agreement of FP16 with FP32 on the device, whether it was measured now);
+        measured once for each model and device."""
         from .precision_choice import Agreement, agree
 
         key = self._figures_key(backend, {"fp16": model}, "parity")
@@ -263,7 +270,7 @@ class _Opener:
         return found, True
 
     def _variants(self, offered: Sequence[str]) -> "dict[str, Model]":
-        """The graphs to choose from, by precision."""
+        """Returns the graphs to choose from, by precision."""
         from .model import has_int8
 
         plain = self._load(self.model)
@@ -282,7 +289,7 @@ class _Opener:
     def _measure(
         self, backend: Backend, models: "Mapping[str, Model]", key: Mapping[str, object]
     ) -> Engine:
-        """Open all, keep the fastest that agrees, remember the figures."""
+        """Opens all graphs, keeps the fastest that agrees with FP32, and stores the figures."""
         from .precision_choice import SIZE, choose, measure, to_json
 
         self.options.progress(f"measuring {self.model} in {', '.join(models)}", 0.0)
@@ -293,7 +300,8 @@ class _Opener:
             card = next(iter(engines.values())).card
             measured = measure(engines, card.fixed_size or SIZE)
         except EngineError as error:
-            # A model that breaks its card's word on sizes may still fit the frames that come.
+            # A model that does not take the sizes that its card states may still fit the frames that
+            # come.
             _close(engines)
             name, model = next(iter(models.items()))
             engine = backend.open(model, precision=name, options=self.options)
@@ -313,7 +321,7 @@ class _Opener:
     def _figures_key(
         self, backend: Backend, models: "Mapping[str, Model]", what: str
     ) -> dict[str, object]:
-        """Under which what was measured of these graphs is remembered."""
+        """Returns the cache key for measurements of these graphs."""
         graphs = {id(m): digest_of(m.proto.SerializeToString()) for m in models.values()}
         card = next(iter(models.values())).card
         return {
@@ -333,7 +341,8 @@ def _close(engines: Mapping[str, Engine]) -> None:
 
 
 def _expected(name: str) -> bool:
-    """Whether a user of this machine may wonder why that backend is not used: it has such a device."""
+    """Returns whether this machine has a device for that backend, so that a user may wonder why it is
+    not used."""
     if name in CPU_BACKENDS:
         return True
     if name in SYSTEMS:

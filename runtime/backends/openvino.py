@@ -24,17 +24,17 @@ NAME = "openvino"
 
 
 def unavailable() -> str | None:
-    """Why this backend cannot be used here, or None when it can."""
+    """Returns the reason why this backend cannot be used here, or None when it can."""
     if find_spec("openvino") is None:
         return "the package openvino is not installed (pip install openvino)"
     return None
 
 
 def library() -> Any:
-    """The package openvino, imported without its telemetry.
+    """Returns the package openvino, imported without its telemetry.
 
-    That sends an event at every import, from a thread, in a process that it forks: beside other threads
-    such a process can stand still for ever, and ours with it, which waits for it at its end. Where
+    The telemetry sends an event at every import, from a thread, in a forked process: beside other
+    threads such a process can hang for ever, and ours with it, which waits for it at its end. Where
     openvino has been imported before, it stays as it is.
     """
     reporter = "openvino_telemetry"
@@ -49,31 +49,31 @@ def library() -> Any:
 
 
 def version() -> str:
-    """OpenVINO's version."""
+    """Returns OpenVINO's version."""
     return str(library().__version__)
 
 
 def device() -> str:
-    """The CPU."""
+    """Returns the CPU."""
     return cpu_and_cores()
 
 
 def precisions() -> tuple[str, ...]:
-    """FP32 always, BF16 where the CPU computes in it, INT8 on x86 and ARM, and both mixed."""
+    """Returns FP32 always, BF16 where the CPU computes in it, INT8 on x86 and ARM, and both mixed."""
     capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     found = tuple(name.lower() for name in ("BF16", "INT8") if name in capabilities)
     return ("fp32", *found, *(("int8-bf16",) if len(found) == 2 else ()))
 
 
 def trial(model: bytes, image: Array) -> Array:
-    """Run a serialised graph once on one tensor. Raises whatever OpenVINO does."""
+    """Returns a serialised graph's output for one tensor. Raises OpenVINO's own errors."""
     core = _core()
     compiled = core.compile_model(core.read_model(model), "CPU")
     return np.asarray(compiled([image])[0])
 
 
 def open(model: Model, *, precision: str, options: Options) -> Engine:
-    """Load the model. Raises EngineError when OpenVINO refuses it."""
+    """Opens an engine for the model. Raises EngineError when OpenVINO refuses it."""
     return OpenVinoEngine(model, precision=precision, options=options)
 
 
@@ -151,7 +151,7 @@ class OpenVinoEngine(StaticEngine["_Ring"]):
 
 @dataclass(slots=True)
 class _Slot:
-    """One infer request and what it last worked on."""
+    """One infer request and the job that it last worked on."""
 
     request: "ov.InferRequest"
     job: "_Job | None" = None
@@ -226,5 +226,5 @@ def _properties(precision: str, hint: Hint) -> dict[str, Any]:
 
 
 def _streams(core: "ov.Core") -> int:
-    """How many requests the plugin wants in flight: at least the cores."""
+    """Returns the number of requests that the plugin wants in flight: at least the cores."""
     return int(core.get_property("CPU", "RANGE_FOR_STREAMS")[1])

@@ -34,26 +34,27 @@ class OrtBackend:
 
     NAME: str
     provider: str
-    """ONNX Runtime's name of it."""
+    """ONNX Runtime's name of the provider."""
     advice: str
-    """How to get it."""
+    """The command that installs it."""
     problem: Callable[[], str | None] = lambda: None
-    """Why the machine has no such device, asked before anything is imported."""
+    """Returns the reason why the machine has no such device; called before anything is imported."""
     plugin: str | None = None
     """The package whose library brings the provider, where it is not part of onnxruntime itself."""
     options: tuple[tuple[str, str], ...] = ()
     concurrent: bool = True
-    """Whether a session may be run from two threads at a time."""
+    """True if a session may be run from two threads at a time."""
     libraries: Callable[[], str] = lambda: ""
-    """Opens the libraries that the provider needs where pip has put them; what was said meanwhile."""
+    """Opens the provider's libraries where pip has installed them; returns the messages printed
+    meanwhile."""
 
     @property
     def on_cpu(self) -> bool:
-        """Whether it computes on the CPU."""
+        """True if it computes on the CPU."""
         return self.provider == "CPUExecutionProvider"
 
     def unavailable(self) -> str | None:
-        """Why this backend cannot be used here, or None when it can."""
+        """Returns the reason why this backend cannot be used here, or None when it can."""
         if find_spec("onnxruntime") is None:
             return f"the package onnxruntime is not installed ({self.advice})"
         reason = self.problem()
@@ -70,32 +71,35 @@ class OrtBackend:
         return None if self.on_cpu else _load_problem(self)
 
     def version(self) -> str:
-        """ONNX Runtime's version."""
+        """Returns ONNX Runtime's version."""
         import onnxruntime as ort
 
         return str(ort.__version__)
 
     def device(self) -> str:
-        """The GPU and its driver; the CPU for providers whose driver cannot be asked."""
+        """Returns the GPU and its driver; the CPU for providers whose driver cannot be queried."""
         return nvidia_gpu() if self.problem is nvidia_problem else cpu_and_cores()
 
     def precisions(self) -> tuple[str, ...]:
-        """FP32 everywhere, INT8 for quantised graphs on CPUs, FP16 on GPUs."""
+        """Returns FP32 everywhere, INT8 for quantised graphs on CPUs, FP16 on GPUs."""
         return ("fp32", "int8") if self.on_cpu else ("fp32", "fp16")
 
     def trial(self, model: bytes, image: Array) -> Array:
-        """Run a serialised graph once on one tensor. Raises whatever ONNX Runtime does."""
+        """Returns a serialised graph's output for one tensor. Raises ONNX Runtime's own errors."""
         session = self.session(model, threads=1)
         return np.asarray(session.run(None, {session.get_inputs()[0].name: image})[0])
 
     def open(self, model: Model, *, precision: str, options: Options) -> Engine:
-        """Load the model. Raises EngineError when the provider falls back to the CPU or refuses it."""
+        """Opens an engine for the model. Raises EngineError when the provider falls back to the CPU or
+        refuses it."""
         return OrtEngine(model, backend=self, precision=precision, options=options)
 
     def session(self, model: bytes, *, threads: int) -> "ort.InferenceSession":
-        """A session on this provider. Raises EngineError when ONNX Runtime would compute on another."""
+        """Returns a session on this provider. Raises EngineError when ONNX Runtime would compute on
+        another."""
         session = self.loaded(model, threads=threads)
-        # Since 1.24 it tells which provider has taken what; those that take nothing raise nothing.
+        # Since 1.24 the session tells which provider has taken which nodes; one that takes none raises
+        # nothing.
         told = getattr(session, "get_provider_graph_assignment_info", None)
         if told is None or self.on_cpu:
             return session
@@ -107,7 +111,7 @@ class OrtBackend:
         return session
 
     def loaded(self, model: bytes, *, threads: int) -> "ort.InferenceSession":
-        """A session that this provider was loaded for, whatever it has taken of the model."""
+        """Returns a session for which this provider was loaded, even if it takes no node."""
         import onnxruntime as ort
 
         said = self.libraries()
@@ -134,7 +138,8 @@ class OrtBackend:
 
 @cache
 def _cuda_libraries() -> str:
-    """Open CUDA's and cuDNN's libraries, which lie in packages where no linker looks for them."""
+    """Open the libraries of CUDA and cuDNN, which lie in packages where no linker looks for them;
+    returns the messages printed meanwhile."""
     import onnxruntime as ort
 
     preload = getattr(ort, "preload_dlls", None)  # since 1.21
@@ -148,7 +153,7 @@ def _cuda_libraries() -> str:
 
 @cache
 def _tensorrt_libraries() -> str:
-    """Open TensorRT's libraries, too: its package does so when it is imported."""
+    """Open TensorRT's libraries, too, which its package does when it is imported."""
     said = _cuda_libraries()
     try:
         nvidia_library.load("tensorrt")
@@ -261,7 +266,7 @@ class OrtEngine(StaticEngine["ort.InferenceSession"]):
 
 
 def halved(model: Model) -> "tuple[Any, Any]":
-    """(graph, card) of the model in half precision."""
+    """Returns (graph, card) of the model in half precision."""
     from dataclasses import replace
 
     if model.card.dtype == "float16":
@@ -271,7 +276,7 @@ def halved(model: Model) -> "tuple[Any, Any]":
 
 
 def _devices(ort: Any) -> list[Any]:
-    """What the registered plugins have found."""
+    """Returns the devices that the registered plugins have found."""
     return list(ort.get_ep_devices())
 
 
@@ -281,7 +286,8 @@ def _is_memory(text: str) -> bool:
 
 @cache
 def _load_problem(backend: OrtBackend) -> str | None:
-    """Load a provider, once per process; why it cannot be, which engines would hear at a frame only."""
+    """Returns the reason why a provider cannot be loaded, tried once per process; engines would
+    otherwise fail at their first frame."""
     # No provider but the CPU's takes a string, so that nothing is compiled.
     text = helper.make_tensor_value_info("text", TensorProto.STRING, [1])
     same = helper.make_tensor_value_info("same", TensorProto.STRING, [1])
@@ -298,7 +304,7 @@ def _load_problem(backend: OrtBackend) -> str | None:
 
 @cache
 def _plugin_problem(package: str, provider: str) -> str | None:
-    """Register a plugin's library once per process; why it has no device, if so."""
+    """Registers a plugin's library once per process; returns the reason where it has no device."""
     import onnxruntime as ort
 
     try:

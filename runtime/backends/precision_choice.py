@@ -1,4 +1,5 @@
-"""The fastest precision that agrees with FP32, measured once on this machine and remembered."""
+"""The choice of the fastest precision that agrees with FP32, measured once on this machine and
+stored."""
 
 import json
 import time
@@ -13,35 +14,37 @@ from ..frame import Array
 from .base import Engine, sample_dtype
 
 SIZE = (360, 640)
-"""Height and width to measure at: large enough that a frame's fixed costs do not decide."""
+"""Height and width for measurements: large enough that a frame's fixed costs do not decide."""
 
 MIN_PARITY_DB = 45.0
-"""What arithmetic that nobody checked at export must agree with FP32 by."""
+"""PSNR in dB against FP32 that a precision needs where it was not checked at export."""
 
 SLACK_DB = 2.0
-"""How much less than INT8 itself, INT8 with the rest in BF16 may agree: BF16 adds about half as much
-error to a picture as INT8 has made."""
+"""Decibels by which INT8 with the rest in BF16 may agree less than INT8 itself: BF16 adds about half as
+much error to a picture as INT8 has made."""
 
 MARGIN = 0.9
-"""A less exact precision must take less than this part of the time."""
+"""The largest part of the time that a less exact precision may take."""
 
 LEAST_GAIN_MS = 1.0
-"""Per frame: less is not worth exactness, and no measurement either on a busy machine."""
+"""Milliseconds per frame that a less exact precision must save: smaller gains are not worth it, and
+cannot be measured on a busy machine."""
 
 ROUNDS = 3
 ROUND_SECONDS = 0.05
 PATIENCE = 4.0
-"""Seconds after which measuring ends with what it has, though each precision has run once."""
+"""Seconds after which measuring ends with the rounds done; each precision has run at least once."""
 
 
 MOST_LEVELS = 32
-"""What no sample may differ by, of 255. The shipped models' differ by 2 where FP16 suits them. A tensor
-that overflows at a few pixels leaves the PSNR of the picture high, and black or white spots in it."""
+"""The largest difference that a sample may have, of 255. The shipped models' differ by 2 where FP16
+suits them. A tensor that overflows at a few pixels leaves the PSNR of the picture high, and black or
+white spots in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How well a model in FP16 agrees with itself in FP32, on the worst of several pictures."""
+    """The agreement of a model in FP16 with itself in FP32, on the worst of several pictures."""
 
     db: float
     """PSNR of the 8-bit output."""
@@ -50,17 +53,17 @@ class Agreement:
 
     @property
     def passes(self) -> bool:
-        """Whether FP16 can stand for FP32."""
+        """True if FP16 may replace FP32."""
         return self.db >= MIN_PARITY_DB and self.levels <= MOST_LEVELS
 
     def words(self) -> str:
-        """For people."""
+        """Returns the figures in words."""
         return f"{self.db:.1f} dB, {self.levels} levels at most"
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one precision was found to be worth."""
+    """The measurements of one precision."""
 
     milliseconds: float
     """Per frame with the engine's requests in flight; the fastest of several rounds."""
@@ -69,7 +72,7 @@ class Measured:
 
 
 def measure(engines: Mapping[str, Engine], size: tuple[int, int]) -> dict[str, Measured]:
-    """Time each engine on one picture and compare its result with that of `fp32`, or of the first.
+    """Times each engine on one picture and compares its result with that of `fp32`, or of the first.
 
     Rounds are interleaved, so that a slow moment of the machine hits all alike.
     """
@@ -91,9 +94,11 @@ def measure(engines: Mapping[str, Engine], size: tuple[int, int]) -> dict[str, M
 
 
 def choose(measured: Mapping[str, Measured], *, checked: frozenset[str]) -> str:
-    """The fastest that agrees well enough; the more exact one where the gain is small.
+    """Returns the fastest precision that agrees well enough; the more exact one where the gain is
+    small.
 
-    `checked` names precisions whose graph passed parity at export: what they agree by is known to do.
+    `checked` names precisions whose graph passed parity at export, so that their agreement is known to
+    be sufficient.
     """
     known = max((measured[name].parity_db for name in checked if name in measured), default=None)
     bound = MIN_PARITY_DB if known is None else min(MIN_PARITY_DB, known - SLACK_DB)
@@ -101,7 +106,7 @@ def choose(measured: Mapping[str, Measured], *, checked: frozenset[str]) -> str:
     def passes(name: str) -> bool:
         if name in checked or name == "fp32":
             return True
-        # INT8 with the rest in BF16 is held to what INT8 itself was allowed.
+        # INT8 with the rest in BF16 is compared with the bound for INT8 itself.
         least = bound if name.startswith("int8") else MIN_PARITY_DB
         return measured[name].parity_db >= least
 
@@ -115,24 +120,24 @@ def choose(measured: Mapping[str, Measured], *, checked: frozenset[str]) -> str:
 
 
 def to_json(measured: Mapping[str, Measured]) -> bytes:
-    """For the cache."""
+    """Returns the measurements as JSON for the cache."""
     return json.dumps({name: asdict(found) for name, found in measured.items()}).encode()
 
 
 def from_json(data: bytes) -> dict[str, Measured]:
-    """Back from the cache."""
+    """Returns the measurements from the cache's JSON."""
     found = cast(dict[str, dict[str, Any]], json.loads(data))
     return {name: Measured(**values) for name, values in found.items()}
 
 
 def agreement_db(reference: Array, other: Array, peak: float = 255.0) -> float:
-    """PSNR in dB of `other` against `reference`, at most 99, which stands for equality."""
+    """Returns the PSNR in dB of `other` against `reference`, at most 99, which stands for equality."""
     error = float(np.square(reference.astype(np.float64) - other.astype(np.float64)).mean())
     return 99.0 if error == 0 else min(99.0, 10.0 * float(np.log10(peak**2 / error)))
 
 
 def agree(full: Engine, low: Engine) -> Agreement:
-    """Run both on `pictures`. Raises EngineError where one of them does."""
+    """Returns the agreement of two engines on `pictures`. Raises EngineError where one fails."""
     found: list[Agreement] = []
     for picture in pictures(full.card):
         wanted, other = (np.array(engine.run(picture), np.int32) for engine in (full, low))
@@ -142,7 +147,7 @@ def agree(full: Engine, low: Engine) -> Agreement:
 
 
 def pictures(card: ModelCard) -> list[Array]:
-    """What FP16 is held to: a photograph's spectrum, black, white, squares, noise."""
+    """Returns the pictures for checking FP16: a photograph's spectrum, black, white, squares, noise."""
     height, width = card.fixed_size or (192, 256)
     channels = card.input_channels
     rows, columns = np.indices((height, width))
@@ -154,7 +159,8 @@ def pictures(card: ModelCard) -> list[Array]:
 
 
 def sample_picture(height: int, width: int, channels: int, bits: int = 8) -> Array:
-    """A picture with a photograph's spectrum: noise in octaves whose amplitude falls as 1/f, and edges.
+    """Returns a picture with a photograph's spectrum: noise in octaves whose amplitude falls as 1/f,
+    and edges.
 
     (H, W) or (H, W, 3), the same at every call.
     """
@@ -174,7 +180,7 @@ def sample_picture(height: int, width: int, channels: int, bits: int = 8) -> Arr
 
 
 def _seconds(engine: Engine, picture: Array) -> float:
-    """Per frame, with the engine's requests in flight."""
+    """Returns the seconds per frame, with the engine's requests in flight."""
     start = time.perf_counter()
     running = [engine.submit(picture) for _ in range(engine.in_flight)]
     done = 0

@@ -1,4 +1,4 @@
-"""TensorRT-RTX on the RTX GPU of this machine."""
+"""The backend of TensorRT-RTX on this machine's RTX GPU."""
 
 from .base import Engine, Model, Options
 from .nvidia import cuda
@@ -8,27 +8,27 @@ NAME = "rtx"
 
 
 def unavailable() -> str | None:
-    """Why this backend cannot be used here, or None when it can."""
+    """Returns the reason why this backend cannot be used here, or None when it can."""
     return nvidia_library.problem("rtx") or cuda.missing_package()
 
 
 def version() -> str:
-    """TensorRT-RTX's version."""
+    """Returns TensorRT-RTX's version."""
     return nvidia_library.load("rtx").version
 
 
 def device() -> str:
-    """The current GPU and its driver."""
+    """Returns the current GPU and its driver."""
     return cuda.load().device().title
 
 
 def precisions() -> tuple[str, ...]:
-    """FP32 (in TF32 where the GPU has it) and FP16."""
+    """Returns FP32 (in TF32 where the GPU has it) and FP16."""
     return ("fp32", "fp16")
 
 
 def open(model: Model, *, precision: str, options: Options) -> Engine:
-    """Load the model. Raises EngineError when TensorRT-RTX refuses it."""
+    """Opens an engine for the model. Raises EngineError when TensorRT-RTX refuses it."""
     from .nvidia.engine import open_device  # costs a start on a CPU nothing
 
     library = nvidia_library.load("rtx")

@@ -1,4 +1,4 @@
-"""What all libraries share that compile a graph for one size of frame: padding, tiles, what is kept."""
+"""The base of engines that compile a graph for one size of frame: padding, tiles, kept programs."""
 
 from abc import abstractmethod
 from collections import OrderedDict
@@ -21,10 +21,10 @@ class Tile:
     top: int
     left: int
     keep_top: int
-    """First row of the frame that is taken from this tile."""
+    """The first row of the frame that is taken from this tile."""
     keep_left: int
     keep_bottom: int
-    """One past the last row of the frame that is taken from this tile."""
+    """The row after the last one of the frame that is taken from this tile."""
     keep_right: int
 
 
@@ -35,7 +35,8 @@ def pad_for(
     at_least: tuple[int, int] = (1, 1),
     take: Take = np.empty,
 ) -> Array:
-    """Extend below and to the right to a multiple and a minimum, by reflection without the edge pixel.
+    """Returns the picture extended below and to the right to a multiple and a minimum, by reflection
+    without the edge pixel.
 
     Pictures narrower than the padding repeat their edge instead, since they have too little to reflect.
     `take` gives memory for the result.
@@ -60,7 +61,7 @@ def pad_for(
 def window_size(
     height: int, width: int, *, max_pixels: int, halo: int, multiple: int
 ) -> tuple[int, int]:
-    """The size of tiles for a frame: all of it where it has at most `max_pixels`.
+    """Returns the size of tiles for a frame: all of it where it has at most `max_pixels`.
 
     Otherwise the split that costs the least work, halos counted, of those that fit. Sizes are multiples
     of `multiple`, and so must `height` and `width` be.
@@ -85,7 +86,7 @@ def window_size(
 
 
 def _window(size: int, parts: int, halo: int, multiple: int) -> int:
-    """Length of one of `parts` windows that cover `size` with a halo at every inner cut."""
+    """Returns the length of one of `parts` windows that cover `size` with a halo at every inner cut."""
     if parts == 1:
         return size
     # The first and the last window have one inner cut, the others two.
@@ -95,7 +96,8 @@ def _window(size: int, parts: int, halo: int, multiple: int) -> int:
 
 
 def tiles(height: int, width: int, window: tuple[int, int], *, halo: int, multiple: int) -> list[Tile]:
-    """Windows of one size that cover a frame; kept pixels are `halo` from each inner window edge."""
+    """Returns windows of one size that cover a frame; kept pixels are `halo` from inner window
+    edges."""
     rows = _spans(height, window[0], halo, multiple)
     columns = _spans(width, window[1], halo, multiple)
     return [
@@ -106,7 +108,7 @@ def tiles(height: int, width: int, window: tuple[int, int], *, halo: int, multip
 
 
 def _spans(size: int, window: int, halo: int, multiple: int) -> list[tuple[int, int, int]]:
-    """(start, first kept, one past last kept) along one axis."""
+    """Returns (start, first kept, one past last kept) along one axis."""
     if window >= size:
         return [(0, 0, size)]
     spans: list[tuple[int, int, int]] = []
@@ -131,12 +133,13 @@ MAX_PIXELS = 1920 * 1088
 KEPT_SIZES = 4
 
 LEAST_PIXELS = 256 * 256
-"""A device without memory for this much has none to run on."""
+"""The smallest tile that is tried when memory runs out: a device without memory for it can run
+nothing."""
 
 Compiled = TypeVar("Compiled")
 
 Key = tuple[int, int, int]
-"""Height, width, bits."""
+"""Height, width and bits per sample."""
 
 
 class StaticEngine(Engine, Generic[Compiled]):
@@ -211,7 +214,8 @@ class StaticEngine(Engine, Generic[Compiled]):
         return self.card.fixed_size or (self.card.min_size, self.card.min_size)
 
     def _window(self, height: int, width: int, bits: int) -> tuple[int, int]:
-        """The size to compile for, compiled: the whole frame, or of tiles where that is too large."""
+        """Returns the size to compile for, already compiled: the whole frame, or of tiles where that is
+        too large."""
         while True:
             window = self.card.fixed_size or window_size(
                 height,
@@ -242,13 +246,14 @@ class StaticEngine(Engine, Generic[Compiled]):
         return self._start(compiled, image, output)
 
     def _take_output(self, height: int, width: int, dtype: np.dtype[Any]) -> Array:
-        """Memory for the result of an input of that size."""
+        """Returns memory for the result of an input of that size."""
         size = [height * self.card.scale, width * self.card.scale]
         channels = self.card.output_channels
         return self._buffers.take(size if channels == 1 else [*size, channels], dtype)
 
     def _infer_resized(self, image: Array, fixed: tuple[int, int], bits: int) -> Pending:
-        """Through the model's one size and back: it sees the whole picture, at a cost in detail."""
+        """Runs the picture through the model's one size and back: the model sees all of it, at a cost
+        in detail."""
         size = (image.shape[1] * self.card.scale, image.shape[0] * self.card.scale)
         small = image
         if image.shape[:2] != fixed:

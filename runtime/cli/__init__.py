@@ -1,1 +1,1 @@
-"""The commands and their options; what they do stands in `jobs`."""
+"""The commands and their options; their work is in `jobs`."""

@@ -1,4 +1,4 @@
-"""Games: the last pass of a frame, in process and across processes."""
+"""Post-processing of games: the last pass of a frame, in process and across processes."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Conventions: what an engine's motion vectors and depth mean, and how they become a frame's.
+"""Conventions: the meaning of an engine's motion vectors and depth, and their conversion to a frame's.
 
 Arrays of other libraries, taken without a copy.
 """
@@ -12,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 CPU = (1, 3, 11)
-"""DLPack's kDLCPU, and what the CPU may read besides: page-locked memory of CUDA and of ROCm."""
+"""DLPack's kDLCPU, and other memory that the CPU can read: page-locked memory of CUDA and of ROCm."""
 DEVICES = {2: "a CUDA device", 4: "an OpenCL device", 7: "a Vulkan device", 8: "a Metal device",
            10: "a ROCm device", 13: "CUDA managed memory", 14: "a oneAPI device"}  # fmt: skip
-"""What DLPack calls devices that a picture may come from by mistake."""
+"""Names of the devices, by DLPack's number, from which a picture may come by mistake."""
 
 
 def as_array(given: Any, what: str) -> npt.NDArray[Any]:
-    """NumPy's view of an array in the CPU's memory: one of NumPy's own, or anything with DLPack.
+    """Returns NumPy's view of an array in the CPU's memory: one of NumPy's own, or any with DLPack.
 
-    Raises ValueError, naming `what`, for what is no array and for one on a device.
+    Raises ValueError, naming `what`, for an object that is no array and for an array on a device.
     """
     if isinstance(given, np.ndarray):
         return given  # pyright: ignore[reportUnknownVariableType] - of any type, by the signature
@@ -48,22 +48,22 @@ Floats = npt.NDArray[np.float32]
 Jitter = tuple[float, float]
 
 FARTHEST = 1e9
-"""Linear depth that stands for infinity, where the far plane or the sky is."""
+"""The linear depth that stands for infinity, at the far plane or in the sky."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MotionConvention:
-    """What an engine's motion vectors mean; the words are those of AMD's FSR2."""
+    """The meaning of an engine's motion vectors, in the terms of AMD's FSR2."""
 
     scale: tuple[float, float] = (1.0, 1.0)
-    """What a vector is multiplied by to be in pixels of the colour picture, x right, y down as the
-    picture is shown: `(width, height)` for vectors in parts of the picture, `(width / 2, -height / 2)`
-    for normalised device coordinates whose y points up."""
+    """The factors that convert a vector to pixels of the colour picture, x right, y down as the picture
+    is shown: `(width, height)` for vectors in parts of the picture, `(width / 2, -height / 2)` for
+    normalised device coordinates whose y points up."""
     direction: Literal["to_previous", "from_previous"] = "to_previous"
-    """`to_previous`: from where a pixel is to where it was. `from_previous`: the way that it has come,
-    which is what velocity buffers hold. Either way the vector stands at the pixel's present place."""
+    """`to_previous`: from a pixel's place to its earlier one. `from_previous`: the reverse, which is
+    what velocity buffers hold. Either way the vector is stored at the pixel's present place."""
     jittered: bool = False
-    """Whether the vectors contain what the projection's jitter has changed, which is then taken out."""
+    """True if the vectors contain the change of the projection's jitter, which is then subtracted."""
 
     def __post_init__(self) -> None:
         if not all(np.isfinite(self.scale)) or 0 in self.scale:
@@ -81,10 +81,10 @@ class MotionConvention:
         jitter: Jitter = (0.0, 0.0),
         before: Jitter = (0.0, 0.0),
     ) -> Floats:
-        """Vectors (h, w, 2) as `Frame.motion` of a picture of `size` (width, height).
+        """Returns vectors (h, w, 2) as `Frame.motion` of a picture of `size` (width, height).
 
-        `jitter` is this frame's, `before` the previous one's, both in pixels, x right, y down. What is
-        not finite stays so: such a pixel has no history. Nothing is raised for any number. The result
+        `jitter` is this frame's, `before` the previous one's, both in pixels, x right, y down. Values
+        that are not finite stay so: such a pixel has no history. No value raises an error. The result
         may be `vectors` itself.
         """
         found = resampled(vectors, size)
@@ -100,17 +100,17 @@ class MotionConvention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DepthConvention:
-    """What the numbers of an engine's depth buffer mean."""
+    """The meaning of the numbers in an engine's depth buffer."""
 
     kind: Literal["linear", "device"] = "linear"
     """`linear`: the distance along the view axis, in any unit. `device`: the buffer of a perspective
     projection, 0..1, as Direct3D, Vulkan and (after its viewport transform) OpenGL write it."""
     near: float = 0.1
-    """Distance of the near plane; of `device` depth only."""
+    """Distance of the near plane; used by `device` depth only."""
     far: float = 1000.0
     """Distance of the far plane; `math.inf` for an infinite one."""
     reversed: bool = False
-    """Whether 1 is near, as most engines have it today."""
+    """True if 1 is near, as in most engines today."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("linear", "device"):
@@ -123,9 +123,9 @@ class DepthConvention:
             )
 
     def read(self, depth: Floats, size: tuple[int, int]) -> Floats:
-        """Depth (h, w) as `Frame.depth`, linear, of a picture of `size` (width, height).
+        """Returns depth (h, w) as `Frame.depth`, linear, of a picture of `size` (width, height).
 
-        At most `FARTHEST`, which stands for infinity and for what is no number.
+        Values are clipped to `FARTHEST`, which stands for infinity and for NaN.
         """
         found = resampled(depth, size)
         if self.kind == "device":
@@ -146,7 +146,7 @@ class DepthConvention:
 
 
 def jitter_of(jitter: Any) -> Jitter:
-    """Two numbers, x and y, of a tuple, a list or an array. Raises ValueError for anything else."""
+    """Returns the two numbers, x and y, of a tuple, list or array. Raises ValueError otherwise."""
     try:
         x, y = (float(number) for number in jitter)
     except (TypeError, ValueError) as error:
@@ -155,7 +155,7 @@ def jitter_of(jitter: Any) -> Jitter:
 
 
 def motion_array(motion: Any) -> Floats:
-    """An engine's vectors as (h, w, 2) float32, without a copy where they are that.
+    """Returns an engine's vectors as (h, w, 2) float32, without a copy where they are that.
 
     Takes (h, w, 2..4), of which the first two numbers count, in any type of float. Raises ValueError.
     """
@@ -167,19 +167,20 @@ def motion_array(motion: Any) -> Floats:
 
 
 def depth_array(depth: Any) -> Floats:
-    """An engine's depth as (h, w) float32, from (h, w) or (h, w, 1). Raises ValueError."""
+    """Returns an engine's depth as (h, w) float32, from (h, w) or (h, w, 1). Raises ValueError."""
     found = _plane(as_array(depth, "depth"), "depth")
     if found.dtype.kind == "u":
-        # Unsigned integers are parts of their largest number, as the texture formats have them.
+        # Unsigned integers are fractions of their largest number, as in texture formats.
         return cast("Floats", found.astype(np.float32) / np.float32(np.iinfo(found.dtype).max))
     _floating(found, "depth")
     return _compact(found)
 
 
 def reactive_array(reactive: Any) -> Floats:
-    """A mask as (h, w) float32 within 0..1, from floats, booleans, or unsigned integers (255 is 1).
+    """Returns a mask as (h, w) float32 within 0..1, from floats, booleans, or unsigned integers (255 is
+    1).
 
-    What is no number counts as 1: nothing may be trusted there. Raises ValueError.
+    NaN counts as 1: the history is not trusted there. Raises ValueError.
     """
     found = _plane(as_array(reactive, "reactive"), "reactive")
     if found.dtype.kind == "b":
@@ -187,12 +188,13 @@ def reactive_array(reactive: Any) -> Floats:
     if found.dtype.kind == "u":
         return cast("Floats", found.astype(np.float32) / np.float32(np.iinfo(found.dtype).max))
     _floating(found, "reactive")
-    # fmin and fmax take the number where the other is none.
+    # fmin and fmax take the number where the other is NaN.
     return cast("Floats", np.fmax(np.fmin(found.astype(np.float32), np.float32(1)), np.float32(0)))
 
 
 def resampled(found: Floats, size: tuple[int, int]) -> Floats:
-    """At `size` (width, height): the nearest sample: what lies between two surfaces is on neither."""
+    """Returns the array at `size` (width, height) by nearest neighbours: a value between two surfaces
+    is on neither."""
     if found.shape[1::-1] == size:
         return found
     # The nearest by their centres: INTER_NEAREST is off by up to half a sample.
@@ -220,7 +222,7 @@ def _compact(found: npt.NDArray[Any]) -> Floats:
 
 
 def _numbers(x: float, y: float) -> Any:
-    """A number for each channel, as OpenCV takes them; its types forget it."""
+    """Returns a number for each channel, which OpenCV takes though its type stubs do not say so."""
     return (x, y, 0.0, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Given: what a game hands over for one frame, until it is made into a `Frame`."""
+"""Given: a game's inputs for one frame, before they are made into a `Frame`."""
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -10,7 +10,7 @@ from .conventions import DepthConvention, Floats, Jitter, MotionConvention, resa
 from .picture import Picture, Pictures, Taken
 
 LONGEST = 8
-"""Frames in a row that may be lost before their motion is not worth putting together any more."""
+"""Consecutive frames that may be lost before their motion is no longer composed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,20 +24,22 @@ class Vectors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """One call's picture and what belongs to it, checked but not converted."""
+    """The picture of one call and its other inputs, checked but not converted."""
 
     index: int
     epoch: int
-    """Only results of the same epoch follow one another: it changes with the size, and after `off`."""
+    """Only results of one epoch follow one another: it changes with the size, and after `off`."""
     color: Picture
     vectors: tuple[Vectors, ...] = ()
-    """Back to the frame that was made before it, the newest first; empty where nobody knows."""
+    """The vectors back to the frame that was made before it, the newest first; empty where they are
+    unknown."""
     depth: Floats | None = None
     reactive: Floats | None = None
     reset: bool = False
 
     def after(self, lost: "Given") -> "Given":
-        """The same, where the frame just before it is never made: its motion goes further back."""
+        """Returns the inputs where the frame just before is never made: their motion goes further
+        back."""
         if self.reset or lost.reset or lost.epoch != self.epoch:
             return replace(self, reset=True, vectors=())
         vectors = (*self.vectors, *lost.vectors) if self.vectors and lost.vectors else ()
@@ -48,11 +50,11 @@ class Given:
 
     @property
     def bare(self) -> "Given":
-        """Without what belongs to the picture."""
+        """The picture alone, without the other inputs."""
         return replace(self, vectors=(), depth=None, reactive=None)
 
     def kept(self, pictures: Pictures) -> "Given":
-        """In memory of its own: the engine may use its buffers at once."""
+        """Returns a copy in memory of its own: the engine may use its buffers at once."""
 
         def copy(array: Floats | None) -> Floats | None:
             return None if array is None else pictures.copy(array)
@@ -64,7 +66,7 @@ class Given:
 
 
 class Reader:
-    """Makes frames of what is given, by an engine's conventions. One thread's."""
+    """Makes frames of inputs, by an engine's conventions. Used from one thread."""
 
     def __init__(
         self,
@@ -80,7 +82,7 @@ class Reader:
         self._flipped, self._rate = flipped, rate
 
     def __call__(self, given: Given, *, whole: bool) -> Taken:
-        """The frame; unless `whole`, nothing but the picture is converted."""
+        """Returns the frame; unless `whole`, only the picture is converted."""
         taken = self._pictures.frame(given.color, given.index, self._rate)
         if not whole:
             return taken

@@ -1,4 +1,4 @@
-"""Painter: models on a ladder, then their history; what a game's frames go through."""
+"""Painter: the processing of a game's frames: models on a ladder, then their history."""
 
 import time
 from collections import deque
@@ -28,87 +28,88 @@ if TYPE_CHECKING:
     from ..temporal.stabilizer import Stabiliser
 
 STAND_IN = 0.25
-"""Seconds, or three budgets, from the first frame that models are late for, in which the last result
-stands in, moved, where somebody waits for frames."""
+"""Seconds, or three budgets, after the models' first late frame in which the last result, warped, is
+shown instead, if somebody waits for frames."""
 FROZEN = STUCK
-"""Seconds, at least, that models beside the game may take for a frame: a picture that stands still for
-so long is seen, but less than one that changes between painted and plain on a machine that is busy."""
+"""Seconds at least that models beside the game may take for a frame: a picture that stands still for so
+long is noticed, but less than one that changes between styled and plain on a busy machine."""
 SLACK = 1.25
-"""Times the budget that a frame waits for the models before it is shown without them."""
+"""Factor of the budget that a frame waits for the models before it is shown without them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a painter does, whatever comes."""
+    """The fixed settings of a painter."""
 
     rate: Fraction
-    """Frames per second, about: until it is known better."""
+    """Approximate frames per second, until they are measured."""
     budget: float | None = None
-    """Seconds that the governor holds; None for always the best, however long it takes."""
+    """Seconds that the governor holds; None for always the best rung, however long it takes."""
     prompt: bool = True
-    """Whether somebody waits for each frame, which the budget then bounds."""
+    """True if somebody waits for each frame, which the budget then limits."""
     flow: bool = False
-    """Whether motion is looked for in the pictures where a frame brings none."""
+    """True if motion is estimated from the pictures where a frame brings none."""
     opener: Opener
     smaller: Smaller | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Painted:
-    """What became of a frame."""
+    """The result for a frame."""
 
     frame: Frame | None
-    """The result, RGB of the frame's depth at the output's size; None where the frame passes."""
+    """RGB of the frame's depth at the output's size; None where the frame passes."""
     carried: bool = False
-    """Whether an earlier result stands in, moved."""
+    """True if it is an earlier result, warped."""
     late: bool = False
-    """Whether it passes since the models have not done yet, and nobody waits for it: what was painted
-    last may be shown again until they have."""
+    """True if it passes since the models are not done yet, and nobody waits for it: the last result may
+    be shown again until they are."""
 
 
 class Painter:
-    """Makes of every frame one that is shown, or lets it pass. One thread's, but for what is settable.
+    """Makes every frame into one that is shown, or lets it pass. Used from one thread, except for its
+    settings.
 
     Results have the size of frames times `scale`, whatever models follow the first ones. Frames of
-    another size or depth pass until the models are open for them, beside the frames.
+    another size or depth pass until the models are open for them, in the background.
     """
 
     def __init__(self, models: Sequence[str], plan: Plan, tell: Tell, *, scale: int | None) -> None:
         """`scale` None is that of the models, known once they are open."""
         self.stability = 0.9
-        """How much of the history is seen, 0..1; any thread may set it."""
+        """The weight of the history, 0..1; any thread may set it."""
         self.strength = 1.0
-        """How much of the result is seen, 0..1; any thread may set it."""
+        """The part of the result in the picture, 0..1; any thread may set it."""
         self._plan, self._tell, self._scale = plan, tell, scale
         self._models = tuple(models)
         self._processor: LadderProcessor | None = None
         self._opening = Opening[LadderProcessor]()
         self._asked: deque[tuple[str, ...]] = deque(maxlen=1)
-        """Models of a swap that came while none were open."""
+        """The models of a swap that came while none were open."""
         self._key: Key | None = None
         self._stabiliser: Stabiliser | None = None
         self._tracker: Tracker | None = None
         self._remembers = False
-        """Whether there is a history."""
+        """True if there is a history."""
         self._late_since: float | None = None
-        """When the models were first late after the last result; None while they are not."""
+        """The time at which the models were first late after the last result; None if they are not."""
         self._closed = False
         self._said = ""
 
     @property
     def scale(self) -> int:
-        """Results' size over frames'; 1 until it is known."""
+        """The results' size over the frames'; 1 until it is known."""
         return self._scale or 1
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Their names, in order; those before a swap until it is done."""
+        """The models' names, in order; those before a swap until it is done."""
         processor = self._processor
         return self._models if processor is None else processor.models
 
     @property
     def rung(self) -> str:
-        """How much is done to a frame at present."""
+        """The present rung."""
         processor = self._processor
         if self._closed:
             return "closed"
@@ -123,11 +124,11 @@ class Painter:
         self._take(self._opened(sample, self._models), key_of(sample))
 
     def open_beside(self, size: tuple[int, int], *, deep: bool) -> None:
-        """The same beside the frames, again and again where it fails."""
+        """Open the models in the background, and retry where it fails."""
         self._follow(self._sample(size, DEEP if deep else RGB))
 
     def swap(self, models: Sequence[str]) -> None:
-        """Go on with other models as soon as they are open; from any thread."""
+        """Switch to other models as soon as they are open; from any thread."""
         processor = self._processor
         if processor is not None:
             processor.swap(models)
@@ -135,22 +136,23 @@ class Painter:
             self._asked.append(tuple(models))  # the next frame opens these
 
     def history(self, *, moves: bool) -> bool:
-        """Whether frames are stabilised; `moves` says whether they bring motion."""
+        """Returns whether frames are stabilised; `moves` says whether they bring motion."""
         return self.stability > 0 and (moves or self._plan.flow)
 
     def follows(self, *, moves: bool) -> bool:
-        """Whether anything is done with motion and what belongs to it: a rung may move results."""
+        """Returns whether motion and depth are used at all: by the history, or by a rung that warps
+        results."""
         return self.history(moves=moves) or self._carries
 
     @property
     def _carries(self) -> bool:
-        """Whether there may be a rung on which results are moved."""
+        """True if there may be a rung on which results are warped."""
         processor = self._processor
         governed = self._plan.budget is not None
         return governed and (processor is None or any(rung.every > 1 for rung in processor.rungs))
 
     def plain(self, *, moves: bool) -> bool:
-        """Whether a frame need not be looked at: it is its own result, or the models are off."""
+        """Returns whether a frame needs no processing: it is its own result, or the models are off."""
         processor = self._processor
         if processor is None or self.scale != 1:
             return False
@@ -159,7 +161,8 @@ class Painter:
         return (same and not self.history(moves=moves)) or self.strength <= 0
 
     def __call__(self, frame: Frame) -> Painted:
-        """What is shown of a frame. It never raises for one: what cannot be made passes."""
+        """Returns the result for a frame. It never raises for one: a frame that cannot be processed
+        passes."""
         self._exchange()
         if key_of(frame) != self._key:
             self._follow(frame)
@@ -190,7 +193,7 @@ class Painter:
         return Painted(shown, carried=made.passed or made.repeated)
 
     def failed(self, error: Exception) -> None:
-        """A frame passes for a reason that nobody has thought of; say so once, and begin anew."""
+        """Report once the unexpected error for which a frame passes, and start again."""
         text = f"a frame passed: {type(error).__name__}: {error}"
         if text != self._said:
             self._said = text
@@ -198,24 +201,24 @@ class Painter:
         self.forget()
 
     def observe(self, seconds: float, *, period: float) -> None:
-        """Hear how many seconds the last frame took, and how many are between two."""
+        """Record the seconds that the last frame took, and those between two frames."""
         if self._processor is not None:
             self._processor.observe(seconds, period=period)
 
     def forget(self) -> None:
-        """What comes next has nothing to do with what was before."""
+        """Forget everything before the next frame."""
         if self._tracker is not None:
             self._tracker.forget()
         self._let_go()
 
     def _let_go(self) -> None:
-        """Of what was shown nothing counts any more."""
+        """Forget the history of results."""
         if self._stabiliser is not None and self._remembers:
             self._stabiliser.forget()
             self._remembers = False
 
     def close(self, patience: float = 2.0) -> None:
-        """Let the engines go for good, waiting for at most so many seconds."""
+        """Close the engines for good, waiting for at most `patience` seconds."""
         self._closed = True
         self._leave(patience)
 
@@ -226,7 +229,8 @@ class Painter:
             processor.close(patience)
 
     def _tracked(self, frame: Frame, *, history: bool) -> tuple["Track | None", Frame]:
-        """Where its pixels were; and the frame for the models, whose motion says what is new in it."""
+        """Returns the places of the frame's pixels; and the frame for the models, whose motion is NaN
+        where it shows something new."""
         moves = frame.motion is not None and self._carries
         if not (history or moves):
             if self._tracker is not None:
@@ -240,7 +244,7 @@ class Painter:
         track = self._tracker.follow(frame)
         if frame.motion is None or not moves:
             return track, frame
-        # The motion is kept for longer than the engine may leave its memory as it is.
+        # The motion is kept for longer than the engine leaves its memory unchanged.
         motion = frame.motion.copy() if first else seen_motion(frame, track)
         return track, replace(frame, motion=motion)
 
@@ -253,7 +257,7 @@ class Painter:
         return self._stabiliser
 
     def _stands_in(self) -> bool:
-        """Whether the history is shown where models are late: for a while, if somebody waits."""
+        """Returns whether the history is shown for late models: for a while, if somebody waits."""
         if not self._remembers:
             return False
         now = time.monotonic()
@@ -282,7 +286,7 @@ class Painter:
         opened.listen(self._tell)
 
     def _follow(self, frame: Frame) -> None:
-        """Open the models for frames such as that one; others pass until then."""
+        """Open the models for frames like that one; frames pass until then."""
         if self._processor is not None:
             self._tell(f"frames are {frame.width}x{frame.height} in {frame.format.bits} bits now")
         self._models, self._key = self.models, key_of(frame)
@@ -335,18 +339,18 @@ class Painter:
 
 
 def zoo_opener(backend: str, precision: Precision) -> Opener:
-    """Opens engines by name as `open_engine` does, each frame as soon as can be."""
+    """Returns an opener of engines by name, as `open_engine` does, for the shortest latency."""
     return partial(open_engine, backend=backend, precision=precision, hint="latency")
 
 
 def no_smaller(name: str, card: ModelCard) -> tuple[str, ...]:
-    """Nobody knows what else an opener of one's own opens."""
+    """Returns no models: what a custom opener opens besides is unknown."""
     del name, card
     return ()
 
 
 def scale_of(model: str) -> int:
-    """A model's scale by its card, without an engine. Raises ModelError for an unknown model."""
+    """Returns a model's scale by its card, without an engine. Raises ModelError if unknown."""
     if model == IDENTITY:
         return 1
     from ..backends.model import find_model, load_model

@@ -1,4 +1,4 @@
-"""Pictures of engines, as frames for the models and back: orders, strides, rows upside down, floats."""
+"""Conversion of engines' pictures to frames and back: orders, strides, rows upside down, floats."""
 
 import time
 from dataclasses import dataclass
@@ -24,31 +24,31 @@ ORDERS = ("rgba", "bgra", "rgb", "bgr")
 TYPES = (np.dtype(np.uint8), np.dtype(np.float16), np.dtype(np.float32))
 DEEP = PixelFormat("rgb", 16)
 FULL = Colour(range="full")
-"""What RGB becomes where a model wants luma: nothing of it is lost to the limited range's head room."""
+"""The colour of RGB for a luma model: full range, which wastes none of it on head room."""
 BRIGHTEST = 65504.0
-"""The largest float16; brighter pixels, infinite ones too, count as this bright."""
+"""The largest float16; brighter pixels, infinite ones included, are clipped to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A picture on its way through the models."""
+    """A picture converted for the models."""
 
     frame: Frame
     """RGB, its rows from the top: 8 bits of uint8 pictures, 16 of floats."""
     light: Floats | None = None
-    """(H, W), 1 or more: what each pixel was divided by to be within 0..1; None where all were."""
+    """(H, W), 1 or more: the divisor that brought each pixel within 0..1; None where all were."""
 
 
 class Pictures:
-    """Turns an engine's pictures into frames, and results into such pictures. One thread's.
+    """Converts an engine's pictures to frames, and results to such pictures. Used from one thread.
 
     uint8 pictures are sRGB, as they are shown. Floats are 0..1 in the engine's encoding: linear light
-    is encoded by sRGB's curve for the models, and decoded after them. Where the brightest channel of
-    a float pixel is above 1, the pixel is divided by it for the models and its result multiplied by it:
-    high lights stay as bright as they were, and keep their hue. Negative numbers and what is none count
-    as 0. Alpha goes round the models untouched.
+    is encoded by sRGB's curve for the models, and decoded after them. Where the brightest channel of a
+    float pixel is above 1, the pixel is divided by it for the models and its result multiplied by it:
+    highlights keep their brightness and hue. Negative numbers and NaN count as 0. Alpha is not seen by
+    the models and stays unchanged.
 
-    Memory is used again once nobody holds what lies in it.
+    Memory is reused once nobody references it.
     """
 
     def __init__(self, order: Order, *, flipped: bool, encoding: ColourEncoding) -> None:
@@ -63,13 +63,14 @@ class Pictures:
         self._pool = BufferPool()
 
     def copy(self, picture: Picture) -> Picture:
-        """The picture's pixels, its rows in their own order: the engine may go on drawing."""
+        """Returns a copy of the picture's pixels, its rows in their own order: the engine may go on
+        drawing."""
         copy = self._pool.take(picture.shape, picture.dtype)
         np.copyto(copy, picture)
         return copy
 
     def frame(self, picture: Picture, index: int, rate: Fraction) -> Taken:
-        """The picture as the models see it. It is not held."""
+        """Returns the picture as the models see it, without keeping a reference."""
         upright = picture[::-1] if self._flipped else picture
         light: Floats | None = None
         if picture.dtype == np.uint8:
@@ -88,9 +89,10 @@ class Pictures:
         return Taken(frame, light)
 
     def picture(self, made: Frame, taken: Taken, given: Picture, out: Picture | None = None) -> Picture:
-        """A result, RGB of the depth of `taken`, laid out as the picture that it was made from.
+        """Returns a result, RGB of the depth of `taken`, in the layout of the picture that it was made
+        from.
 
-        It is written to `out`, or to memory that nobody uses.
+        It is written to `out`, or to unused memory.
         """
         codes = np.ascontiguousarray(made.planes[0])
         if self._flipped:
@@ -111,7 +113,8 @@ class Pictures:
         return target
 
     def enlarged(self, picture: Picture, size: tuple[int, int], out: Picture | None = None) -> Picture:
-        """The picture as it is, at `size` (width, height), fast: what passes where results are larger.
+        """Returns the unprocessed picture at `size` (width, height), resized fast, for frames that pass
+        where results are larger.
 
         One of that size is returned itself, or copied to `out`.
         """
@@ -123,7 +126,7 @@ class Pictures:
         return out
 
     def _rgb(self, picture: Picture) -> Array:
-        """(H, W, 3) in memory of its own: R, G, B, whatever the order was."""
+        """Returns (H, W, 3) in memory of its own: R, G, B, whatever the order was."""
         codes = self._pool.take((*picture.shape[:2], 3), picture.dtype)
         code = _conversion(picture.shape[2], 3, self._swapped)
         if code is None:
@@ -133,7 +136,7 @@ class Pictures:
         return codes
 
     def _lay(self, codes: Picture, target: Picture) -> None:
-        """Put R, G, B into the engine's order; alpha is set afterwards."""
+        """Write R, G, B in the engine's order; alpha is set afterwards."""
         code = _conversion(3, target.shape[2], self._swapped)
         if code is None:
             np.copyto(target, codes)
@@ -149,11 +152,11 @@ class Pictures:
             np.copyto(target[..., :3], made[..., :3])
 
     def _plain(self, picture: Picture) -> Picture:
-        """The picture as OpenCV takes it: in a copy where rows go backwards or pixels have gaps."""
+        """Returns the picture for OpenCV: a copy where rows go backwards or pixels have gaps."""
         return picture if _is_plain(picture) else self.copy(picture)
 
     def _codes(self, picture: Picture) -> tuple[Array, Floats | None]:
-        """(H, W, 3) uint16, sRGB, of floats."""
+        """Returns (H, W, 3) uint16, sRGB, of floats, and the divisors of bright pixels."""
         if picture.dtype == np.float16:
             bits = cast("Codes", self._rgb(picture.view(np.uint16)))
             # Of the signed numbers with the same bits, those of floats above 1 are above 1's.
@@ -180,7 +183,7 @@ class Pictures:
         return codes, light
 
     def _values(self, codes: Array, light: Floats | None, dtype: np.dtype[Any]) -> Picture:
-        """Floats of 16-bit codes, in the engine's encoding."""
+        """Returns floats of 16-bit codes, in the engine's encoding."""
         kind = np.dtype(np.float32) if light is not None else dtype
         values: Picture = np.take(_values_of_codes(self._linear, kind.char), cast("Codes", codes))
         if light is None:
@@ -193,11 +196,11 @@ class Pictures:
 
 
 ONE = 0x3C00
-"""The bits of float16's 1."""
+"""The bit pattern of float16's 1."""
 
 
 def picture_array(color: Any, what: str = "color") -> Picture:
-    """The engine's picture as NumPy sees it, without a copy. Raises ValueError for what is none."""
+    """Returns the engine's picture as NumPy's array, without a copy. Raises ValueError otherwise."""
     found = as_array(color, what)
     if found.ndim != 3 or found.shape[2] not in (3, 4) or 0 in found.shape:
         raise ValueError(f"{what} is (height, width, 3 or 4), not {found.shape}")
@@ -206,7 +209,7 @@ def picture_array(color: Any, what: str = "color") -> Picture:
 
 
 def picture_type(dtype: npt.DTypeLike, what: str = "color") -> np.dtype[Any]:
-    """The type as NumPy's. Raises ValueError for one that pictures do not have."""
+    """Returns the type as NumPy's. Raises ValueError for one that pictures do not have."""
     found = np.dtype(dtype)
     if found not in TYPES:
         raise ValueError(f"{what} is uint8, float16 or float32, not {found}")
@@ -214,7 +217,7 @@ def picture_type(dtype: npt.DTypeLike, what: str = "color") -> np.dtype[Any]:
 
 
 def out_array(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Picture:
-    """The array that a result is to be written to. Raises ValueError where it does not fit."""
+    """Returns the array that a result is to be written to. Raises ValueError where it does not fit."""
     found = as_array(out, "out")
     if found.shape != shape or found.dtype != dtype:
         raise ValueError(f"out is {found.shape} of {found.dtype}, and the result {shape} of {dtype}")
@@ -224,7 +227,7 @@ def out_array(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Picture
 
 
 def scaled(picture: Picture, size: tuple[int, int]) -> Picture:
-    """At `size` (width, height), bilinear; averaged where it shrinks by much."""
+    """Returns the picture at `size` (width, height), bilinear; averaged where it shrinks by much."""
     height, width = picture.shape[:2]
     if (width, height) == size:
         return picture
@@ -237,7 +240,7 @@ def scaled(picture: Picture, size: tuple[int, int]) -> Picture:
 
 
 def _is_plain(picture: Picture) -> bool:
-    """Whether OpenCV reads and writes it in place: pixels side by side, rows from first to last."""
+    """Returns whether OpenCV reads and writes it in place: pixels side by side, rows in order."""
     height, width, channels = picture.shape
     row, pixel, sample = picture.strides
     size = picture.itemsize
@@ -250,7 +253,7 @@ def _is_plain(picture: Picture) -> bool:
 
 
 def _conversion(before: int, after: int, swapped: bool) -> int | None:
-    """OpenCV's code for a change of order; None where nothing changes."""
+    """Returns OpenCV's code for a change of order; None where nothing changes."""
     codes = {
         (3, 3, True): cv2.COLOR_BGR2RGB,
         (4, 3, False): cv2.COLOR_RGBA2RGB,
@@ -262,12 +265,12 @@ def _conversion(before: int, after: int, swapped: bool) -> int | None:
 
 
 def _encoded(light: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Linear light as sRGB has it (IEC 61966-2-1)."""
+    """Returns linear light encoded by sRGB's curve (IEC 61966-2-1)."""
     return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
 def _decoded(code: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """sRGB as linear light."""
+    """Returns sRGB decoded to linear light."""
     return np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
 
 
@@ -277,7 +280,7 @@ def _codes(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
 
 @lru_cache(maxsize=2)
 def _codes_of_halves(linear: bool) -> npt.NDArray[np.uint16]:
-    """16-bit sRGB of every float16, by its bits; of what is none or negative 0, above 1 the peak."""
+    """Returns the 16-bit sRGB code of every float16 by its bits, clipped to 0..1; NaN gives 0."""
     halves = np.arange(65536, dtype=np.uint16).view(np.float16).astype(np.float64)
     values = np.fmin(np.fmax(halves, 0.0), 1.0)
     return _codes(_encoded(values) if linear else values)
@@ -285,13 +288,14 @@ def _codes_of_halves(linear: bool) -> npt.NDArray[np.uint16]:
 
 @lru_cache(maxsize=1)
 def _codes_of_roots() -> npt.NDArray[np.uint16]:
-    """16-bit sRGB of the square roots of linear light, in 16 bits: fine enough where it is dark."""
+    """Returns the 16-bit sRGB codes of the square roots of linear light, in 16 bits: fine enough where
+    it is dark."""
     return _codes(_encoded((np.arange(65536) / 65535) ** 2))
 
 
 @lru_cache(maxsize=4)
 def _values_of_codes(linear: bool, kind: str) -> Picture:
-    """Floats, of the type with that letter, of all 16-bit codes."""
+    """Returns the floats, of the type with that letter, of all 16-bit codes."""
     values = np.arange(65536) / 65535
     return (_decoded(values) if linear else values).astype(np.dtype(kind))
 

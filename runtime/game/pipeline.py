@@ -1,4 +1,4 @@
-"""A game's frames become results: in its own thread, or in one beside it, for which it never waits."""
+"""The making of a game's pictures: in its own thread, or in one beside it, for which it never waits."""
 
 import atexit
 import os
@@ -17,29 +17,29 @@ from .picture import Picture, Pictures
 from .stats import FINE, LONG
 
 WEIGHT = 0.1
-"""Of the newest interval between two frames in their average."""
+"""The weight of the newest interval between two frames in their average."""
 LONGEST = 0.25
-"""Seconds between two frames that count as this many: the game stood still."""
+"""Seconds to which a longer interval between two frames is clipped: the game stood still."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A frame that can be shown."""
+    """A picture that can be shown."""
 
     given: Given
     picture: Picture
     passed: bool = False
-    """Whether it is the given one, unchanged but for its size."""
+    """True if it is the given picture, unchanged but for its size."""
     carried: bool = False
-    """Whether an earlier result stands in, moved."""
+    """True if it is an earlier result, warped."""
     again: bool = False
-    """Whether nothing came of it, and the picture before is shown again."""
+    """True if the frame gave no result, and the picture before is shown again."""
     spare: Picture | None = None
-    """The same pixels in other memory, which are never given away."""
+    """A copy of the pixels that is never given away."""
 
 
 class Making(Protocol):
-    """What makes pictures; used in one thread from its beginning to its end."""
+    """A maker of pictures, used from one thread only."""
 
     def __call__(self, given: Given) -> Finished: ...
 
@@ -47,28 +47,28 @@ class Making(Protocol):
 
 
 class Maker:
-    """Reads, paints, and lays out. One thread's, but for the figures."""
+    """Reads, processes, and lays out pictures. Used from one thread, except for the figures."""
 
     def __init__(self, pictures: Pictures, read: Reader, painter: Painter, *, period: float) -> None:
         self._period = period
         self.finished = 0
-        """Pictures so far."""
+        """The number of pictures so far."""
         self._pictures, self._read, self._painter = pictures, read, painter
         self._work = Histogram(FINE, LONG)
         self._before: int | None = None
-        """The epoch of the last picture, if that was painted."""
+        """The epoch of the last picture, if that was a result of the models."""
 
     @property
     def work(self) -> Percentiles:
-        """Seconds that a frame took."""
+        """Seconds that frames took."""
         return self._work.percentiles()
 
     def came(self, seconds: float) -> None:
-        """Hear how long after the one before a frame has come; the game's thread says so."""
+        """Record the interval between a frame and the one before; called by the game's thread."""
         self._period += WEIGHT * (min(seconds, LONGEST) - self._period)
 
     def __call__(self, given: Given, target: Picture | None = None) -> Finished:
-        """The picture to show for it, in `target` or in memory that nobody uses.
+        """Returns the picture to show, in `target` or in unused memory.
 
         One that passes at its own size is `given.color` itself, where there is no `target`.
         """
@@ -85,7 +85,7 @@ class Maker:
         return made
 
     def close(self) -> None:
-        """Let the models go."""
+        """Close the models."""
         self._painter.close()
 
     def _made(self, given: Given, target: Picture | None) -> Finished:
@@ -111,7 +111,7 @@ class Maker:
 
 
 class Sparing:
-    """Makes pictures that may be shown more than once, though whoever shows them draws into them."""
+    """Makes pictures that may be shown more than once, though the game draws into them."""
 
     def __init__(self, make: Making, pictures: Pictures) -> None:
         self._make, self._pictures = make, pictures
@@ -123,12 +123,12 @@ class Sparing:
         return replace(made, spare=self._pictures.copy(made.picture))
 
     def close(self) -> None:
-        """That of what makes them."""
+        """Close the inner maker."""
         self._make.close()
 
 
 NICENESS = 10
-"""Of the thread that makes frames and of those that it starts: the game's own go first.
+"""The niceness of the thread that makes frames and of those that it starts: the game's own go first.
 
 Frames of 4 ms, rendered on both cores of a small machine, took 1.6 ms more beside a style at the
 game's own priority and 0.3 ms at 10; at 19 and as SCHED_IDLE no less, nor with one thread for two.
@@ -143,13 +143,13 @@ class Pipeline:
     """
 
     def __init__(self, begin: Callable[[], Making], failed: Callable[[Exception], None]) -> None:
-        """`begin` is called in the new thread, whose priority is low; raises what that raises.
+        """`begin` is called in the new thread, whose priority is low; its errors are raised here.
 
-        `failed` hears there of what a frame has raised: there is no newest result then.
+        `failed` is called in that thread with a frame's error: there is no newest result then.
         """
         self.dropped = 0
         self.finished = 0
-        """Frames whose results have been the newest."""
+        """The number of frames whose results have been the newest."""
         self._changed = threading.Condition()
         self._waiting: Given | None = None
         self._newest: Finished | None = None
@@ -168,7 +168,7 @@ class Pipeline:
             raise self._failure
 
     def put(self, given: Given) -> None:
-        """Leave a frame, which nobody else changes."""
+        """Add a frame, whose arrays nobody else changes."""
         with self._changed:
             if self._waiting is not None:
                 given = given.after(self._waiting)
@@ -178,12 +178,12 @@ class Pipeline:
 
     @property
     def newest(self) -> Finished | None:
-        """The result of the newest frame that has one; the same again until there is a newer one, or
-        one has failed."""
+        """The result of the newest frame that has one; the same until there is a newer one, or one has
+        failed."""
         return self._newest
 
     def close(self, patience: float) -> None:
-        """End the thread after the frame that it is at, waiting for at most so many seconds."""
+        """End the thread after its current frame, waiting for at most `patience` seconds."""
         self._end()
         self._thread.wait(patience)
 
@@ -193,7 +193,7 @@ class Pipeline:
             self._changed.notify()
 
     def _leave(self) -> None:
-        """The process ends: what the thread is at must not be cut off."""
+        """End the thread at the end of the process, without cutting off its work."""
         self._end()
         self._thread.outwait(LEAVING)
 
@@ -235,7 +235,7 @@ class Pipeline:
 
 
 def lower_priority(niceness: int = NICENESS) -> None:
-    """Let the game's threads go before this one and those that it starts from now on.
+    """Give this thread, and those that it starts from now on, a lower priority than the game's.
 
     On Linux only, where a thread has a priority of its own and hands it on.
     """

@@ -46,19 +46,19 @@ class PostProcess:
             draw_interface()                             # over it: no network touches text
     ```
 
-    Pictures are (H, W, 3 or 4), uint8 or float16 or float32 of 0..1, of any strides. `inline` gives
-    this call's picture back, `pipelined` that of the call before: the models then work beside the
-    game, in threads of lower priority, and a call only copies what it is given and never waits for
-    them. Where they are not ready, the newest result is given again.
+    Pictures are (H, W, 3 or 4), uint8 or float16 or float32 of 0..1, of any strides. `inline` returns
+    this call's picture, `pipelined` that of the call before: the models then work beside the game, in
+    threads of lower priority, and a call only copies its inputs and never waits for the models. Where
+    they are not ready, the newest result is returned again.
 
-    A picture always comes back: while models are opened, fail, hang or are late, it is the one that was
-    given (at `output_size`), or an earlier result moved by `motion` where stability is above 0.
+    A call always returns a picture: while models are opened, fail, hang or are late, it is the given
+    one (at `output_size`), or an earlier result warped by `motion` where stability is above 0.
 
-    What is given back is yours for as long as you hold it; its memory is used again afterwards. It is
+    The returned picture stays valid as long as you reference it; its memory is reused afterwards. It is
     `color` itself where nothing was done to it (`off`, models that are not ready, the model "identity"
     without stability), in `pipelined`, unless `off`, a copy; `last.passed` says so.
 
-    One thread calls it; `swap`, `stats` and the attributes may be used from any.
+    Used from one thread; `swap`, `stats` and the attributes from any.
     """
 
     def __init__(
@@ -88,43 +88,43 @@ class PostProcess:
         `budget_ms` is held by doing less: fewer pixels, smaller models, every second frame, none; and
         no call of `inline` waits for models for longer than 1.25 times it. None always does the best;
         even then frames pass once models have taken four times as long as at the start, and 0.25 s. In
-        `pipelined` the budget is what a frame may take beside the game; while models are late there,
-        the newest result is given again, until after two seconds they are left and frames pass.
+        `pipelined` the budget is the time of a frame beside the game; while models are late there, the
+        newest result is returned again, until after two seconds they are given up and frames pass.
 
-        `order` is of three or four channels; alpha passes untouched. `flipped` says that all arrays
+        `order` is of three or four channels; alpha passes unchanged. `flipped` says that all arrays
         begin with the picture's last row, as OpenGL's; results do, too. `dtype` is the type of the
-        pictures at the beginning; another one, or another size, makes pictures pass until the models
-        are open for it. `encoding` is that of float pictures, see `Pictures`. `motion` and `depth` say
-        what the engine's numbers mean.
+        first pictures; another one, or another size, makes pictures pass until the models are open for
+        it. `encoding` is that of float pictures, see `Pictures`. `motion` and `depth` are the engine's
+        conventions.
 
-        `stability` (0..1) blends results with the history, moved by `motion`; without motion there is
-        none, unless `flow` looks for motion in the pictures, for some milliseconds a frame. `strength`
-        (0..1) is how much of the models' work is seen.
+        `stability` (0..1) blends results with the history, warped by `motion`; without motion there is
+        none, unless `flow` estimates motion from the pictures, for some milliseconds a frame.
+        `strength` (0..1) is the part of the models' result in the picture.
 
         `wait` False opens the models beside the game, while pictures pass. `opener` opens engines by
-        name in place of `open_engine`; with `wait` False nobody knows the scale of these beforehand:
-        `output_size` is `size` then, and their results are brought to it.
+        name in place of `open_engine`; with `wait` False their scale is unknown beforehand:
+        `output_size` is `size` then, and their results are resized to it.
 
-        Raises ValueError for options out of their range, and what opening the models raises:
+        Raises ValueError for options out of their range, and the errors of opening the models:
         ModelError, EngineError.
         """
         names = (models,) if isinstance(models, str) else tuple(models)
         _check(size, mode=mode, budget_ms=budget_ms, rate=rate)
         self._log, self._tally = Log(), Tally()
         self._offs = 0
-        """Calls that gave back the picture itself and did nothing else."""
+        """The number of calls that returned the picture itself and did nothing else."""
         self._epoch = 0
         self._before: Finished | None = None
         self._last: Shown | None = None
-        """None of a call that was off, and before the first."""
+        """The facts about the last call's picture; None for a call while off, and before the first."""
         self._size = (int(size[0]), int(size[1]))
         self._kind: tuple[object, ...] = ()
-        """Shape and type of the last picture that was looked at."""
+        """Shape and type of the last picture that was processed."""
         self._jitter: Jitter | None = None
         self._called: float | None = None
         self._closed = False
         self.off = False
-        """Whether pictures are given back as they are, at once; may be set at any time."""
+        """True if pictures are returned as they are, at once; may be set at any time."""
         step = Fraction(rate).limit_denominator(1000)
         self._pictures = Pictures(order, flipped=flipped, encoding=encoding)
         theirs = Pictures(order, flipped=flipped, encoding=encoding)
@@ -162,13 +162,13 @@ class PostProcess:
 
     @property
     def output_size(self) -> tuple[int, int]:
-        """(width, height) of what comes out: `size` times the scale of the models at the beginning."""
+        """(width, height) of results: `size` times the scale of the first models."""
         scale = self._painter.scale
         return self._size[0] * scale, self._size[1] * scale
 
     @property
     def stability(self) -> float:
-        """How much of the history is seen, 0..1; 0 does without any. Raises ValueError beyond."""
+        """The weight of the history, 0..1; 0 turns it off. Raises ValueError when set out of range."""
         return self._painter.stability
 
     @stability.setter
@@ -177,7 +177,7 @@ class PostProcess:
 
     @property
     def strength(self) -> float:
-        """How much of the models' work is seen, 0..1. Raises ValueError beyond."""
+        """The part of the models' result in the picture, 0..1. Raises ValueError beyond."""
         return self._painter.strength
 
     @strength.setter
@@ -186,35 +186,34 @@ class PostProcess:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Their names, in order; those before a swap until it is done."""
+        """The models' names, in order; those before a swap until it is done."""
         return self._painter.models
 
     @property
     def rung(self) -> str:
-        """How much is done to a frame at present, in a few words."""
+        """The present rung, in a few words."""
         return "off" if self.off else self._painter.rung
 
     @property
     def last(self) -> Shown:
-        """What the last call gave back; index -1 before the first."""
+        """The facts about the picture that the last call returned; index -1 before the first."""
         return self._last or Shown(index=self._tally.calls + self._offs - 1, passed=True)
 
     def swap(self, models: str | Sequence[str]) -> None:
-        """Go on with other models once they are open; the present ones work until then, and for good
-        where that fails. `output_size` stays: results of another scale are brought to it.
-        """
+        """Switch to other models once they are open; the present ones work until then, and for good
+        where that fails. `output_size` stays: results of another scale are brought to it."""
         self._painter.swap((models,) if isinstance(models, str) else tuple(models))
 
     def interpret(self, motion: MotionConvention, depth: DepthConvention) -> None:
-        """What the numbers mean from the next call on; in `pipelined` of frames under way, too."""
+        """Set the conventions from the next call on; in `pipelined` for frames under way, too."""
         self._read.motion, self._read.depth = motion, depth
 
     def listen(self, tell: Tell) -> None:
-        """Hear of failures and changes from now on, each a line of text, from whatever thread."""
+        """Call `tell` with failures and changes from now on, each a line of text, from any thread."""
         self._log.listen(tell)
 
     def stats(self) -> PostStats:
-        """What was done so far."""
+        """Returns the figures so far."""
         pipeline = self._pipeline
         tally, offs = self._tally, self._offs
         latency = tally.latency
@@ -244,16 +243,16 @@ class PostProcess:
         jitter: Jitter = (0.0, 0.0),
         out: Any = None,
     ) -> Any:
-        """The picture to show for `color`.
+        """Returns the picture to show for `color`.
 
-        `motion` (h, w, 2) and `depth` (h, w) are floats as the conventions say, `reactive` (h, w) 0..1
-        how little the history may stand in for a pixel (particles, glass), each of any resolution;
-        `reset` says that the camera has cut; `jitter` is the projection's in this frame, in pixels, x
-        right, y down. `out` gets the result and is returned: an array of `output_size` and of the type
-        and channels of `color`, which may be `color` itself.
+        `motion` (h, w, 2) and `depth` (h, w) are floats by the conventions, `reactive` (h, w) 0..1 the
+        part of a pixel that the history must not supply (particles, glass), each of any resolution;
+        `reset` states a camera cut; `jitter` is the projection's in this frame, in pixels, x right, y
+        down. `out` gets the result and is returned: an array of `output_size` and of the type and
+        channels of `color`, which may be `color` itself.
 
-        Raises ValueError for arrays of a wrong shape, type or device, EngineError after `close`. No
-        number is wrong: pixels whose motion is not finite or leaves the picture have no history.
+        Raises ValueError for arrays of a wrong shape, type or device, EngineError after `close`. All
+        values are valid: pixels whose motion is not finite or leaves the picture have no history.
         """
         if self._closed:
             raise EngineError("this post-process is closed: make a new one")
@@ -275,7 +274,7 @@ class PostProcess:
         return self._show(made[0] if out is None else out, made[1], begin)
 
     def close(self) -> None:
-        """Let the models go. Closing twice is no mistake."""
+        """Close the models. Closing twice is allowed."""
         if self._closed:
             return
         self._closed = True
@@ -296,7 +295,7 @@ class PostProcess:
         self.close()
 
     def _target(self, out: Any, color: Picture) -> Picture:
-        """Where the result for that picture is wanted, checked."""
+        """Returns the array for the result of that picture, checked."""
         scale = self._painter.scale
         height, width, channels = color.shape
         return out_array(out, (height * scale, width * scale, channels), color.dtype)
@@ -304,7 +303,8 @@ class PostProcess:
     def _given(
         self, color: Picture, motion: Any, depth: Any, reset: bool, reactive: Any, jitter: Any
     ) -> Given:
-        """What the call brought. All is checked before anything changes: what is refused was not."""
+        """Returns the inputs of a call. All are checked before anything changes, so that a refused call
+        has no effect."""
         vectors = None if motion is None else motion_array(motion)
         depths = None if depth is None else depth_array(depth)
         mask = None if reactive is None else reactive_array(reactive)
@@ -326,7 +326,7 @@ class PostProcess:
         )
 
     def _restart(self) -> None:
-        """Nothing before the next picture has anything to do with it."""
+        """Forget everything before the next picture."""
         self._epoch += 1
         self._jitter = None
 
@@ -350,7 +350,7 @@ class PostProcess:
         pipeline.put(given.kept(self._pictures))
         if newest is None or newest.given.epoch != given.epoch:
             picture, shown = self._pass(color, given, target)
-            # The game draws into what it gets, and renders into what it gives.
+            # The game draws into the arrays that it gets, and renders into those that it gives.
             return (self._pictures.copy(given.color) if picture is color else picture), shown
         self._before = newest
         again = newest is before
@@ -368,7 +368,7 @@ class PostProcess:
         return (self._pictures.copy(kept) if again else newest.picture), shown
 
     def _show(self, picture: Any, shown: Shown, begin: float) -> Any:
-        """Count it, and give it back."""
+        """Count the picture, and return it."""
         self._last = shown
         self._tally.add(shown)
         if self._called is not None:

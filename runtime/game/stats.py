@@ -1,4 +1,4 @@
-"""What a post-process stage did: what the last call showed, counts, times, as values and as JSON."""
+"""The figures of a post-process stage: the last call's result, counts, times, as values and as JSON."""
 
 import time
 from collections import deque
@@ -9,61 +9,62 @@ from ..adaptive.processor import Tell
 from ..meter import Event, Histogram, Percentiles
 
 LATENCIES = 8
-"""Latencies that are told apart, in frames from 0; one more stands for all above."""
+"""Latencies that are counted separately, in frames from 0; one more counts all above."""
 EVENTS = 50
 """Events that are kept."""
 FINE, LONG = 1e-5, 2.0
-"""Resolution and top of the times that are kept, in seconds."""
+"""Resolution and maximum of the recorded times, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What the last call gave back."""
+    """The facts about the picture that the last call returned."""
 
     index: int
-    """Number of the call whose picture it was made of, from 0."""
+    """Number of the call whose picture it shows, from 0."""
     latency_frames: int = 0
-    """By how many calls that one was before this."""
+    """The number of calls from that one to this."""
     passed: bool = False
-    """Whether it is the picture that was given, unchanged but for its size: models are off, not open
+    """True if it is the picture that was given, unchanged but for its size: models are off, not open
     yet, have failed, or are late and there is no history."""
     repeated: bool = False
-    """Whether the call before gave back the same: no newer result was there (`pipelined` only)."""
+    """True if the call before returned the same: no newer result was there (`pipelined` only)."""
     carried: bool = False
-    """Whether the models were late for it and their earlier result stands in, moved to its place."""
+    """True if the models were late and their earlier result is shown, warped to its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostStats:
-    """So far. Each call is counted as one of fresh, carried, passed and repeated."""
+    """The figures so far. Each call is counted as one of fresh, carried, passed and repeated."""
 
     calls: int = 0
     fresh: int = 0
-    """Showed a result of the models that had not been shown."""
+    """Calls that returned a new result of the models."""
     carried: int = 0
-    """Showed an earlier result, moved, as the models were late."""
+    """Calls that returned an earlier result, warped, as the models were late."""
     passed: int = 0
-    """Gave back a picture as it was."""
+    """Calls that returned a picture as it was."""
     repeated: int = 0
-    """Gave back what the call before had: no newer result was there."""
+    """Calls that returned the previous call's picture: no newer result was there."""
     dropped: int = 0
-    """Frames that were overtaken by a newer one before the models had time for them."""
+    """Frames that were replaced by a newer one before the models had time for them."""
     finished: int = 0
-    """Frames whose results, changed or not, have been there to be shown."""
+    """Frames whose results, changed or not, have been available."""
     call: Percentiles = field(default_factory=Percentiles)
-    """Seconds that calls took of the game's thread; those while it is off, some microseconds, are not
-    measured."""
+    """Seconds that calls took of the game's thread; calls while it is off, which take some
+    microseconds, are not measured."""
     work: Percentiles = field(default_factory=Percentiles)
-    """Seconds that frames took, conversions included; in `pipelined` beside the game's thread."""
+    """Seconds that frames took, conversions included; in `pipelined` outside of the game's thread."""
     latency: tuple[int, ...] = ()
-    """How many calls gave back a picture of 0, 1, 2, ... calls before; the last counts all above it."""
+    """The number of calls that returned a picture of 0, 1, 2, ... calls before; the last counts all
+    above it."""
     rung: str = ""
-    """How much is done to a frame at present."""
+    """The present rung."""
     events: tuple[Event, ...] = ()
-    """The last ones."""
+    """The latest events."""
 
     def to_json(self) -> dict[str, Any]:
-        """With durations in milliseconds, but for the times of events."""
+        """Returns the figures with durations in milliseconds, except the times of events."""
         return {
             "calls": self.calls,
             "fresh": self.fresh,
@@ -81,7 +82,7 @@ class PostStats:
 
 
 class Log:
-    """What happens, a line each: kept, and told to whoever listens. Any thread may tell."""
+    """The events, a line each: kept, and passed to listeners. Any thread may add one."""
 
     def __init__(self) -> None:
         self._begin = time.monotonic()
@@ -90,15 +91,15 @@ class Log:
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """The last ones."""
+        """The latest events."""
         return tuple(self._kept)
 
     def listen(self, hear: Tell) -> None:
-        """Tell it, too, from now on."""
+        """Call `hear` with events, too, from now on."""
         self._hearers.append(hear)
 
     def __call__(self, text: str) -> None:
-        """Nothing is raised: what a hearer raises is kept as one more event."""
+        """Add an event. Nothing is raised: a listener's error is kept as one more event."""
         self._keep(text)
         for hear in tuple(self._hearers):
             try:
@@ -111,7 +112,7 @@ class Log:
 
 
 class Tally:
-    """Counts what calls gave back; one thread's, and read by any."""
+    """Counts the calls' results; used from one thread, and read by any."""
 
     def __init__(self) -> None:
         self.calls = self.fresh = self.carried = self.passed = self.repeated = 0
@@ -121,11 +122,11 @@ class Tally:
 
     @property
     def latency(self) -> tuple[int, ...]:
-        """How many calls gave back a picture of 0, 1, 2, ... calls before."""
+        """The number of calls that returned a picture of 0, 1, 2, ... calls before."""
         return tuple(self._latency)
 
     def add(self, shown: Shown) -> None:
-        """One more call."""
+        """Count one more call."""
         self.calls += 1
         if shown.repeated:
             self.repeated += 1

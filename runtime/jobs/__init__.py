@@ -1,1 +1,1 @@
-"""What the commands do, one module each."""
+"""The work behind the commands, one module each."""

@@ -1,4 +1,4 @@
-"""`velatura run FOLDER FOLDER`: one command for many files, which goes on where it was cut off."""
+"""`velatura run FOLDER FOLDER`: one command for many files, which resumes where it was interrupted."""
 
 import glob
 import os
@@ -36,27 +36,27 @@ VIDEOS = frozenset(
 KEPT = frozenset(
     [".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mts", ".ts", ".webm", ".y4m"]
 )
-"""Suffixes that an output takes over from its source, where the codec allows it."""
+"""Suffixes that an output takes from its source, where the codec allows it."""
 
 FALLBACK = ".mkv"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """A folder or a glob as a user gave it, and where its outputs go."""
+    """A folder or a glob as the user gave it, and the folder of its outputs."""
 
     source: str
     base: Path
-    """Outputs keep their places relative to it."""
+    """The folder relative to which outputs keep their places."""
     pattern: str | None
-    """A glob beneath `base`; None takes the videos in it."""
+    """A glob beneath `base`; None selects the videos in it."""
     sink: Path
     recursive: bool = False
-    """Whether the folder's own folders are looked through, too."""
+    """True if subfolders are searched, too."""
 
     @classmethod
     def of(cls, source: str, sink: str, *, recursive: bool) -> "Selection":
-        """Raises SourceError or SinkError when they are no such things."""
+        """Returns the selection. Raises SourceError or SinkError for an unfit source or sink."""
         target = Path(sink)
         if sink in ("null:", "-"):
             raise SinkError(f"{source} names several videos: name a folder for what becomes of them")
@@ -80,9 +80,9 @@ class Selection:
         return cls(source=source, base=base, pattern=pattern, sink=target)
 
     def files(self, outputs: Collection[Path] = ()) -> list[Path]:
-        """The videos, in the order in which people sort names. `outputs` are never among them.
+        """Returns the videos, in the order in which people sort names. `outputs` are never among them.
 
-        Neither is what is hidden, or lies in the folder of the outputs where that is inside the
+        Neither are hidden files, nor those in the folder of the outputs where that is inside the
         source's. Raises SourceError when a folder cannot be read.
         """
         own = {_same(path) for path in outputs}
@@ -91,7 +91,7 @@ class Selection:
         return sorted(wanted, key=lambda path: _natural(path.relative_to(self.base)))
 
     def target(self, file: Path, suffix: str) -> Path:
-        """The output of that file."""
+        """Returns the output of that file."""
         return self.sink / file.relative_to(self.base).with_suffix(suffix)
 
     def _walk(self) -> Iterator[Path]:
@@ -111,13 +111,13 @@ class Selection:
                 yield path
 
     def _is_sink(self, folder: Path) -> bool:
-        """Whether a folder inside the source's is the one of the outputs."""
+        """Returns whether a folder inside the source's is the one of the outputs."""
         sink, base = self.sink.resolve(), self.base.resolve()
         return base in sink.parents and folder.resolve() == sink
 
 
 def names_videos(source: str) -> bool:
-    """Whether SOURCE is a folder, or a glob of videos rather than of one film's pictures."""
+    """Returns whether SOURCE is a folder, or a glob of videos rather than of one film's pictures."""
     path = Path(source)
     if path.is_dir():
         return True
@@ -134,14 +134,14 @@ def names_videos(source: str) -> bool:
 
 
 def is_video(path: Path) -> bool:
-    """Whether it may be one, by its name; a link that leads nowhere shall be heard of."""
+    """Returns whether the name is that of a video; a broken link counts, so that it is reported."""
     return path.suffix.lower() in VIDEOS and (
         path.is_file() or (path.is_symlink() and not path.exists())
     )
 
 
 class Suffixes:
-    """What outputs end in: `--to`, else what the source ends in where that can be written."""
+    """The choice of outputs' suffixes: `--to`, else the source's where that can be written."""
 
     def __init__(self, to: str | None, encoding: Encoding) -> None:
         """Raises SinkError for a `to` that cannot be written."""
@@ -154,7 +154,7 @@ class Suffixes:
             self._require(self._to)
 
     def of(self, file: Path) -> str:
-        """For the output of that file. Raises SinkError when nothing can be written."""
+        """Returns the suffix for that file's output. Raises SinkError when nothing can be written."""
         if self._to is not None:
             return self._to
         suffix = file.suffix.lower()
@@ -169,7 +169,8 @@ class Suffixes:
             raise refusal
 
     def _refusal(self, suffix: str) -> SinkError | None:
-        """What is said against such an output before the first frame, if anything is."""
+        """Returns the error that such an output would raise before its first frame; None where it
+        raises none."""
         if suffix not in self._refusals:
             with tempfile.TemporaryDirectory() as folder:
                 try:
@@ -183,7 +184,7 @@ class Suffixes:
 
 
 class _Any:
-    """Stands for whatever source."""
+    """A placeholder for any source."""
 
     def __init__(self) -> None:
         rate = Fraction(25)
@@ -191,7 +192,8 @@ class _Any:
 
 
 def clashes(pairs: Sequence[tuple[Path, Path]]) -> dict[Path, str]:
-    """What is wrong with files that would give one output, or whose output is one of the files."""
+    """Returns an error for each file that shares its output with another, or whose output is one of the
+    files."""
     inputs = {_key(source): source for source, _ in pairs}
     makers: dict[str, list[Path]] = {}
     for source, target in pairs:
@@ -211,7 +213,7 @@ def clashes(pairs: Sequence[tuple[Path, Path]]) -> dict[Path, str]:
 
 
 def _split(source: str) -> tuple[Path, str]:
-    """The deepest folder that exists as it is written, and the glob beneath it."""
+    """Returns the deepest folder that exists as it is written, and the glob beneath it."""
     parts = Path(source).parts
     lengths = range(len(parts) - 1, 0, -1)
     length = next((n for n in lengths if Path(*parts[:n]).is_dir()), 0)
@@ -219,18 +221,19 @@ def _split(source: str) -> tuple[Path, str]:
 
 
 def _natural(path: Path) -> tuple[tuple[tuple[int, int | str], ...], str]:
-    """`clip2` before `clip10`."""
+    """Returns a key by which `clip2` sorts before `clip10`."""
     pieces = re.split(r"(\d+)", str(path).casefold())
     return tuple((0, int(p)) if p.isdecimal() else (1, p) for p in pieces if p), str(path)
 
 
 def _same(path: Path) -> Path:
-    """By which two names of one place are equal; the file itself may be a link to elsewhere."""
+    """Returns a path that is equal for two names of one place; the file itself may be a link to
+    elsewhere."""
     return path.parent.resolve() / path.name
 
 
 def _key(path: Path) -> str:
-    """Names that one file system or another takes for the same are equal."""
+    """Returns a key that is equal for names that any file system takes for the same."""
     text = str(_same(path))
     alike = sys.platform in ("darwin", "win32")
     return unicodedata.normalize("NFC", text).casefold() if alike else text
@@ -238,15 +241,15 @@ def _key(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchOptions:
-    """What a batch is told beside the options of each run."""
+    """The options of a batch beside those of each run."""
 
     to: str | None = None
     """Suffix of all outputs; None keeps the source's where it can be written."""
     recursive: bool = False
     retry: bool = False
-    """Try again what failed in an earlier run."""
+    """True to retry files that failed in an earlier run."""
     watch: bool = False
-    """Go on with files that appear, until somebody stops it."""
+    """True to go on with files that appear later, until the user stops it."""
 
 
 def run_batch(
@@ -257,11 +260,11 @@ def run_batch(
     as_json: bool = False,
     debug: bool = False,
 ) -> int:
-    """Run `job` for each video that its source names, into the folder that its sink names.
+    """Runs `job` for each video that its source names, into the folder that its sink names.
 
     Returns the exit code: 0 when all are done, that of the failures where they have the same, else that
-    of BatchError. What became of each file is kept in the folder. Raises VelaturaError for what stops
-    all of it before work starts.
+    of BatchError. The state of each file is stored in the folder. Raises VelaturaError for errors that
+    prevent the whole batch before work starts.
     """
     selection = Selection.of(job.source, job.sink, recursive=options.recursive)
     suffixes = Suffixes(options.to, job.encoding)
@@ -291,7 +294,7 @@ def run_batch(
 
 
 class Batch:
-    """Runs files one after the other, and keeps what becomes of each."""
+    """Runs files one after the other, and records the result of each."""
 
     def __init__(
         self,
@@ -310,18 +313,19 @@ class Batch:
         self.retry = retry
         self.debug = debug
         self.at_work = False
-        """Whether a file is being made: it was cut off when that stays true."""
+        """True while a file is being made: it was interrupted when that stays true."""
 
     def take(self, pairs: Sequence[tuple[Path, Path]]) -> None:
-        """Do all that is not done. Raises KeyboardInterrupt when somebody stops it."""
+        """Process all files that are not done. Raises KeyboardInterrupt when the user stops it."""
         self.tally.total = len(pairs)
         for source, target in pairs:
             self.one(source, target)
 
     def one(self, source: Path, target: Path, *, watching: bool = False) -> Entry:
-        """Do one file, unless it is done; what became of it.
+        """Processes one file, unless it is done, and returns its entry.
 
-        One that is watched may come anew: the state is `waiting` again where it changed meanwhile.
+        A file of a watched folder may be processed again: its state becomes `waiting` where it changed
+        meanwhile.
         """
         before = self.queue.entries.get(self.queue.name(target))
         stamp, there = stamp_of(source), stamp_of(target)
@@ -339,7 +343,7 @@ class Batch:
             source=str(source),
             sink=str(target),
             overwrite=self.job.overwrite or ours,
-            # Nobody goes on with a file that is no more: the one that took its place is another.
+            # An interrupted run is not resumed with another file that has taken the place of the first.
             restart=self.job.restart or (watching and before is not None and before.stamp != stamp),
         )
         entry = Entry(
@@ -361,7 +365,7 @@ class Batch:
         return entry
 
     def refuse(self, source: Path, target: Path, told: str) -> None:
-        """Count a file that cannot be done beside the others."""
+        """Count a file that cannot be processed beside the others."""
         entry = Entry(source=_absolute(source)).failed(SinkError(told))
         self.tally.add(Result(source, target, replace(entry, state="skipped"), now=False))
 
@@ -378,7 +382,7 @@ class Batch:
         there: Stamp | None,
         watching: bool,
     ) -> Entry | None:
-        """What became of a file that is not to be done now, else None."""
+        """Returns the entry of a file that is not to be processed now, else None."""
         entry = before or Entry(source=_absolute(source))
         if entry.source != _absolute(source):
             if there is None or self.job.overwrite:
@@ -388,10 +392,10 @@ class Batch:
             )
         changes = self._changes(source, entry, stamp)
         if entry.state == "failed":
-            # What was tried with other options, or of another file, is not what failed.
+            # A failure with other options, or of another file, does not count.
             return None if self.retry or changes else entry
         if entry.made and there is None:
-            # Who watches a folder may take away what was made.
+            # The user of a watched folder may move outputs away.
             return replace(entry, state="done") if watching and not changes else None
         if entry.made and there == entry.output:
             if not changes:
@@ -414,11 +418,12 @@ class Batch:
         return changed
 
     def _run(self, job: Job, entry: Entry, watching: bool) -> Entry:
-        """One run; what became of it. Raises KeyboardInterrupt once that is kept, too."""
+        """Runs one job and returns its entry. Raises KeyboardInterrupt after that is stored, too."""
         source, target = Path(job.source), Path(job.sink)
 
         def ready(partial: Path) -> None:
-            # Else nobody knew whose it is, if the process died before it is listed as done.
+            # Otherwise the output's owner would be unknown if the process died before it is listed as
+            # done.
             self.queue.put(target, replace(entry, coming=stamp_of(partial)))
 
         self.tally.begin(source)
@@ -436,7 +441,7 @@ class Batch:
         except Exception as error:
             if self.debug or not isinstance(error, VelaturaError):
                 self.tally.complain(traceback.format_exc())
-            # An output of ours that was there before stays as it was.
+            # An earlier output of this batch stays as it was.
             there = stamp_of(target)
             wrote = self.queue.entries[self.queue.name(target)].wrote(there)
             entry = replace(entry, output=there if wrote else None).failed(error)
@@ -447,7 +452,7 @@ class Batch:
                 entry = entry.failed(outcome.loss)
         self.at_work = False
         stamp = stamp_of(source)
-        # One that was taken away was read to its end where no error came of it.
+        # A source that was removed meanwhile was read to its end where no error was raised.
         if stamp == entry.stamp or (stamp is None and entry.state == "done"):
             return entry
         if watching:
@@ -462,7 +467,7 @@ class Batch:
 def _targets(
     selection: Selection, suffixes: Suffixes, outputs: Iterable[Path], *, empty: bool
 ) -> list[tuple[Path, Path]]:
-    """All files with their outputs. Raises VelaturaError where that cannot come to a good end."""
+    """Returns all files with their outputs. Raises VelaturaError where that cannot succeed."""
     files = selection.files(tuple(outputs))
     if not files and not empty:
         kind = "no video in" if selection.pattern is None else "no video matches"
@@ -481,7 +486,7 @@ def _skipped(entry: Entry, told: str, cure: str) -> Entry:
 
 
 def _sync(target: Path) -> None:
-    """No list may say that a file is done, which a power cut takes away."""
+    """Sync a finished file, so that no list says "done" of a file that a power cut takes away."""
     with reporting(target):
         with target.open("rb") as file:
             os.fsync(file.fileno())
@@ -500,28 +505,28 @@ def _absolute(path: Path) -> str:
 
 
 PERIOD = 2.0
-"""Seconds between two looks. No event tells of a file that another machine puts on a share."""
+"""Seconds between two scans. No event is sent for a file that another machine puts on a share."""
 
 SETTLE = 5.0
-"""Seconds for which a complete file stays as it is."""
+"""Seconds for which a file must not change to count as complete."""
 
 PATIENCE = 60.0
-"""Seconds after which a file that stays as it is, and cannot be opened, counts as complete, too."""
+"""Seconds after which a file that does not change, and cannot be opened, counts as complete, too."""
 
 
 @dataclass(slots=True)
 class _Seen:
-    """How a file was seen."""
+    """The last observation of a file."""
 
     stamp: Stamp
     since: float
-    """When it was first seen so."""
+    """The time at which it was first seen in this state."""
     look: float
-    """When it is next tried to be opened."""
+    """The time of the next attempt to open it."""
 
 
 class Watch:
-    """Looks at a folder again and again, until somebody stops it."""
+    """Scans a folder again and again, until the user stops it."""
 
     def __init__(self, batch: Batch, selection: Selection, suffixes: Suffixes) -> None:
         self._batch = batch
@@ -532,14 +537,14 @@ class Watch:
         self._problem = ""
 
     def run(self) -> None:
-        """Do what is complete, and wait for more. Ends by KeyboardInterrupt only."""
+        """Process files that are complete, and wait for more. Ends by KeyboardInterrupt only."""
         self._batch.say.note(f"watching {self._selection.source}; Ctrl-C ends it")
         while True:
             self.look()
             time.sleep(PERIOD)
 
     def look(self) -> None:
-        """Do all files that are complete and were not done as they are now."""
+        """Process all files that are complete and were not processed in their present state."""
         pairs = self._pairs()
         ready = [(source, target) for source, target in pairs if self._is_ready(source)]
         wrong = clashes(pairs) if ready else {}
@@ -556,7 +561,7 @@ class Watch:
         try:
             files = self._selection.files(self._batch.queue.outputs)
         except SourceError as error:
-            # A share may come back.
+            # A network share may come back.
             if str(error) != self._problem:
                 self._batch.say.note(f"{error}; waiting for it")
             self._problem = str(error)
@@ -582,7 +587,7 @@ class Watch:
 
 
 def _opens(file: Path) -> bool:
-    """Whether it is a video that can be read, as one that lacks its end often is not."""
+    """Returns whether it is a video that can be read, which an incomplete one often is not."""
     try:
         open_source(file).close()
     except SourceError:

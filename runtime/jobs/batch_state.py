@@ -1,4 +1,4 @@
-"""What became of each file of a batch: kept in a file, and told to a person or a program."""
+"""The state of each file in a batch: stored in a file, and reported to a person or a program."""
 
 import hashlib
 import json
@@ -20,52 +20,53 @@ LOCK = ".velatura-batch.lock"
 VERSION = 1
 
 State = Literal["waiting", "running", "done", "failed", "skipped"]
-"""`skipped`: it was not done, for something lies where its output would."""
+"""The state of a file; `skipped`: it was not processed, since its output's place is taken."""
 
 Stamp = tuple[int, int]
-"""Bytes, and nanoseconds of the last change: by what a file is known again."""
+"""Bytes, and nanoseconds of the last change: the identity of a file's contents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What is known of one file of a batch."""
+    """The state of one file in a batch."""
 
     source: str
     """Absolute path."""
     state: State = "waiting"
     stamp: Stamp | None = None
-    """The source's, when it was last begun."""
+    """The source's stamp when it was last begun."""
     options: str = ""
-    """Print of the options that it was last begun with."""
+    """Fingerprint of the options that it was last begun with."""
     output: Stamp | None = None
-    """The output's, where this batch wrote one."""
+    """The output's stamp, where this batch wrote one."""
     coming: Stamp | None = None
-    """That of the output which is about to take its name, or has, if the batch was cut off then."""
+    """The stamp of an output that was about to take its name, or has, if the batch was interrupted
+    then."""
     error: str | None = None
     kind: str | None = None
-    """Name of the error's class."""
+    """Class name of the error."""
     exit_code: int = 0
-    """As a run of this file alone would end."""
+    """The exit code with which a run of this file alone would end."""
     report: dict[str, Any] | None = None
     """The figures of the run that wrote the output."""
 
     @property
     def made(self) -> bool:
-        """Whether the output was written without complaint, though it may be out of date."""
+        """True if the output was written without error, though it may be out of date."""
         return self.output is not None and self.state in ("done", "skipped")
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """Raises TypeError or ValueError for what is no entry."""
+        """Returns the entry in JSON fields. Raises TypeError or ValueError for anything else."""
         stamps = [_stamp(fields.pop(name)) for name in ("stamp", "output", "coming")]
         return cls(**fields, stamp=stamps[0], output=stamps[1], coming=stamps[2])
 
     def wrote(self, there: Stamp | None) -> bool:
-        """Whether that is an output which this batch wrote."""
+        """Returns whether this batch wrote the output with that stamp."""
         return there is not None and there in (self.output, self.coming)
 
     def failed(self, error: Exception) -> "Entry":
-        """With the error that ended it."""
+        """Returns the entry with the error that ended its run."""
         known = isinstance(error, VelaturaError)
         return replace(
             self,
@@ -77,7 +78,7 @@ class Entry:
 
 
 class Queue:
-    """The entries of one output folder, by the outputs' names; a lock keeps a second batch away."""
+    """The entries of one output folder, by the outputs' names; a lock excludes a second batch."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], *, restart: bool) -> None:
         """Open or begin. `settings` are the options, by the words in which a change is reported.
@@ -123,7 +124,7 @@ class Queue:
 
     @property
     def outputs(self) -> list[Path]:
-        """What this batch wrote, was writing when it was cut off, or wrote and found wanting."""
+        """The paths that this batch wrote, was writing when it was interrupted, or rejected."""
         found: list[Path] = []
         for name, entry in self.entries.items():
             path = self.folder / name
@@ -133,16 +134,16 @@ class Queue:
         return found
 
     def name(self, target: Path) -> str:
-        """By which an output is listed."""
+        """Returns the name under which an output is listed."""
         return target.relative_to(self.folder).as_posix()
 
     def put(self, target: Path, entry: Entry) -> None:
-        """Keep what became of a file. Raises SinkError."""
+        """Store the entry of a file. Raises SinkError."""
         self.entries[self.name(target)] = entry
         self._save()
 
     def changes(self, options: str) -> list[str]:
-        """What differs from the options of that print, such as `--crf was 18 and is 20`."""
+        """Returns the differences from that fingerprint's options, such as `--crf was 18 and is 20`."""
         before = self._known.get(options, {})
         names = dict.fromkeys((*before, *self.settings))
         return [
@@ -192,7 +193,7 @@ class Queue:
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """None where no file can be seen."""
+    """Returns the stamp of a file; None where there is none."""
     try:
         found = os.stat(path)  # noqa: PTH116 - one call
     except OSError:
@@ -221,42 +222,42 @@ def _words(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one file."""
+    """The outcome of one file."""
 
     source: Path
     target: Path
     entry: Entry
     now: bool
-    """Whether this command ran it; else an earlier one did, or nothing was to be done."""
+    """True if this command ran it; else an earlier one did, or nothing was to be done."""
 
 
 class Tally:
-    """Counts results, and tells each: lines for a person, or one JSON object a line."""
+    """Counts results, and reports each: lines for a person, or one JSON object a line."""
 
     def __init__(self, *, quiet: bool, as_json: bool) -> None:
         self.total: int | None = None
-        """Number of files, where it is known."""
+        """The number of files, where it is known."""
         self.interrupted = False
         self.results: dict[Path, Result] = {}
-        """The latest of each source."""
+        """The latest result of each source."""
         self._quiet = quiet
         self._as_json = as_json
 
     @property
     def exit_code(self) -> int:
-        """0 when all went well, the code of what went wrong where that is one, else BatchError's."""
+        """0 when all went well, the failures' code where they share one, else BatchError's."""
         if self.interrupted:
             return INTERRUPTED
         codes = {result.entry.exit_code for result in self.results.values()} - {0}
         return min(codes, default=0) if len(codes) < 2 else BatchError.exit_code
 
     def begin(self, source: Path) -> None:
-        """Say which file comes now."""
+        """Report the file that is next."""
         if not self._quiet and not self._as_json:
             typer.echo(f"{self._number(len(self.results) + 1)} {source.name}", err=True)
 
     def add(self, result: Result) -> None:
-        """Count a file, and tell what became of it."""
+        """Count a file, and report its result."""
         known = self.results.pop(result.source, None)
         self.results[result.source] = result
         if known is not None and not result.now and known.entry == result.entry:
@@ -270,11 +271,11 @@ class Tally:
             typer.echo(f"{self._number(len(self.results))} {_figures(result, entry.report)}")
 
     def complain(self, text: str) -> None:
-        """Tell an error, whatever else is not to be told."""
+        """Report an error, even when quiet."""
         typer.echo(text, err=True)
 
     def summary(self, *, retry: bool) -> None:
-        """Tell how many there were, and all that went wrong."""
+        """Report the counts and all failures."""
         wrong = [result for result in self.results.values() if result.entry.exit_code]
         count = {state: self._count(state) for state in ("done", "failed", "skipped")}
         earlier = sum(r.entry.state == "done" and not r.now for r in self.results.values())
@@ -332,6 +333,6 @@ def _figures(result: Result, report: dict[str, Any]) -> str:
 
 
 def _error(result: Result) -> str:
-    """With the file's name, which most errors tell themselves."""
+    """Returns the error with the file's name, which most errors contain already."""
     told = result.entry.error or ""
     return told if str(result.source) in told else f"{result.source}: {told}"

@@ -31,9 +31,9 @@ from .progress import BuildView
 
 
 def make_room(*paths: Path | None) -> None:
-    """Make the folders of those that are given, and try whether each file can be made there.
+    """Create the parent folders of those paths that are given, and check that each file can be created.
 
-    Raises SinkError where one cannot, or where what has its name is no file.
+    Raises SinkError where one cannot, or where its name is that of something other than a file.
     """
     for path in filter(None, paths):
         try:
@@ -73,7 +73,7 @@ COPY_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """The best of several rounds."""
+    """The machine's peak performance: the best of several rounds."""
 
     matrix: dict[str, float]
     """Operations per second (a multiply-add counts two) by precision: fp32, bf16, int8."""
@@ -82,7 +82,8 @@ class Peak:
 
 
 def measure_peak() -> Peak:
-    """Matrix products by OpenVINO on all cores, and a copy. Raises EngineError without OpenVINO."""
+    """Measures matrix products by OpenVINO on all cores, and a copy. Raises EngineError without
+    OpenVINO."""
     reason = openvino.unavailable()
     if reason is not None:
         raise EngineError(f"the peak is measured by OpenVINO: {reason}")
@@ -92,12 +93,12 @@ def measure_peak() -> Peak:
 
 
 def matrix_kind(precision: str) -> str:
-    """The precision of the matrix products that one of an engine is to be held against."""
+    """Returns the precision of the matrix products that an engine's precision is compared with."""
     return "int8" if precision.startswith("int8") else precision
 
 
 class MatrixProducts:
-    """The chain in one precision, ready to be timed again and again beside what is held against it."""
+    """The chain in one precision, ready to be timed beside the engine that it is compared with."""
 
     def __init__(self, precision: str) -> None:
         """`precision` is a key of `Peak.matrix`; needs OpenVINO."""
@@ -115,7 +116,7 @@ class MatrixProducts:
         self._request.infer()
 
     def rate(self) -> float:
-        """Operations per second of one round."""
+        """Returns the operations per second of one round."""
         start = time.perf_counter()
         self._request.infer()
         return 2.0 * CHANNELS**2 * SIDE**2 * DEPTH / (time.perf_counter() - start)
@@ -127,7 +128,7 @@ def _matrix_rate(precision: str) -> float:
 
 
 def _products(*, quantised: bool) -> bytes:
-    """The chain as ONNX; its mean is the result, so that no time goes into carrying it out."""
+    """Returns the chain as ONNX; its mean is the result, so that no time goes into copying it out."""
     rng = np.random.default_rng(0)
     constants: dict[str, np.ndarray | np.generic] = {
         "step": np.float32(0.02),
@@ -181,14 +182,14 @@ def _copy_rate() -> float:
 
 
 WARM_UP = 3
-"""Frames before the clock runs: the first ones allocate."""
+"""Frames before the measurement starts: the first ones allocate memory."""
 
 ENOUGH = 3
-"""Frames that are measured however slow they are."""
+"""Frames that are measured at least, however slow they are."""
 
 TURNS = 2
-"""Parts of a throughput's time; the machine's peak is measured between them. What else runs on the
-machine slows both alike, so that their ratio stays."""
+"""Parts into which a throughput's time is split; the machine's peak is measured between them. Other
+load on the machine slows both alike, so that their ratio stays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +198,7 @@ class BenchJob:
 
     model: str
     size: tuple[int, int]
-    """Height and width."""
+    """Height and width of the frames."""
     backend: str = "all"
     seconds: float = 2.0
     out: Path | None = None
@@ -207,7 +208,7 @@ class BenchJob:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds turned into what people compare."""
+    """Statistics of the times between results."""
 
     frames: int
     fps: float
@@ -218,7 +219,7 @@ class Times:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> "Times":
-        """From the time between one frame's result and the next."""
+        """Returns the statistics of the seconds between one frame's result and the next."""
         values = np.array(seconds) * 1e3
         median, p99 = np.percentile(values, [50, 99])
         figures = (1e3 / values.mean(), median, p99, values.min(), values.max())
@@ -240,7 +241,8 @@ def run_bench(job: BenchJob, *, as_json: bool) -> None:
 
 
 def measure_model(job: BenchJob, progress: Callable[[str, float], None]) -> dict[str, Any]:
-    """All figures: facts of the machine, its peak, and one row for each backend and precision."""
+    """Returns all figures: facts of the machine, its peak, and one row for each backend and
+    precision."""
     model = load_model(find_model(job.model), flags=job.flags, trial=trial_runner())
     reasons = refusals()
     if job.backend != "all" and job.backend not in reasons:
@@ -270,7 +272,7 @@ def measure_model(job: BenchJob, progress: Callable[[str, float], None]) -> dict
 
 
 def _reference(job: BenchJob) -> Array:
-    """The FP32 result that others are compared with, on ONNX Runtime or OpenVINO on the CPU."""
+    """Returns the FP32 result that others are compared with, on ONNX Runtime or OpenVINO on the CPU."""
     failure: EngineError | None = None
     for name in ("ort", "openvino"):
         try:
@@ -300,7 +302,8 @@ def _row(
     products: dict[str, MatrixProducts],
     reference: Array,
 ) -> dict[str, Any]:
-    """One backend in one precision; `refused` with the reason where it does not run."""
+    """Returns the figures of one backend in one precision; `refused` has the reason if it does not
+    run."""
     row: dict[str, Any] = {"backend": backend, "precision": precision}
     before = memory_now()
     try:
@@ -344,7 +347,7 @@ def _row(
 def _beside_peak(
     part: Callable[[], list[float]], products: MatrixProducts | None
 ) -> tuple[list[float], float | None]:
-    """The seconds of all parts, and the best rate of `products` before, between and after them."""
+    """Returns the seconds of all parts, and the best rate of `products` before, between and after."""
     if products is None:
         return [seconds for _ in range(TURNS) for seconds in part()], None
     rates, found = [products.rate()], list[float]()
@@ -359,14 +362,14 @@ def _picture(engine: Engine, size: tuple[int, int]) -> Array:
 
 
 def _frames(size: tuple[int, int]) -> list[Frame]:
-    """4:2:0 frames, as a decoder gives them."""
+    """Returns 4:2:0 frames, as a decoder gives them."""
     height, width = (side + side % 2 for side in size)
     with open_source(f"pattern:{width}x{height}?frames=4") as source:
         return list(source)
 
 
 def _one_by_one(engine: Engine, picture: Array, seconds: float) -> list[float]:
-    """Seconds of each frame with nothing else in flight."""
+    """Returns the seconds of each frame with nothing else in flight."""
     for _ in range(WARM_UP):
         engine.run(picture)
     found: list[float] = []
@@ -381,7 +384,7 @@ def _one_by_one(engine: Engine, picture: Array, seconds: float) -> list[float]:
 def _streamed(
     submit: Callable[[], Callable[[], object]], in_flight: int, seconds: float
 ) -> list[float]:
-    """Seconds from one result to the next with `in_flight` frames on their way."""
+    """Returns the seconds from one result to the next with `in_flight` frames on their way."""
     running = [submit() for _ in range(in_flight)]
     found: list[float] = []
     for _ in range(WARM_UP):

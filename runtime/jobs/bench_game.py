@@ -1,6 +1,6 @@
 """Chart: a game's three loops in one picture. Matplotlib (extra `game`) is imported to draw one.
 
-`velatura bench --game`: how a game's frames are paced with the stage, with it off, and without it.
+`velatura bench --game`: the pacing of a game's frames with the stage, with it off, and without it.
 
 The report's keys, durations in milliseconds:
 `machine`: what it was measured on;
@@ -43,13 +43,13 @@ Loop = Literal["without", "off", "on"]
 LOOPS: tuple[Loop, ...] = ("without", "off", "on")
 KINDS = ("fresh", "carried", "repeated", "passed")
 BLOCK = 2.0
-"""Seconds of one loop, about, before it is the next one's turn."""
+"""Approximate seconds of one loop before the next one's turn."""
 LEAST = 2
-"""Rounds, however short they are: what a machine does meanwhile must meet all loops."""
+"""Rounds at least, however short they are: other load on the machine must affect all loops alike."""
 SETTLE = 0.25
-"""Seconds at the beginning of each block that do not count."""
+"""Seconds at the beginning of each block that are not counted."""
 BEFORE = 1.0
-"""Seconds of the stage at work before anything counts."""
+"""Seconds for which the stage runs before anything is counted."""
 
 Progress = Callable[[str], None]
 
@@ -60,12 +60,12 @@ class GameJob:
 
     models: tuple[str, ...]
     size: tuple[int, int]
-    """Height and width."""
+    """Height and width of the frames."""
     mode: Literal["inline", "pipelined"] = "inline"
     rate: float = 60.0
     """Refreshes of the display per second."""
     seconds: float = 10.0
-    """Of each loop."""
+    """Seconds of each loop."""
     budget_ms: float | None = None
     backend: str = "auto"
     out: Path | None = None
@@ -73,7 +73,7 @@ class GameJob:
 
     @property
     def rounds(self) -> int:
-        """How often each loop has its turn."""
+        """The number of turns of each loop."""
         return max(LEAST, round(self.seconds / BLOCK))
 
 
@@ -102,7 +102,7 @@ class Switch(Protocol):
 
 
 def run_game(job: GameJob, *, as_json: bool) -> None:
-    """Measure, print a table or JSON, and write what is asked for. Raises VelaturaError."""
+    """Measure, print a table or JSON, and write the requested files. Raises VelaturaError."""
     if job.plot is not None:
         pass
 
@@ -123,7 +123,7 @@ def run_game(job: GameJob, *, as_json: bool) -> None:
 
 
 def measure_game(job: GameJob, progress: Progress) -> tuple[dict[Loop, Pacing], dict[str, Any]]:
-    """The three loops, and the report on them."""
+    """Returns the measurements of the three loops, and the report on them."""
     height, width = job.size
     scene = Scene(width, height)
     progress("opening the models")
@@ -144,7 +144,8 @@ def measure_game(job: GameJob, progress: Progress) -> tuple[dict[Loop, Pacing], 
 def interleave(
     job: GameJob, scene: Scene, stage: Pass, switch: Switch, clock: Clock, progress: Progress
 ) -> dict[Loop, Pacing]:
-    """Play the loops in turn, each round in another order: the machine's moods meet all alike."""
+    """Plays the loops in turn, each round in another order: the machine's varying load affects all
+    alike."""
     period = 1 / job.rate
     skip = max(2, round(SETTLE * job.rate))
     seconds = job.seconds / job.rounds
@@ -173,7 +174,7 @@ def interleave(
 
 
 def report_of(job: GameJob, loops: dict[Loop, Pacing]) -> dict[str, Any]:
-    """The figures, as the module's text describes them, but for the notes."""
+    """Returns the figures, as the module's docstring describes them, without the notes."""
     without, on = loops["without"], loops["on"]
     later = float(on.all("latency").mean() - without.all("latency").mean())
     return {
@@ -196,7 +197,7 @@ def report_of(job: GameJob, loops: dict[Loop, Pacing]) -> dict[str, Any]:
 
 
 def rows_of(report: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """What a person compares: a name with its unit, and the figure of each loop."""
+    """Returns the rows of the table: a name with its unit, and the figure of each loop."""
 
     def row(name: str, figure: Callable[[dict[str, Any]], str]) -> tuple[str, list[str]]:
         return name, [figure(report[loop]) for loop in LOOPS]
@@ -223,7 +224,7 @@ def rows_of(report: dict[str, Any]) -> list[tuple[str, list[str]]]:
 
 
 def lines_of(report: dict[str, Any]) -> list[str]:
-    """What is said of the stage as a whole, a line each."""
+    """Returns the lines about the stage as a whole."""
     added, pictures = report["added_latency"], report["pictures"]
     costs = (
         f"{name.upper()} adds {_spread(report['cost_ms'][name]['busy_p50'])} ms to the game's busy time"
@@ -238,7 +239,7 @@ def lines_of(report: dict[str, Any]) -> list[str]:
 
 
 def title_of(report: dict[str, Any]) -> str:
-    """What was measured."""
+    """Returns a line that says what was measured."""
     height, width = report["size"]
     budget = "" if report["budget_ms"] is None else f", budget {report['budget_ms']:g} ms"
     models = " + ".join(report["models"])
@@ -276,15 +277,16 @@ def _print(report: dict[str, Any]) -> None:
 
 
 SIZE = (15.0, 10.0)
-"""Inches."""
+"""Width and height in inches."""
 DPI = 110
 NAMES: dict[Loop, str] = {"without": "without", "off": "OFF", "on": "ON"}
 COLOURS: dict[Loop, str] = {"without": "#4d4d4d", "off": "#0072b2", "on": "#d55e00"}
-"""Of Okabe and Ito's palette, which the colour-blind tell apart, and of different lightness."""
+"""Colours of Okabe and Ito's palette, which the colour-blind can tell apart, and of different
+lightness."""
 MARKS: dict[Loop, str] = {"without": "s", "off": "x", "on": "."}
 STYLES: dict[Loop, Any] = {"without": "-", "off": (0, (4, 2)), "on": "-"}
 SLOWEST = (0.0, 50.0, 90.0, 99.0, 99.9)
-"""Percentiles that the axis of a distribution names."""
+"""Percentiles that are labelled on a distribution's axis."""
 
 
 def require(path: Path) -> None:
@@ -298,8 +300,8 @@ def require(path: Path) -> None:
 
 
 def draw(loops: dict[Loop, Pacing], report: dict[str, Any]) -> bytes:
-    """The PNG file: frame times, animation errors, both's distributions, and the figures."""
-    # The classes of their own, not pyplot: that would choose a backend for the whole process.
+    """Returns the PNG file: frame times, animation errors, both's distributions, and the figures."""
+    # Matplotlib's own classes, not pyplot, which would choose a backend for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -338,7 +340,7 @@ def _head(figure: "Figure", report: dict[str, Any]) -> None:
 
 
 def _course(axes: "Axes", pacing: Pacing, name: Loop, period: float) -> None:
-    """Frame times over the seconds of the loop; breaks where it was another one's turn."""
+    """Draw frame times over the seconds of the loop, with breaks where it was another loop's turn."""
     at = 0.0
     for block in pacing.blocks:
         times = block.frame_times
@@ -369,7 +371,8 @@ def _errors(axes: "Axes", loops: dict[Loop, Pacing]) -> None:
 def _distribution(
     axes: "Axes", loops: dict[Loop, Pacing], what: str, title: str, period: float | None
 ) -> None:
-    """How long so many in a hundred take at most; the axis is stretched towards the slowest ones."""
+    """Draw the distribution of a loop's times by percentile; the axis is stretched towards the slowest
+    frames."""
     for name in LOOPS:
         times: Times = np.sort(loops[name].all(what)) * 1e3
         part = np.arange(len(times)) / len(times)
@@ -392,7 +395,7 @@ def _distribution(
 
 
 def _figures(axes: "Axes", report: dict[str, Any]) -> None:
-    """The table, whose heads are the legend of all the curves, too."""
+    """Draw the table, whose head is the legend of all the curves, too."""
     axes.axis("off")
     axes.set(xlim=(0, 1), ylim=(0, 1))
     rows, columns = rows_of(report), (0.56, 0.78, 1.0)

@@ -1,4 +1,4 @@
-"""`velatura build`: engine files for GPUs that need not be here."""
+"""`velatura build`: engine files for GPUs that this machine need not have."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from ..errors import EngineError, ModelError
 from .progress import BuildView
 
 CAPABILITIES = (75, 86, 89, 120)
-"""Turing, Ampere, Ada and Blackwell, as gamers have them."""
+"""Compute capabilities of the Turing, Ampere, Ada and Blackwell GPUs in gaming PCs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +47,13 @@ class BuildJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HalfParity:
-    """How well a model in FP16 agrees with itself in FP32."""
+    """The agreement of a model in FP16 with itself in FP32."""
 
     db: float
     """PSNR of the 8-bit output, on the worst of several pictures, extreme ones included."""
     of: Literal["tensors", "weights"]
-    """`tensors`: each was rounded to half. `weights`: only they were, for want of ONNX Runtime, so that
-    neither roundings between operations nor their overflow are seen."""
+    """The method. `tensors`: each was rounded to half. `weights`: only they were, for want of ONNX
+    Runtime, so that neither roundings between operations nor their overflow are seen."""
 
 
 def run_build(job: BuildJob, *, as_json: bool) -> None:
@@ -75,7 +75,7 @@ def run_build(job: BuildJob, *, as_json: bool) -> None:
 
 
 def halve(model: Model, *, force: bool) -> tuple[Model, HalfParity | None]:
-    """The model in FP16 and how well it agrees with FP32; None for one that is in FP16 already.
+    """Returns the model in FP16 and its agreement with FP32; None for one that is in FP16 already.
 
     Raises EngineError below 45 dB, and where a tensor leaves half's range, on however few pixels.
     """
@@ -122,7 +122,7 @@ def _build_one(
     *,
     quiet: bool,
 ) -> dict[str, Any]:
-    """One engine file; what is said of it."""
+    """Builds one engine file and returns the report on it."""
     card = model.card
     graph = wrap(model.proto, card, bits=job.bits, samples="bytes", size=card.fixed_size)
     pairs = (2,) if job.bits > 8 else ()
@@ -182,7 +182,7 @@ def _words(built: Built, parity: HalfParity | None) -> str:
 
 
 def half_words(parity: HalfParity) -> str:
-    """What parity was found, and by what."""
+    """Returns the agreement and its method in words."""
     words = f"{parity.db:.1f} dB against FP32"
     if parity.of == "tensors":
         return words
@@ -190,7 +190,7 @@ def half_words(parity: HalfParity) -> str:
 
 
 def _here() -> int:
-    """The compute capability of this machine's GPU."""
+    """Returns the compute capability of this machine's GPU."""
     from ..backends.nvidia import cuda
 
     return cuda.load().device().capability

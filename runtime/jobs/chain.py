@@ -1,4 +1,5 @@
-"""What the options of a run open: source, engines, stages, and what a journal must know of them."""
+"""The chain of a run, opened from its options: source, engines, stages, and the settings for a
+journal."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ __all__ = ["Job", "lead_of", "open_engines", "open_input", "settings_of", "stage
 
 
 def open_input(job: Job) -> Source:
-    """The source with its frames as the models shall see them. Raises SourceError."""
+    """Returns the source with its frames as the models shall see them. Raises SourceError."""
     return open_source(
         job.source,
         rate=rate_of(job.fps),
@@ -30,7 +31,7 @@ def open_input(job: Job) -> Source:
 def open_engines(
     job: Job, stack: ExitStack, progress: Progress, choices: tuple[tuple[str, str], ...] = ()
 ) -> list[Engine]:
-    """An engine for each model; `choices` are what an earlier run's `auto` came to."""
+    """Returns an engine for each model; `choices` are those of `auto` in an earlier run."""
     chosen = choices or (None,) * len(job.models)
     return [
         stack.enter_context(_engine(name, job, progress, choice))
@@ -39,11 +40,11 @@ def open_engines(
 
 
 def stages_of(job: Job, engines: list[Engine], *, segment: int = SEGMENT) -> list[Stage]:
-    """What happens to a frame, in order.
+    """Returns the stages that a frame passes through, in order.
 
     Models see the picture as it is coded, which is how they were trained; --size means the picture that
-    --bake has turned upright. With --stabilize, frames of a `segment` are the same whoever makes them:
-    those before it, `lead_of` many, come first.
+    --bake has turned upright. With --stabilize, frames of a `segment` do not depend on the process that
+    makes them: it processes the `lead_of` frames before the segment first.
     """
     stages: list[Stage] = [Neural(engine) for engine in engines]
     if job.stabilize:
@@ -56,12 +57,13 @@ def stages_of(job: Job, engines: list[Engine], *, segment: int = SEGMENT) -> lis
 
 
 def lead_of(stages: Sequence[Stage]) -> int:
-    """How many frames before a segment must be made, too, for its own to be what they are."""
+    """Returns the number of frames before a segment that must be processed, too, so that its own are
+    right."""
     return max((stage.overlap for stage in stages if isinstance(stage, Stabilize)), default=0)
 
 
 def settings_of(job: Job) -> dict[str, Any]:
-    """All options that decide what frames come, by the names that a user knows."""
+    """Returns all options that affect the frames, by the names that a user knows."""
     from ..backends.model import find_model, has_int8
 
     files: dict[str, str] = {}

@@ -25,7 +25,8 @@ from ..stages import Resize, Upright
 from .chain import Job
 
 View = Literal["wipe", "side"]
-"""`wipe`: the left half of one and the right half of the other; `side`: both whole."""
+"""The layout of both pictures. `wipe`: the left half of one and the right half of the other; `side`:
+both whole."""
 
 PAGES = (".html", ".htm")
 VIDEOS = (".mp4", ".mkv", ".mov", ".m4v", ".webm", ".avi", ".ts", ".m2ts", ".gif", ".nut", ".ogv")
@@ -56,8 +57,8 @@ def compare(
     """Write a .png of one moment, an .html page of several, or a clip of the whole.
 
     `at` are seconds; without it the middle, for a page evenly spread. The smaller picture is enlarged
-    to the larger one, bicubically; both are shown upright and in square pixels. `say` hears the closing
-    lines. Raises SourceError, and SinkError for a target that exists or has another suffix.
+    to the larger one, bicubically; both are shown upright and in square pixels. `say` is called with
+    the closing lines. Raises SourceError, and SinkError for a target that exists or has another suffix.
     """
     check_target(target, overwrite=overwrite)
     suffix = target.suffix.lower()
@@ -103,20 +104,20 @@ def _only(pairs: list[Pair], first: str) -> Pair:
 
 
 def _spread(first: str, second: str, count: int) -> list[float]:
-    """Times that cut into equal parts what both videos show."""
+    """Returns times that cut the common length of both videos into equal parts."""
     length = min(filter(None, (_length(first), _length(second))), default=0.0)
     return [length * (number + 1) / (count + 1) for number in range(count)]
 
 
 def _length(uri: str) -> float:
-    """Seconds; 0 where the file does not tell."""
+    """Returns the video's seconds; 0 where the file does not state them."""
     with open_source(uri) as source:
         info = source.info
         return info.duration or (info.frames or 0) / float(info.rate)
 
 
 def _pairs(first: str, second: str, times: Sequence[float]) -> Iterator[Pair]:
-    """For each time the frames that both show then; times beyond the end show the last frame."""
+    """Yields the frames that both show at each time; times beyond the end show the last frame."""
     ones, twos = shown_at(first, times), shown_at(second, times)
     for seconds, one, two in zip(times, ones, twos, strict=False):
         left, right = same_size(rgb8(one), rgb8(two))
@@ -124,7 +125,7 @@ def _pairs(first: str, second: str, times: Sequence[float]) -> Iterator[Pair]:
 
 
 def shown_at(uri: str, times: Sequence[float]) -> list[Frame]:
-    """The frame on the screen at each of the times, which grow. Raises SourceError."""
+    """Returns the frame that is shown at each of the times, which increase. Raises SourceError."""
     found: list[Frame] = []
     wanted = sorted(times)
     last: Frame | None = None
@@ -142,7 +143,7 @@ def shown_at(uri: str, times: Sequence[float]) -> list[Frame]:
 
 
 def rgb8(frame: Frame) -> Array:
-    """The frame as a screen shows it, upright and in square pixels: (H, W, 3) uint8."""
+    """Returns the frame as a screen shows it, upright and in square pixels: (H, W, 3) uint8."""
     frame = Upright()(frame)
     pixels = to_rgb(frame).planes[0]
     if frame.format.bits == 8:
@@ -151,7 +152,7 @@ def rgb8(frame: Frame) -> Array:
 
 
 def same_size(one: Array, two: Array) -> tuple[Array, Array]:
-    """Two (H, W, 3) uint8 pictures at the larger of their sizes."""
+    """Returns two (H, W, 3) uint8 pictures at the larger of their sizes."""
     height, width = max(one.shape[0], two.shape[0]), max(one.shape[1], two.shape[1])
     enlarged = [
         picture
@@ -163,7 +164,7 @@ def same_size(one: Array, two: Array) -> tuple[Array, Array]:
 
 
 def joined(pair: Pair, view: View) -> Array:
-    """One (H, W, 3) uint8 picture of both, with a white line between them."""
+    """Returns one (H, W, 3) uint8 picture of both, with a white line between them."""
     if view == "side":
         line = np.full((pair.first.shape[0], LINE, 3), 255, np.uint8)
         return np.ascontiguousarray(np.hstack([pair.first, line, pair.second]))
@@ -174,7 +175,8 @@ def joined(pair: Pair, view: View) -> Array:
 
 
 def labelled(picture: Array, text: str) -> Array:
-    """A copy of an (H, W, 3) uint8 picture with a line of text on a dark patch, below at the left."""
+    """Returns a copy of an (H, W, 3) uint8 picture with a line of text on a dark patch at the lower
+    left."""
     result = np.ascontiguousarray(picture).copy()
     height, width = result.shape[:2]
     font, weight = cv2.FONT_HERSHEY_SIMPLEX, max(round(height / 240), 1)
@@ -190,7 +192,7 @@ def labelled(picture: Array, text: str) -> Array:
 
 
 def write_png(target: Path, picture: Array) -> None:
-    """An (H, W, 3) uint8 picture into a file, which is there whole or not at all."""
+    """Write an (H, W, 3) uint8 picture into a PNG file, atomically."""
     write_whole(target, _png(picture))
 
 
@@ -202,7 +204,7 @@ def _png(picture: Array) -> bytes:
 
 
 def _write_clip(first: str, second: str, target: Path, view: View, *, overwrite: bool) -> None:
-    """Every frame of the first video beside what the second shows at its time, while both last."""
+    """Write every frame of the first video beside the second's at its time, while both last."""
     upright = Upright()
     with open_source(first) as one, open_source(second) as two:
         ones, twos = map(upright, one), map(upright, two)
@@ -235,7 +237,7 @@ class _Like:
 
 
 def _plain(info: VideoInfo, width: int, height: int) -> VideoInfo:
-    """The rate and clock of a video, and nothing that is told of its pixels or passes beside them."""
+    """Returns the rate and clock of a video, without facts about its pixels or its other streams."""
     return VideoInfo(
         width=width,
         height=height,
@@ -249,7 +251,7 @@ def _plain(info: VideoInfo, width: int, height: int) -> VideoInfo:
 
 
 def _page(first: str, second: str, pairs: Sequence[Pair]) -> str:
-    """One file that needs nothing else: pictures inside, a slider for each pair, keys included."""
+    """Returns a self-contained page: pictures inside, a slider for each pair, keyboard included."""
     names = html.escape(Path(first).name), html.escape(Path(second).name)
     blocks = "\n".join(
         PAIR.format(

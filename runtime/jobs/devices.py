@@ -1,4 +1,4 @@
-"""`velatura devices`: what of this machine can be captured."""
+"""`velatura devices`: the cameras, screens and windows of this machine."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ from ..sources.screen import list_screens, list_windows
 
 
 def show_devices(*, as_json: bool) -> None:
-    """Print cameras, screens and windows, and for what there is none of, why."""
+    """Print cameras, screens and windows, or the reason why there are none of a kind."""
     found = _devices()
     if as_json:
         typer.echo(json.dumps(found))

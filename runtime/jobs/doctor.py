@@ -1,4 +1,4 @@
-"""`velatura doctor`: what this machine can run, and a two-second proof."""
+"""`velatura doctor`: the backends that this machine can run, and a two-second test."""
 
 import json
 import os
@@ -26,7 +26,7 @@ SELF_TEST_SECONDS = 2.0
 
 
 def examine(*, as_json: bool) -> int:
-    """Print the findings; 0 when at least one backend runs, 7 when none does."""
+    """Prints the findings; returns 0 when at least one backend runs, 7 when none does."""
     reasons = refusals()
     cache = EngineCache()
     findings: dict[str, Any] = {
@@ -59,7 +59,7 @@ def examine(*, as_json: bool) -> int:
 
 
 def self_test() -> dict[str, Any]:
-    """Two seconds of upscaling a 640x360 pattern, without any file."""
+    """Returns the result of upscaling a 640x360 pattern for two seconds, without any file."""
     try:
         with open_source("pattern:640x360?frames=16") as source, open_engine(SELF_TEST) as engine:
             stage = Neural(engine)
@@ -77,7 +77,7 @@ def self_test() -> dict[str, Any]:
 
 
 def _drive(stage: Neural, frames: list[Frame]) -> tuple[float, int]:
-    """(seconds, frames) of a run that keeps the engine's requests in flight."""
+    """Returns (seconds, frames) of a run that keeps the engine's requests in flight."""
     start = time.perf_counter()
     done = 0
     running = [stage.submit(frames[i % len(frames)]) for i in range(stage.in_flight)]
@@ -103,7 +103,7 @@ def _print(findings: dict[str, Any]) -> None:
 
 
 def _builder(name: nvidia_library.Name) -> str:
-    """What `velatura build` can do here: TensorRT-RTX builds for GPUs that are not here."""
+    """Returns what `velatura build` can do here: TensorRT-RTX builds for other GPUs, too."""
     try:
         library = nvidia_library.load(name)
     except VelaturaError as error:
@@ -114,7 +114,7 @@ def _builder(name: nvidia_library.Name) -> str:
 
 
 def _gpus() -> list[str]:
-    """What the driver's own tool lists."""
+    """Returns the GPUs that the driver's own tool lists."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []

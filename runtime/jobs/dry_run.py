@@ -1,4 +1,4 @@
-"""`velatura run --dry-run`: what a run would take and give, told by a sample of it."""
+"""`velatura run --dry-run`: the expected time and size of a run, estimated from a sample of it."""
 
 import json
 import re
@@ -41,11 +41,11 @@ from .progress import BuildView, Reporter
 from .run import journals, terminable
 
 BUDGET = 10.0
-"""Seconds of work on the sample."""
+"""Seconds of work that the sample may take."""
 
 NO_ROOM = SinkError.exit_code
 ROOM = 2 << 30
-"""Bytes that the folder for temporary files should have."""
+"""Bytes that the folder for temporary files should have free."""
 
 
 def run_preflight(
@@ -56,13 +56,13 @@ def run_preflight(
     as_json: bool = False,
     budget: float = BUDGET,
 ) -> int:
-    """Try the job on a sample, tell what the whole would be, and write nothing at its sink.
+    """Tries the job on a sample, reports the estimates for the whole, and writes nothing at its sink.
 
-    `budget` is how many seconds the sample may take once engines are open and the first frame is done.
+    `budget` is the seconds that the sample may take once engines are open and the first frame is done.
 
-    Three stills go into a folder beside it. Returns the exit code: that of a full disk where the output
-    will not fit, else 0. Raises VelaturaError for whatever the run itself would be refused for, a
-    `comparison` with its source included.
+    Three stills are written to a folder beside the sink. Returns the exit code: that of a full disk
+    where the output will not fit, else 0. Raises VelaturaError for whatever the run itself would be
+    refused for, a `comparison` with its source included.
     """
     if comparison is not None:
         check_comparison(job, comparison)
@@ -103,7 +103,7 @@ def run_preflight(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What the sample gave."""
+    """The results of the sample."""
 
     path: Path | None
     """The video file, or the pattern of pictures; None where nothing is kept."""
@@ -111,16 +111,17 @@ class Trial:
     plan_of: Sink
     engines: list[Engine]
     kept: int
-    """Frames that an earlier run left."""
+    """Frames that an earlier run has finished."""
 
     @property
     def video(self) -> Path | None:
-        """The file, where it is one video."""
+        """The sample's file, where it is one video."""
         return self.path if self.path is not None and self.path.is_file() else None
 
 
 def _refusals(job: Job, source: Source, *, journal: bool) -> int:
-    """Raise for a target that the run would be refused; else how many frames lie in its journal."""
+    """Raises where the run would refuse its target; else returns the number of frames in its
+    journal."""
     if job.sink in ("null:", "-"):
         return 0
     path = Path(job.sink)
@@ -144,7 +145,7 @@ def _refusals(job: Job, source: Source, *, journal: bool) -> int:
 
 
 def _open_trial(job: Job, source: Source, folder: Path) -> tuple[Path | None, Sink]:
-    """A sink as the job's own, in a folder that goes away. Raises SinkError."""
+    """Returns a sink with the job's options, in a temporary folder. Raises SinkError."""
     if job.sink == "null:":
         return None, open_sink("null:", like=source)
     path = folder / ("sample.y4m" if job.sink == "-" else Path(job.sink).name)
@@ -153,7 +154,7 @@ def _open_trial(job: Job, source: Source, folder: Path) -> tuple[Path | None, Si
 
 @contextmanager
 def _in_its_name(folder: Path, sink: str) -> Generator[None]:
-    """Errors about the sample's file as those about the job's own."""
+    """Errors about the sample's file raised again with the name of the job's own."""
     try:
         yield
     except VelaturaError as error:
@@ -164,14 +165,14 @@ def _in_its_name(folder: Path, sink: str) -> Generator[None]:
 
 
 def _roomy(job: Job) -> str | None:
-    """Where the sample may lie: with other temporary files unless they have no room."""
+    """Returns the folder for the sample: None is that of temporary files, unless it is too full."""
     if shutil.disk_usage(tempfile.gettempdir()).free > ROOM or job.sink in ("null:", "-"):
         return None
     return str(Path(job.sink).parent)
 
 
 def _report(job: Job, info: VideoInfo, trial: Trial, *, journal: bool) -> dict[str, Any]:
-    """All that is told, as --json prints it."""
+    """Returns the whole report, as --json prints it."""
     sample, sink = trial.sample, trial.plan_of
     frames, length = film_frames(info, job.frames), film_seconds(info, job.frames)
     weights = weights_of(sample.excerpts, length)
@@ -224,7 +225,7 @@ def _report(job: Job, info: VideoInfo, trial: Trial, *, journal: bool) -> dict[s
 
 
 def _notes(job: Job, info: VideoInfo, trial: Trial) -> list[str]:
-    """All that the run would say before and after."""
+    """Returns all notes that the run would give before and after."""
     engines = [note for engine in trial.engines for note in engine.notes]
     notes = [*info.notes, *engines, *trial.plan_of.notes, *trial.sample.notes]
     if film_frames(info, job.frames) is None:
@@ -239,7 +240,7 @@ def _notes(job: Job, info: VideoInfo, trial: Trial) -> list[str]:
 
 
 def _coded(trial: Trial) -> Coded | None:
-    """The frames as they were coded; None where none are kept."""
+    """Returns the coded frames; None where none are kept."""
     if trial.video is not None:
         return read_coded(trial.video)
     if trial.path is None:
@@ -250,7 +251,7 @@ def _coded(trial: Trial) -> Coded | None:
 
 
 def _whole(picture: Estimate, info: VideoInfo, sink: Sink, length: float | None) -> Estimate | None:
-    """With what passes beside the picture."""
+    """Returns the estimate with the streams beside the picture; None where they are unknown."""
     if info.path is None or not sink.plan:
         return picture
     beside = passing_bytes(info.path, sink.plan, length)
@@ -260,7 +261,7 @@ def _whole(picture: Estimate, info: VideoInfo, sink: Sink, length: float | None)
 
 
 def _output(trial: Trial) -> dict[str, Any]:
-    """Size, format and codec of what comes out."""
+    """Returns size, format and codec of the output."""
     after = trial.sample.excerpts[0].after
     facts = {"size": f"{after.width}x{after.height}", "format": str(after.format), "codec": None}
     if trial.video is not None:
@@ -284,7 +285,8 @@ def _figures(estimate: Estimate | None, digits: int | None) -> dict[str, float] 
 
 
 def preview_folder(sink: str) -> Path:
-    """Where the stills go: beside the sink, or here where it is no file."""
+    """Returns the folder of the stills: beside the sink, or the current one where the sink is no
+    file."""
     if sink in ("null:", "-"):
         return Path("dry-run.preview")
     path = Path(sink)
@@ -295,7 +297,7 @@ def preview_folder(sink: str) -> Path:
 
 
 def _write_stills(job: Job, info: VideoInfo, trial: Trial) -> list[Path]:
-    """Before and after side by side, at three places of the film where it has so many."""
+    """Write stills of before and after side by side, from up to three places of the film."""
     folder = preview_folder(job.sink)
     try:
         folder.mkdir(exist_ok=True)

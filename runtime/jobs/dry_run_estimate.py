@@ -1,4 +1,5 @@
-"""What a sample says of the whole: seconds, bytes, room on the disk; and the same in words."""
+"""Estimates for a whole run from its sample: seconds, bytes, room on the disk; and the same in
+words."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -15,24 +16,24 @@ from ..media.pyav import open_input
 from .dry_run_sample import Excerpt, Sample
 
 MARGIN = 0.15
-"""By how much an estimate is off at best."""
+"""The relative error of an estimate at best."""
 
 ENOUGH = 24
-"""Frames of a place beyond which more of them tell no more."""
+"""Frames of one place beyond which more of them add no information."""
 
 KEY_EVERY = 250
-"""Frames between two key frames at most, as encoders and the journal's segments have it."""
+"""Frames between two key frames at most, as in encoders and the journal's segments."""
 
 SETTLING = 10
-"""Frames after a cut in which an encoder still pays for it."""
+"""Frames after a cut that still cost an encoder more than usual."""
 
 COUNTING = 1.0
-"""Seconds for counting what passes beside the picture."""
+"""Seconds for counting the streams beside the picture."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure and what it may turn out to be."""
+    """An estimated figure and its range."""
 
     likely: float
     least: float
@@ -41,7 +42,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """A frame as it is coded."""
+    """A coded frame."""
 
     seconds: float
     size: int
@@ -50,16 +51,17 @@ class Packet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coded:
-    """What lies in the sample's file, or its pictures."""
+    """The contents of the sample's file, or its pictures."""
 
     packets: tuple[Packet, ...]
-    """In order of time, from 0."""
+    """The coded frames in order of time, from 0."""
     beside: int
     """Bytes of the container itself."""
 
 
 def forecast_seconds(sample: Sample, frames: int, *, weights: Sequence[float]) -> Estimate:
-    """How long `frames` frames take once engines are open, each place counted by its weight.
+    """Returns the seconds that `frames` frames take once engines are open, each place counted by its
+    weight.
 
     Encoders look ahead: the first frames of all are only taken in, and as many are left for the end.
     """
@@ -70,10 +72,10 @@ def forecast_seconds(sample: Sample, frames: int, *, weights: Sequence[float]) -
 
 
 def forecast_bytes(sample: Sample, coded: Coded, frames: int, *, weights: Sequence[float]) -> Estimate:
-    """How many bytes `frames` frames make, with what their container adds.
+    """Returns the bytes of `frames` frames, with the overhead of their container.
 
-    Every place begins with a cut that the film has not, and with what the encoder spends on it: key
-    frames and others are counted apart, their share is what it is within the places, and where there
+    Every place begins with a cut that is not in the film, and costs the encoder more: key frames and
+    others are therefore averaged separately, weighted by their share within the places, and where there
     are enough frames the first ones are left out.
     """
     groups = [_settled(group) for group in _by_excerpt(sample.excerpts, coded.packets)]
@@ -95,7 +97,8 @@ def forecast_bytes(sample: Sample, coded: Coded, frames: int, *, weights: Sequen
 
 
 def weights_of(excerpts: Sequence[Excerpt], length: float | None) -> list[float]:
-    """The part of the film that each place stands for: what is nearer to it than to any other.
+    """Returns the part of the film that each place stands for: all that is nearer to it than to any
+    other.
 
     A place of which few frames were seen counts for less.
     """
@@ -109,7 +112,8 @@ def weights_of(excerpts: Sequence[Excerpt], length: float | None) -> list[float]
 
 
 def read_coded(path: Path) -> Coded:
-    """The video packets of a finished file. Raises SinkError's causes: FFmpegError, OSError."""
+    """Returns the video packets of a finished file. Raises FFmpegError and OSError, which SinkError
+    wraps."""
     packets: list[Packet] = []
     others = 0
     with av.open(str(path)) as container:
@@ -128,7 +132,8 @@ def read_coded(path: Path) -> Coded:
 
 
 def passing_bytes(source: str, plan: Sequence[Passage], seconds: float | None) -> float | None:
-    """Bytes of all that is copied or converted, in `seconds` of the film; None where that is unknown.
+    """Returns the bytes of all streams that are copied or converted, in `seconds` of the film; None
+    where that is unknown.
 
     Counted from the beginning for some time; what lies beyond is taken to be as dense.
     """
@@ -165,7 +170,8 @@ def _attached_bytes(stream: Any) -> int:
 def _spread(
     excerpts: Sequence[Excerpt], each: Sequence[float], mean: float, *, times: float, plus: float
 ) -> Estimate:
-    """So many `times` the mean and `plus`; the range is that of the places that tell enough."""
+    """Returns the estimate `times` the mean and `plus`; its range is that of the places with enough
+    frames."""
     enough = [value for value, e in zip(each, excerpts, strict=True) if 2 * e.frames >= ENOUGH]
     low, high = min(mean, *(enough or each)), max(mean, *(enough or each))
     likely = plus + times * mean
@@ -177,14 +183,14 @@ def _spread(
 
 
 def _by_excerpt(excerpts: Sequence[Excerpt], packets: Sequence[Packet]) -> Iterator[list[Packet]]:
-    """The packets of each excerpt."""
+    """Yields the packets of each excerpt."""
     begins = [float(excerpt.begin) - 2e-3 for excerpt in excerpts] + [float("inf")]
     for begin, end in pairwise(begins):
         yield [packet for packet in packets if begin <= packet.seconds < end]
 
 
 def _settled(group: list[Packet]) -> list[Packet]:
-    """An excerpt without what its beginning costs, but for a key frame there."""
+    """Returns an excerpt without its first frames, which cost more; a key frame there is kept."""
     cut = min(SETTLING, len(group) // 3)
     return [*(packet for packet in group[:cut] if packet.key), *group[cut:]]
 
@@ -195,7 +201,7 @@ def _mean(packets: Sequence[Packet], *, key: bool) -> float | None:
 
 
 def lines_of(report: dict[str, Any]) -> list[str]:
-    """The report of `preflight.run_preflight` for a person."""
+    """Returns the lines of `dry_run.run_preflight`'s report for a person."""
     given, made = report["input"], report["output"]
     flags = [name for name in ("hdr", "alpha", "interlaced") if given[name]]
     told = [
@@ -253,7 +259,7 @@ def _size(report: dict[str, Any]) -> str:
 
 
 def shortage_of(report: dict[str, Any]) -> str:
-    """Why the output may not fit."""
+    """Returns the warning that the output may not fit."""
     journal = " with its journal" if report["journal"] else ""
     return (
         f"{report['sink']} may need {bytes_in_words(report['needed_bytes'])}{journal}, and "
@@ -262,7 +268,7 @@ def shortage_of(report: dict[str, Any]) -> str:
 
 
 def time_in_words(seconds: float) -> str:
-    """`1:02:03`, `0:07`; tenths below ten seconds."""
+    """Returns a duration as `1:02:03` or `0:07`; tenths below ten seconds."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -271,7 +277,7 @@ def time_in_words(seconds: float) -> str:
 
 
 def bytes_in_words(size: float) -> str:
-    """`12 kB`, `3.2 MB`, `1.4 GB`."""
+    """Returns a size as `12 kB`, `3.2 MB` or `1.4 GB`."""
     if size < 1e6:
         return f"{size / 1e3:.0f} kB"
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -15,47 +15,47 @@ from ..stages import Stage
 from .chain import Job, open_input
 
 STILLS = (1 / 6, 1 / 2, 5 / 6)
-"""Places of the film, besides its beginning, by the part of it that lies before."""
+"""Places of the film, besides its beginning, as fractions of its length."""
 
 APART = 1.5
 """Frames between two places at least."""
 
 SEARCH = 3.0
-"""Seconds that the way to a place may take; one that is farther is left out."""
+"""Seconds that seeking a place may take; a place that takes longer is left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excerpt:
-    """What was seen at one place of the film."""
+    """The results at one place of the film."""
 
     at: float
-    """Seconds of the film."""
+    """Seconds of the film at which it begins."""
     begin: Fraction
-    """Seconds of the sample."""
+    """Seconds of the sample at which it begins."""
     frames: int
     per_frame: float
-    """Seconds of work."""
+    """Seconds of work per frame."""
     before: Frame
     """The first frame, as it was read."""
     after: Frame
-    """The same as it goes to the encoder."""
+    """The first frame, as it goes to the encoder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """All that was seen."""
+    """The results of the whole sample."""
 
     excerpts: tuple[Excerpt, ...]
     first: float
-    """Seconds until the first frame was done, which pays for what is set up by then."""
+    """Seconds until the first frame was done, which include all set-up."""
     closing: float
     """Seconds that the sink took to finish."""
     notes: tuple[str, ...]
-    """What stages had to change."""
+    """Notes on the changes that stages made."""
 
     @property
     def frames(self) -> int:
-        """How many."""
+        """The number of frames."""
         return sum(excerpt.frames for excerpt in self.excerpts)
 
 
@@ -105,7 +105,7 @@ def take_sample(
 
 
 def film_seconds(info: VideoInfo, frames: int | None) -> float | None:
-    """How long the film is, or its first `frames`; None where the source does not know."""
+    """Returns the seconds of the film, or of its first `frames`; None where they are unknown."""
     total = film_frames(info, frames)
     if total is None:
         return None
@@ -114,13 +114,13 @@ def film_seconds(info: VideoInfo, frames: int | None) -> float | None:
 
 
 def film_frames(info: VideoInfo, frames: int | None) -> int | None:
-    """How many frames will come, of at most `frames`; None where the source does not know."""
+    """Returns the number of frames that will come, at most `frames`; None where it is unknown."""
     total = info.frames or (round(info.duration * info.rate) if info.duration else None)
     return total if total is None or frames is None else min(total, frames)
 
 
 def _places(info: VideoInfo, frames: int | None) -> list[float]:
-    """Seconds of the film at which the excerpts begin, each some frames after the one before."""
+    """Returns the seconds of the film at which the excerpts begin, some frames apart."""
     places = [0.0]
     for part in STILLS:
         place = part * (film_seconds(info, frames) or 0.0)
@@ -130,7 +130,7 @@ def _places(info: VideoInfo, frames: int | None) -> list[float]:
 
 
 def _reach(source: Source, place: float) -> Iterator[Frame] | None:
-    """The frames from `place` on; None where they are not reached in time."""
+    """Returns the frames from `place` on; None where they are not reached in time."""
     if place:
         source.seek(place)
     start = time.perf_counter()
@@ -144,7 +144,7 @@ def _reach(source: Source, place: float) -> Iterator[Frame] | None:
 
 
 def _until(frames: Iterator[Frame], seconds: float | None, limit: int | None) -> Iterator[Frame]:
-    """Those before a time, and no more than `limit`."""
+    """Yields the frames before a time, and no more than `limit`."""
     for number, frame in enumerate(frames):
         if (limit is not None and number >= limit) or (
             seconds is not None and frame.seconds >= seconds
@@ -154,12 +154,12 @@ def _until(frames: Iterator[Frame], seconds: float | None, limit: int | None) ->
 
 
 class _Tape:
-    """Excerpts one after another on their way into one sink."""
+    """Writes excerpts one after another into one sink."""
 
     def __init__(self, info: VideoInfo, sink: Sink) -> None:
         self.sink = _Watched(sink)
         self.first = 0.0
-        """When the first frame of all was done."""
+        """The time at which the first frame of all was done."""
         self._begin = Fraction(0)
         self._info = info
         self._step = 1 / info.rate
@@ -169,14 +169,14 @@ class _Tape:
     def add(
         self, found: Iterator[Frame], stages: Sequence[Stage], *, at: float, seconds: float
     ) -> Excerpt | None:
-        """Process frames of the film from `at` on for some seconds; None where there is none."""
+        """Processes frames of the film from `at` on for some seconds; returns None without any."""
         frames = self._retimed(found)
         before = next(frames, None)
         if before is None:
             return None
         begin, count = self._begin, self.sink.frames
-        # The first two by hand: what is set up at the first stays out of the measure, and what one
-        # frame takes alone tells how many may be on their way when time is up.
+        # The first two without the pump: the set-up at the first is not measured, and the time of one
+        # frame alone tells how many may be on their way when time is up.
         started = time.perf_counter()
         after = self._pass(before, stages)
         start = time.perf_counter()
@@ -197,7 +197,7 @@ class _Tape:
         )
 
     def _retimed(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        """Frames that go on where the last excerpt ends."""
+        """Yields frames with times that follow the last excerpt's."""
         first: Frame | None = None
         for frame in frames:
             if first is None:
@@ -209,7 +209,7 @@ class _Tape:
             self._index += 1
 
     def _pass(self, frame: Frame, stages: Sequence[Stage]) -> Frame:
-        """One frame, each step after the other; what the sink gets."""
+        """Runs one frame through all steps in turn, and returns the frame that the sink gets."""
         for stage in stages:
             frame = stage(frame)
         self.sink.write(frame)
@@ -218,7 +218,7 @@ class _Tape:
     def _run(
         self, frames: Iterator[Frame], stages: Sequence[Stage], *, deadline: float, alone: float
     ) -> float | None:
-        """The rest by the pump, as in the whole run, so that all is written at the deadline.
+        """Runs the rest through the pump, as in the whole run, so that all is written at the deadline.
 
         Seconds of a frame, where there were enough of them.
         """
@@ -242,7 +242,7 @@ class _Tape:
 
 
 class _Given(Source):
-    """Frames that are there already."""
+    """A source of given frames."""
 
     def __init__(self, info: VideoInfo, frames: Iterator[Frame]) -> None:
         self.uri = info.path or ""
@@ -257,7 +257,7 @@ class _Given(Source):
 
 
 class _Watched(Sink):
-    """Notes when a frame was written. The inner sink stays its owner's to close."""
+    """Records the time at which each frame was written. The inner sink is not closed."""
 
     def __init__(self, sink: Sink) -> None:
         self.uri = sink.uri

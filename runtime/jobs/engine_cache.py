@@ -1,4 +1,4 @@
-"""`velatura cache`: what was built and measured on this machine."""
+"""`velatura cache`: the engines and measurements stored on this machine."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from .progress import BuildView
 
 
 def list_entries(*, as_json: bool) -> None:
-    """Each engine with what it is for, and the sum."""
+    """Print each engine with its model, and the total size."""
     cache = EngineCache()
     entries = cache.entries()
     if as_json:
@@ -32,7 +32,7 @@ def list_entries(*, as_json: bool) -> None:
 
 
 def clear(*, as_json: bool) -> None:
-    """Remove all; what is needed again is built again."""
+    """Remove all entries; they are built again when they are needed."""
     cache = EngineCache()
     count = cache.clear()
     if as_json:
@@ -49,7 +49,7 @@ def prebuild(
     precision: Precision,
     as_json: bool,
 ) -> None:
-    """Build and keep what these models need for frames of these sizes (height, width), at 8 bits.
+    """Build and store the engines of these models for frames of these sizes (height, width), at 8 bits.
 
     Raises VelaturaError as `open_engine` does.
     """

@@ -1,6 +1,6 @@
-"""Play: a game's loop, a frame for each refresh of a display that is not there.
+"""Play: a game's loop, a frame for each refresh of a simulated display.
 
-Pacing: what is made of the times of a game's frames, as those who compare games define it.
+Pacing: figures of the times of a game's frames, by the definitions that comparisons of games use.
 """
 
 import math
@@ -21,9 +21,9 @@ Counts = npt.NDArray[np.int64]
 
 PERCENTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "p999": 99.9, "max": 100.0}
 STUTTER = 1.5
-"""How many times the usual a picture stands that is a stutter."""
+"""The factor by which a picture must be shown longer than usual to count as a stutter."""
 USUAL = 30
-"""Pictures before it whose median is the usual."""
+"""Preceding pictures whose median duration is the usual one."""
 
 Spent = Literal["busy", "call", "own"]
 _COSTS: tuple[tuple[Spent, float], ...] = (
@@ -47,41 +47,41 @@ DEFINITIONS = {
     "animation_error_ms": "how far the step between two pictures' simulated times is from the step "
     "between the refreshes that show them, as PresentMon defines it",
 }
-"""What the numbers of a report mean, by their keys in it."""
+"""The meaning of a report's numbers, by their keys in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """Frames in a row, as they were noted: arrays (N,), times in seconds since the block began."""
+    """Consecutive frames of one turn: arrays (N,), times in seconds since the block began."""
 
     period: float
     """Seconds between two refreshes of the display."""
     skip: int
-    """Frames at the beginning, one at least, that do not count: things settle."""
+    """Frames at the beginning, one at least, that are not counted, while the loop settles."""
     start: Times
-    """When the game began the frame, which is also the time that it simulated."""
+    """The time at which the game began the frame, which is also the time that it simulated."""
     end: Times
-    """When its picture was finished."""
+    """The time at which its picture was finished."""
     call: Times
-    """Seconds of that in the stage."""
+    """Seconds of that spent in the stage."""
     own: Times
     """Seconds of the game's thread on a processor, between start and end."""
     shown: Times
     """The refresh that showed the picture."""
     seen: Counts
-    """The frame that the picture is of."""
+    """The frame that the picture shows."""
     simulated: Times
-    """The time that this frame simulated."""
+    """The simulated time of this frame."""
     read: "npt.NDArray[np.bool_]"
-    """Whether that was read from the picture; else the stage says so."""
+    """True if that frame was read from the picture; False if it is the stage's statement."""
     kinds: tuple[str, ...]
-    """Whether each was fresh or something that stood in for it."""
+    """The kind of each picture: fresh or a replacement."""
     rungs: tuple[str, ...]
-    """How much was done to each picture."""
+    """The rung on which each picture was made."""
 
     @property
     def frame_times(self) -> Times:
-        """Seconds from the beginning of a frame to the next one's; one less than there are frames."""
+        """Seconds from the beginning of a frame to the next one's; one fewer than there are frames."""
         return np.diff(self.start)[self.skip - 1 :]
 
     @property
@@ -95,7 +95,7 @@ class Block:
 
     @property
     def stood(self) -> Times:
-        """Seconds from one picture's refresh to the next one's."""
+        """Seconds for which each picture was shown."""
         return np.diff(self.shown)[self.skip - 1 :]
 
     @property
@@ -121,24 +121,25 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Pacing:
-    """How a loop ran, over several blocks."""
+    """The timing of a loop over several blocks."""
 
     blocks: tuple[Block, ...]
 
     def all(self, name: str) -> "npt.NDArray[Any]":
-        """One of a block's arrays, of all blocks in a row."""
+        """Returns one of the blocks' arrays, of all blocks in a row."""
         return np.concatenate([getattr(block, name) for block in self.blocks])
 
     def counted(self, name: str) -> "npt.NDArray[Any]":
-        """The same of what is noted of every frame, without those that do not count."""
+        """Returns an array with an entry for every frame, of all blocks, without the frames that are
+        not counted."""
         return np.concatenate([getattr(block, name)[block.skip :] for block in self.blocks])
 
     def count(self, what: Literal["kinds", "rungs"]) -> dict[str, int]:
-        """How many pictures there are of each."""
+        """Returns the number of pictures of each kind or rung."""
         return dict(Counter(one for block in self.blocks for one in getattr(block, what)[block.skip :]))
 
     def to_json(self) -> dict[str, Any]:
-        """The figures by their names in `DEFINITIONS`, durations in milliseconds."""
+        """Returns the figures by their names in `DEFINITIONS`, durations in milliseconds."""
         times, behind = self.all("frame_times"), self.all("behind")
         errors = self.all("animation_errors")
         return {
@@ -167,30 +168,34 @@ class Pacing:
 
 
 def percentiles(seconds: Times) -> dict[str, float]:
-    """Mean and `PERCENTILES`, interpolated linearly, in milliseconds."""
+    """Returns mean and `PERCENTILES`, interpolated linearly, in milliseconds."""
     found = np.percentile(seconds, list(PERCENTILES.values()))
     return {"mean": _ms(seconds.mean()), **dict(zip(PERCENTILES, map(_ms, found), strict=True))}
 
 
 def low(frame_times: Times, part: float) -> float:
-    """Frames per second of the slowest `part` of the frames: 1 over the mean of their times."""
+    """Returns the frames per second of the slowest `part` of the frames: 1 over the mean of their
+    times."""
     count = max(1, math.ceil(part * len(frame_times)))
     return 1.0 / float(np.sort(frame_times)[-count:].mean())
 
 
 def stutters(stood: Times) -> int:
-    """Pictures that stood `STUTTER` times as long as the `USUAL` before; the first ones have less."""
+    """Returns the number of pictures that were shown `STUTTER` times as long as the `USUAL` before; the
+    first ones have fewer before them."""
     usual = [float(np.median(stood[max(0, n - USUAL) : n])) for n in range(1, len(stood))]
     return int((stood[1:] > STUTTER * np.array(usual)).sum())
 
 
 def cost(with_stage: Sequence[Block], without: Sequence[Block]) -> dict[str, Any]:
-    """What the stage adds to the time that the game's thread takes for a frame, in milliseconds.
+    """Returns what the stage adds to the time that the game's thread takes for a frame, in
+    milliseconds.
 
     `busy_p50`, `busy_p95`, `busy_p99`, `call_p50` and `own_p50` are differences of two loops' figures
-    in each round: median, lowest and highest over the rounds. A round's blocks lie side by side, in
-    the same mood of the machine. What the game does besides, and other programs, make `busy` differ
-    by up to a tenth of a millisecond by themselves: `call` tells of less, and `own` hardly of others.
+    in each round: median, lowest and highest over the rounds. A round's blocks follow each other, under
+    the same load of the machine. The game's other work, and other programs, make `busy` differ by up to
+    a tenth of a millisecond by themselves: `call` contains less of that, and `own` hardly any of other
+    programs.
     """
     found: dict[str, Any] = {"rounds": len(with_stage)}
     for what, at in _COSTS:
@@ -211,27 +216,27 @@ def _ms(seconds: Any) -> float:
 
 
 SPIN = 3e-4
-"""Seconds before a refresh in which the clock is watched: a sleeping thread wakes late by so much."""
+"""Seconds before a refresh in which the clock is polled: a sleeping thread wakes late by so much."""
 
 
 class Clock(Protocol):
-    """Seconds, and waiting for them."""
+    """A clock in seconds, with waiting."""
 
     def now(self) -> float:
-        """Seconds since some time."""
+        """Returns the seconds since some fixed time."""
         ...
 
     def own(self) -> float:
-        """Seconds that this thread was on a processor."""
+        """Returns the seconds that this thread was on a processor."""
         ...
 
     def wait(self, until: float) -> None:
-        """Return at that time, or at once when it is over."""
+        """Return at that time, or at once when it has passed."""
         ...
 
 
 class WallClock:
-    """The machine's."""
+    """The machine's clock."""
 
     def now(self) -> float:
         return time.perf_counter()
@@ -249,29 +254,29 @@ class WallClock:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What a stage says of the picture that it gave last."""
+    """A stage's statement about the picture that it gave last."""
 
     behind: int = 0
-    """Frames that it is behind the one that went in."""
+    """Frames by which the picture is behind the one that went in."""
     kind: str = ""
-    """Fresh, or something that stands in for it."""
+    """The kind of picture: fresh, or what replaces it."""
     rung: str = ""
 
 
 class Pass(ABC):
-    """What is done to a picture before it is shown."""
+    """The last pass over a picture before it is shown."""
 
     @abstractmethod
     def __call__(self, picture: Picture) -> Pixels:
-        """The picture that is shown."""
+        """Returns the picture that is shown."""
 
     @abstractmethod
     def account(self) -> Account:
-        """Of the last one."""
+        """Returns the statement about the last picture."""
 
 
 class Bare(Pass):
-    """A game without the stage."""
+    """A game without the stage: pictures pass unchanged."""
 
     def __call__(self, picture: Picture) -> Pixels:
         return picture.color
@@ -281,7 +286,7 @@ class Bare(Pass):
 
 
 class _Note(NamedTuple):
-    """Of a frame, what cannot be known later."""
+    """The facts about a frame that must be recorded while it runs."""
 
     start: float
     end: float
@@ -302,12 +307,12 @@ def play(
     clock: Clock,
     since: float = 0.0,
 ) -> Block:
-    """Play `skip` frames that do not count, and then for so long, but two frames at least.
+    """Play `skip` frames that are not counted, and then for `seconds`, but two frames at least.
 
-    The scene is at `since` seconds in the beginning. As with vertical synchronisation, a picture is
-    shown by the first refresh after it is finished, and then the next frame begins, which simulates the
-    time at which it does. What is seen is read from the picture itself; where nothing can be read, it
-    is what the stage says.
+    The scene starts at `since` seconds. As with vertical synchronisation, a picture is shown by the
+    first refresh after it is finished, and then the next frame begins, which simulates the time at
+    which it does. The frame that is seen is read from the picture itself; where it cannot be read, it
+    is the one that the stage states.
     """
     scene.begin()
     notes: list[_Note] = []
@@ -326,14 +331,14 @@ def play(
         own = clock.own() - own
         end = clock.now() - begin
         refresh = max(refresh + 1, math.ceil(end / period))
-        # On no account: a game does not do this.
+        # Outside of the measurement: a game does not do this.
         strip, account = scene.mark.strip_of(picture), last.account()
         notes.append(_Note(start, end, call, own, refresh * period, strip, account))
         clock.wait(begin + refresh * period)
     marks = [scene.mark.frame_of(note.strip, n) for n, note in enumerate(notes)]
     told = [n - note.account.behind for n, note in enumerate(notes)]
     chosen = [mark if mark is not None else tell for mark, tell in zip(marks, told, strict=True)]
-    # What is seen at first may be of the block before: that does not count.
+    # The first picture seen may be of the block before: it does not count.
     seen = np.maximum(np.array(chosen, np.int64), 0)
     start = np.array([note.start for note in notes])
     ahead = np.maximum(seen - np.arange(len(seen)), 0)

@@ -1,4 +1,4 @@
-"""`velatura live`: a source that does not wait, through models, into sinks, held to a deadline."""
+"""`velatura live`: a live source through models into sinks, held to a deadline."""
 
 import json
 import threading
@@ -47,16 +47,16 @@ class Session:
     backend: str = "auto"
     precision: Precision = "auto"
     size: tuple[int, int] | None = None
-    """Asked of cameras and screens."""
+    """The size to request from cameras and screens."""
     rate: Fraction | None = None
-    """Asked of cameras and screens."""
+    """The rate to request from cameras and screens."""
     drop: Drop = "oldest"
     deadline: float | None = None
     """Seconds from capture to output; None is the time between two frames."""
     governed: bool = True
     rung: str | None = None
     stabilize: float | None = None
-    """How much earlier results count, 0..1; None is not at all."""
+    """The weight of earlier results, 0..1; None is none."""
     seconds: float | None = None
     audio: bool = True
     retries: int | None = None
@@ -71,7 +71,7 @@ class Session:
 
 
 def run_live(session: Session, *, quiet: bool = False) -> int:
-    """Run it and return the exit code. Raises VelaturaError for whatever stops it."""
+    """Runs the session and returns the exit code. Raises VelaturaError for whatever stops it."""
     say = Reporter(silent=quiet, aside="-" in session.sinks)
     if not session.sinks and not session.view:
         raise SinkError("name a sink: window:, a file, rtmp://..., null:, or give --view")
@@ -104,7 +104,7 @@ def run_live(session: Session, *, quiet: bool = False) -> int:
         # Whatever ends the run, recordings are finished.
         stack.callback(lambda: close_all(outputs, _heard(failures, say), tell=say.note))
         for uri in session.sinks:
-            # One by one: those before the first that cannot be opened are aborted, too.
+            # One by one, so that outputs before one that cannot be opened are aborted, too.
             outputs.append(open_output(uri, place))
         processor = _processor(session, source)
         if processor is not None:
@@ -134,7 +134,7 @@ def run_live(session: Session, *, quiet: bool = False) -> int:
         try:
             stats = _run(session, pump, outputs, controls, say)
         finally:
-            # What is being recorded is finished with all else, and nothing is begun any more.
+            # The recording in progress is finished with all else, and no other is begun any more.
             with undisturbed():
                 controls.close()
                 outputs += [o for o in (*pump.outputs, *current) if o not in outputs]
@@ -151,7 +151,7 @@ def run_live(session: Session, *, quiet: bool = False) -> int:
 def _run(
     session: Session, pump: LivePump, outputs: list[Output], controls: Controls, say: Reporter
 ) -> LiveStats:
-    """Until it ends; a window has the first thread to itself, as desktops want it."""
+    """Run until the end; a window gets the first thread to itself, as desktops require."""
     last = time.monotonic()
 
     def progress(stats: LiveStats) -> None:
@@ -180,7 +180,7 @@ def _run(
         thread.start()
         window.serve(lambda: thread.at_work)
         if window.failed and any(o.alive for o in outputs if o.sink is not window):
-            # Nobody has closed it: the others go on.
+            # The user has not closed it: the others go on.
             while thread.at_work:
                 thread.wait(EVERY)
     except KeyboardInterrupt:
@@ -193,7 +193,8 @@ def _run(
                 thread.wait(EVERY)
             break
         except KeyboardInterrupt:
-            # As where there is no window: what waits is dropped, and nobody is left at work.
+            # For example where there is no window: waiting frames are dropped, and no thread is left at
+            # work.
             hurried = True
     if hurried or not ended:
         raise KeyboardInterrupt
@@ -219,7 +220,7 @@ def _processor(session: Session, source: LiveSource) -> LadderProcessor | None:
 
 
 def _without(session: Session) -> StagesProcessor:
-    """What is done where there is no model."""
+    """Returns the processor of a run without models."""
     steady = [Stabilize([], session.stabilize)] if session.stabilize else []
     return StagesProcessor([*steady, Conform()])
 
@@ -245,7 +246,7 @@ def _controls(
     place: Place,
     current: list[Output],
 ) -> Controls:
-    """`current` holds the recording at work."""
+    """Returns the controls; `current` holds the recording in progress."""
     from ..zoo import zoo_models
 
     def begin(path: Path) -> None:
@@ -281,7 +282,7 @@ def _controls(
 
 
 def _keys(controls: Controls, say: Reporter) -> dict[str, Callable[[], object]]:
-    """What a window's keys do."""
+    """Returns the functions of a window's keys."""
 
     def safely(action: Callable[[], object]) -> Callable[[], object]:
         def act() -> None:
@@ -314,12 +315,12 @@ def _keys(controls: Controls, say: Reporter) -> dict[str, Callable[[], object]]:
 
 
 def _beside(action: Callable[[], object]) -> None:
-    """In a thread of its own: a recording is read again at its end, and no window waits for that."""
+    """Run in a thread of its own: a recording is verified at its end, and no window should wait."""
     threading.Thread(target=action, name="velatura-record").start()
 
 
 def overlay(controls: Controls) -> list[str]:
-    """The lines that are drawn over a window's picture."""
+    """Returns the lines that are drawn over a window's picture."""
     if not controls.statistics:
         return []
     stats = controls.stats()
@@ -334,7 +335,7 @@ def overlay(controls: Controls) -> list[str]:
 
 
 def line_of(stats: LiveStats) -> str:
-    """`30.0 fps, latency p50 12.1 p99 18.3 ms, dropped 0, full`."""
+    """Returns a line such as `30.0 fps, latency p50 12.1 p99 18.3 ms, dropped 0, full`."""
     output, latency = stats.leading, stats.latency
     text = f"{output.rate:.1f} fps, latency p50 {latency.p50 * 1e3:.1f} p99 {latency.p99 * 1e3:.1f} ms"
     text += f", dropped {stats.dropped}, late {stats.late}"
@@ -342,7 +343,7 @@ def line_of(stats: LiveStats) -> str:
 
 
 def summary(stats: LiveStats) -> list[str]:
-    """The closing lines."""
+    """Returns the closing lines."""
     lines = [
         f"{stats.captured} frames in {stats.elapsed:.1f} s: {stats.processed} processed, "
         f"{stats.passed} passed, {stats.repeated} repeated, {stats.dropped} dropped, {stats.late} late"
@@ -362,7 +363,7 @@ def summary(stats: LiveStats) -> list[str]:
 
 
 def _shown(url: str, say: Reporter, *, needed: bool) -> None:
-    """Say where the page is; where that is `needed` to open it, whatever shall be kept quiet."""
+    """Print the page's address; where it is `needed` to open the page, even when quiet."""
     text = f"the picture and its switches: {url}"
     if needed and say.silent:
         typer.echo(text, err=True)
@@ -374,7 +375,8 @@ def _told(event: Event, say: Reporter) -> None:
 
 
 def _heard(failures: list[VelaturaError], say: Reporter) -> Callable[[Sink, Exception], None]:
-    """What becomes of a sink that cannot be finished: it is said, and kept for the exit code."""
+    """Returns the handler for a sink that cannot be finished: it reports the error and keeps it for the
+    exit code."""
 
     def heard(sink: Sink, error: Exception) -> None:
         if not isinstance(error, VelaturaError):

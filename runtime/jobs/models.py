@@ -23,7 +23,7 @@ from ..zoo import zoo_models
 
 
 def list_models(*, as_json: bool) -> None:
-    """A table of the zoo."""
+    """Print a table of the zoo."""
     cards = {
         name: {precision: _card(path) for precision, path in variants.items()}
         for name, variants in zoo_models().items()
@@ -42,7 +42,8 @@ def list_models(*, as_json: bool) -> None:
 
 
 def show_info(what: str, *, as_json: bool) -> None:
-    """The card of a model, or what a video holds. Raises VelaturaError when it is neither."""
+    """Print the card of a model, or the facts about a video. Raises VelaturaError when it is
+    neither."""
     if what in zoo_models() or Path(what).suffix == ".onnx":
         path = find_model(what)
         model = load_model(path, flags=CardFlags(), trial=trial_runner())
@@ -73,7 +74,8 @@ def show_info(what: str, *, as_json: bool) -> None:
 
 
 def _recipe(what: str) -> dict[str, Any] | None:
-    """What the training package, where it is installed, knows of a recipe of this name."""
+    """Returns the training package's description of a recipe of this name; None without the package or
+    the recipe."""
     found = list(entry_points(group="velatura.info", name="recipe"))
     if not found:
         return None

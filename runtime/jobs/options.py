@@ -1,4 +1,4 @@
-"""What the commands' options have in common: their types, their checks, and how a command fails."""
+"""The commands' common options: their types, their checks, and their errors."""
 
 import inspect
 import json
@@ -31,7 +31,7 @@ Fitting = Annotated[str, typer.Option(help=_FIT)]
 
 
 class reporting:  # noqa: N801 - reads as a verb
-    """Errors made on purpose become one line and their exit code; bugs keep their traceback."""
+    """Turns deliberate errors into one line and their exit code; bugs keep their traceback."""
 
     def __init__(self, debug: bool, as_json: bool) -> None:
         self.debug = debug
@@ -132,33 +132,34 @@ def usage(text: str) -> NoReturn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flag:
-    """How a field of `Job` is given on the command line, and what a journal keeps of it."""
+    """The command-line form of a field of `Job`, and its treatment in a journal."""
 
     names: tuple[str, ...]
-    """As the command line has them; a journal knows the field by the first."""
+    """The names on the command line; a journal knows the field by the first."""
     help: str
     given: Any
-    """The type that the command line is read as."""
+    """The type as which the command line is parsed."""
     choices: tuple[str, ...] = ()
-    """The only values."""
+    """The only allowed values; empty allows any."""
     read: Callable[[Any], Any] | None = None
-    """What becomes of the command line's value; it may raise typer.BadParameter."""
+    """Converts the command line's value to the field's; it may raise typer.BadParameter."""
     decides: bool = True
-    """Whether other frames, or another file, come of another value."""
+    """True if another value gives other frames, or another file."""
     told: Callable[[Any], Any] | None = None
-    """The value as it is told of a change, where that is not itself."""
+    """Converts the value for a report of a change, where it is not reported as it is."""
     sparse: bool = False
-    """Whether a journal keeps it only where it is not as usual: earlier ones do not know it."""
+    """True if a journal stores it only where it differs from the default: earlier ones do not have
+    it."""
     shown: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What else the command line's help and checks are told."""
+    """Further arguments for the command line's help and checks."""
 
     @property
     def name(self) -> str:
-        """By which a user knows it."""
+        """The name by which a user knows it."""
         return self.names[0].partition("/")[0]
 
     def value(self, given: Any) -> Any:
-        """The field's value for what the command line gave."""
+        """Returns the field's value for the command line's."""
         if self.choices and given is not None:
             given = choice(self.name, given, self.choices)
         return self.read(given) if self.read is not None else given
@@ -175,7 +176,7 @@ def _flag(
     sparse: bool = False,
     shown: Mapping[str, Any] | None = None,
 ) -> dict[str, Flag]:
-    """The metadata of a field of `Job`."""
+    """Returns the metadata of a field of `Job`."""
     flag = Flag(
         names=names,
         help=help,
@@ -418,7 +419,7 @@ class Job:
 
     @property
     def encoding(self) -> Encoding:
-        """How frames are coded."""
+        """The encoding of the frames."""
         return Encoding(
             codec=self.codec,
             quality=self.quality,
@@ -431,12 +432,13 @@ class Job:
 
     @classmethod
     def of_command(cls, source: str, sink: str, given: Mapping[str, Any]) -> "Job":
-        """From what the command line gave, by the fields' names. Raises typer.BadParameter."""
+        """Returns the job for the command line's values, by the fields' names. Raises
+        typer.BadParameter."""
         values = {name: flag.value(given[name]) for name, flag in FLAGS.items()}
         return cls(source=source, sink=sink, **values)
 
     def settings(self) -> dict[str, Any]:
-        """All options that decide what frames come, by the names that a user knows."""
+        """Returns all options that affect the frames, by the names that a user knows."""
         usual = {part.name: part.default for part in fields(self)}
         found: dict[str, Any] = {}
         for name, flag in FLAGS.items():
@@ -453,7 +455,8 @@ FLAGS: Mapping[str, Flag] = {
 
 
 def takes_job(command: Callable[P, R]) -> Callable[P, R]:
-    """Let a command's `**given` be the options of `Job`, in the order of its fields.
+    """Returns the command with its `**given` replaced by the options of `Job`, in the order of its
+    fields.
 
     They come after the command's arguments and before its own options.
     """

@@ -1,4 +1,4 @@
-"""What the commands show on a terminal, and in its place in a log."""
+"""The commands' progress on a terminal, and as lines in a log."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from ..pump import Snapshot
 
 
 class Reporter:
-    """What a run tells a person: notes and progress on standard error, the summary on output."""
+    """Prints a run's messages: notes and progress on standard error, the summary on standard output."""
 
     def __init__(self, *, silent: bool, aside: bool = False) -> None:
         """`aside`: frames take standard output, so that nothing else goes there."""
@@ -19,17 +19,17 @@ class Reporter:
         self._last = 0.0
 
     def note(self, text: str) -> None:
-        """One line about something that was decided."""
+        """Print one line about a decision."""
         if not self.silent:
             typer.echo(f"note: {text}", err=True)
 
     def tell(self, text: str) -> None:
-        """One line of what was asked for, on standard output."""
+        """Print one line of the result on standard output."""
         if not self.silent:
             typer.echo(text, err=self.aside)
 
     def status(self, text: str) -> None:
-        """Where a run without an end stands: in place on a terminal, now and then in a log."""
+        """Print the state of a run without an end: in place on a terminal, now and then in a log."""
         now = time.monotonic()
         terminal = sys.stderr.isatty()
         if self.silent or (not terminal and now - self._last < LineView.EVERY):
@@ -38,13 +38,13 @@ class Reporter:
         typer.echo(f"\r\x1b[K{text}" if terminal else text, err=True, nl=not terminal)
 
     def progress(self, total: int | None) -> "ProgressView":
-        """A context that gives the callback for the pump."""
+        """Returns a context that gives the callback for the pump."""
         if self.silent:
             return ProgressView()
         return BarView(total) if sys.stderr.isatty() else LineView(total)
 
     def summary(self, report: dict[str, Any]) -> None:
-        """The closing lines."""
+        """Print the closing lines."""
         if self.silent:
             return
         out = [
@@ -64,7 +64,7 @@ class Reporter:
 
 
 class ProgressView:
-    """Shows nothing."""
+    """A progress view that shows nothing."""
 
     def __enter__(self) -> "ProgressView":
         return self
@@ -77,7 +77,7 @@ class ProgressView:
 
 
 class LineView(ProgressView):
-    """A plain line every few seconds, for logs and pipes."""
+    """Prints a plain line every few seconds, for logs and pipes."""
 
     EVERY = 5.0
 
@@ -93,7 +93,7 @@ class LineView(ProgressView):
 
 
 class BarView(ProgressView):
-    """A bar on a terminal."""
+    """Shows a progress bar on a terminal."""
 
     def __init__(self, total: int | None) -> None:
         from rich.console import Console
@@ -117,7 +117,7 @@ class BarView(ProgressView):
 
 
 def describe(snapshot: Snapshot, total: int | None) -> str:
-    """`120/180 frames, 45.1 fps, 0:01 left, queues 2 0 1`."""
+    """Returns a line such as `120/180 frames, 45.1 fps, 0:01 left, queues 2 0 1`."""
     text = f"{snapshot.frames}/{total or '?'} frames, {snapshot.rate:.1f} fps"
     if total and snapshot.rate > 0:
         left = max(round((total - snapshot.frames) / snapshot.rate), 0)

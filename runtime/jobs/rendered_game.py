@@ -2,14 +2,12 @@
 
 A camera flies over a textured plane towards hills, past balloons. Everything is a function of the time:
 two runs draw the same. Colour, motion and depth are true, as an engine's own would be. It is drawn by
-NumPy in one thread: what a game costs must not depend on how many cores a library finds idle.
+NumPy in one thread: a game's cost must not depend on how many cores a library finds idle.
 
-The strip at the bottom tells which frame is seen: `mark.py`.
+Mark: a bar on the strip at the picture's bottom, whose place tells which frame is seen.
 
-Mark: a bar on a strip of a picture, whose place tells which frame is seen.
-
-It goes on by one step a frame, and is drawn before the models see the picture. So it tells the truth
-once they have restyled it, and where an earlier frame is shown again, or moved to its present place.
+It moves by one step a frame, and is drawn before the models see the picture. So it tells the truth once
+they have restyled it, and where an earlier frame is shown again, or moved to its present place.
 """
 
 import math
@@ -24,42 +22,45 @@ Floats = npt.NDArray[np.float32]
 
 MOST_STEPS = 48
 LEAST_STEP = 10
-"""Columns by which the bar goes on with each frame, at least: models smear."""
+"""Columns by which the bar moves with each frame, at least: models smear."""
 WIDE = 4
-"""Steps that the bar is wide."""
+"""Width of the bar in steps."""
 FRONT = 2
-"""Steps in front of it that it is told from."""
+"""Steps in front of the bar that it is compared with."""
 SMEAR = 0.15
-"""Steps by which models spread the bar to its front, about: none to 0.4, of those that are shipped."""
+"""Approximate steps by which models spread the bar to its front: none to 0.4 in those that are
+shipped."""
 CLEAR = 24.0
-"""Levels of 255 by which the bar must differ from the strip to be seen."""
+"""Levels of 255 by which the bar must differ from the strip to be recognised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The bar on its strip: it begins at the left, goes right by `step` columns a frame, and again."""
+    """The bar on its strip: it starts at the left, moves right by `step` columns a frame, and starts
+    again."""
 
     rows: slice
     height: int
-    """Of the picture that is drawn."""
+    """Height of the picture that is drawn."""
     step: int
     places: int
-    """Frames so far apart look the same."""
+    """The number of frames after which the bar is in the same place."""
 
     @classmethod
     def of(cls, width: int, height: int) -> "Mark":
-        """For a picture of that size."""
+        """Returns the mark for a picture of that size."""
         steps = min(MOST_STEPS, width // LEAST_STEP)
         rows = slice(height - max(16, height // 10), height)
         return cls(rows, height, width // steps, steps - WIDE - FRONT)
 
     def columns(self, number: int) -> slice:
-        """Where frame `number` has the bar."""
+        """Returns the columns of the bar in frame `number`."""
         left = number % self.places * self.step
         return slice(left, left + WIDE * self.step)
 
     def strip_of(self, picture: Pixels) -> Floats:
-        """What the bar's place is read from, a copy, levels (W',); the picture may be enlarged."""
+        """Returns a copy of the strip's levels, (W',), for reading the bar's place; the picture may be
+        enlarged."""
         scale = picture.shape[0] / self.height
         top, bottom = self.rows.start * scale, self.rows.stop * scale
         # The middle of the strip: models smear its edges.
@@ -68,12 +69,13 @@ class Mark:
         return picture[inner, : round(steps * self.step * scale), 1].mean(axis=0, dtype=np.float32)
 
     def frame_of(self, strip: Floats, number: int) -> int | None:
-        """The frame that the strip is of, with `number` the newest; None where that cannot be told.
+        """Returns the frame that the strip shows, with `number` the newest; None where that cannot be
+        told.
 
-        A model may well make what is light dark: the bar is what differs most, either way. Moved to its
-        place by now, it may leave a part of itself behind: its front counts. It may be moved too far:
-        an eighth of `places` counts as ahead, the rest as behind. Just back at the left it was nowhere
-        before, and what is moved does not show it.
+        A model may well make light areas dark: the bar is what differs most, either way. A warped bar
+        may leave a part of itself behind: its front counts. It may be moved too far: an eighth of
+        `places` counts as ahead, the rest as behind. Just after the bar restarted at the left it has no
+        earlier place, and a warped picture does not show it.
         """
         if number >= self.places and number % self.places < WIDE:
             return None
@@ -93,7 +95,7 @@ class Mark:
 
 
 def _top(values: "npt.NDArray[Any]", reach: int) -> float:
-    """The peak's place between samples: the middle of what reaches nine tenths of it."""
+    """Returns the peak's place between samples: the middle of what reaches nine tenths of it."""
     at = int(np.argmax(values))
     near = np.arange(max(at - reach, 0), min(at + reach + 1, len(values)))
     weight = np.maximum(values[near] - 0.9 * values[at], 0)
@@ -101,12 +103,12 @@ def _top(values: "npt.NDArray[Any]", reach: int) -> float:
 
 
 Packed = npt.NDArray[np.uint32]
-"""Red, green, blue and opacity, from the lowest byte up."""
+"""Pixels of red, green, blue and opacity, from the lowest byte up."""
 
 SMALLEST = (160, 90)
 """Columns and rows that a scene has at least."""
 HEIGHT = 1.2
-"""Of the camera above the plane; it is the unit of depth, too."""
+"""Height of the camera above the plane; it is the unit of depth, too."""
 FAR = 1000.0
 """Depth of the sky."""
 TEXTURE = 512
@@ -115,29 +117,29 @@ PER_UNIT = 64
 SPEED = 6.0
 """Units per second that the camera flies."""
 HILLS = ((90.0, 0.20, (112, 96, 150)), (45.0, 0.13, (74, 74, 118)), (24.0, 0.07, (44, 60, 78)))
-"""Depth, height as a part of the picture's, and colour of each range, from the farthest."""
+"""Depth, relative height and colour of each range, from the farthest."""
 BALLOONS = (
     (17.0, 0.07, 0.15, (222, 170, 60)), (13.0, 0.09, 0.85, (70, 150, 190)),
     (9.0, 0.13, 0.35, (200, 70, 60)), (7.0, 0.16, 0.62, (90, 170, 90)),
     (5.5, 0.19, 0.05, (190, 90, 170)),
 )  # fmt: skip
-"""Depth, radius as a part of the height, place along the way, and colour; from the farthest."""
+"""Depth, relative radius, place along the way, and colour of each balloon, from the farthest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What an engine hands over. The arrays are the scene's own: the next frame is drawn into them."""
+    """The data of an engine. The arrays belong to the scene: the next frame is drawn into them."""
 
     color: Pixels
     """(H, W, 4), RGBA, sRGB, opaque."""
     motion: Floats
-    """(H, W, 2) pixels, right and down, to where this was in the previous frame."""
+    """(H, W, 2) pixels, right and down, to the same point's place in the previous frame."""
     depth: Floats
     """(H, W), linear, larger is farther."""
     reactive: Floats
-    """(H, 1): 1 in the mark's rows. What trails behind the bar would hide its place."""
+    """(H, 1): 1 in the mark's rows, since trails behind the bar would hide its place."""
     reset: bool
-    """Whether there is no previous frame."""
+    """True if there is no previous frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ class _Sprite:
 
 @dataclass(frozen=True, slots=True)
 class _Camera:
-    """Where the camera was, and where it drew what moves by whole pixels."""
+    """The camera's place, and the places of what moves by whole pixels."""
 
     x: float
     z: float
@@ -188,11 +190,11 @@ class Scene:
         self._number = 0
 
     def begin(self) -> None:
-        """The next frame is the first one: number 0, with no previous one."""
+        """Start again: the next frame is number 0, with no previous one."""
         self._before, self._number = None, 0
 
     def draw(self, seconds: float) -> Picture:
-        """The scene at that time since its beginning."""
+        """Draws and returns the scene at that time since its beginning."""
         sway = 3.0 * math.sin(0.6 * seconds)
         camera = _Camera(
             sway,
@@ -205,7 +207,7 @@ class Scene:
         self._draw_plane(camera, before)
         for number, sprite in enumerate(self._balloons):
             (x, y), (old_x, old_y) = camera.balloons[number], before.balloons[number]
-            # One that left on one side and comes back on the other was not in the picture.
+            # A balloon that left on one side and comes back on the other was not in the picture.
             moved = old_x - x if abs(old_x - x) < self.width // 2 else self.width
             self._paint(sprite, x, y, (moved, old_y - y), BALLOONS[number][0])
         self._draw_bar(self._number)
@@ -215,7 +217,7 @@ class Scene:
         return Picture(color, self._motion, self._depth, self._reactive, reset)
 
     def _at(self, number: int, seconds: float, sway: float) -> tuple[int, int]:
-        """Left and top of a balloon."""
+        """Returns left and top of a balloon."""
         depth, part, along, _ = BALLOONS[number]
         radius = round(part * self.height)
         way = self.width + 4 * radius
@@ -234,7 +236,8 @@ class Scene:
             self._paint(sprite, shift, self._horizon - len(sprite.pixels), (moved, 0), depth)
 
     def _draw_plane(self, camera: _Camera, before: _Camera) -> None:
-        """By the row: a pixel r below the horizon sees the plane at a depth of focal * height / r."""
+        """Draw the plane row by row: a pixel r below the horizon is at a depth of focal * height /
+        r."""
         far, focal = self._far, self._focal
         area = slice(self._horizon, self.mark.rows.start)
         levels, starts = self._levels, self._starts
@@ -245,7 +248,7 @@ class Scene:
         texels >>= levels
         texels += starts + (along >> levels) * (TEXTURE >> levels)
         np.take(self._texels, texels, out=self._packed[area], mode="clip")
-        # Where the same point of the plane was seen from where the camera was before.
+        # The place of the same point of the plane as seen from the camera's earlier place.
         was_far = far + (camera.z - before.z)
         ratio = far / was_far
         motion = self._motion[area]
@@ -260,7 +263,7 @@ class Scene:
         here = self.mark.columns(number)
         packed[:], motion[:], depth[:] = _pack((24, 24, 28)), 0, 0.5
         packed[:, here], depth[:, here] = _pack((244, 240, 230)), 0.4
-        # What comes back at the left was not in the picture.
+        # A bar that comes back at the left was not in the picture.
         motion[:, here, 0] = (
             self.mark.columns(number - 1).start - here.start if here.start else self.width
         )
@@ -268,7 +271,7 @@ class Scene:
     def _paint(
         self, sprite: _Sprite, x: int, y: int, motion: tuple[float, float], depth: float
     ) -> None:
-        """A sprite at that left and top; what lies beyond the picture is cut off."""
+        """Draw a sprite at that left and top, cut off at the picture's edges."""
         height, width = sprite.pixels.shape
         left, right = max(x, 0), min(x + width, self.width)
         top, bottom = max(y, 0), min(y + height, self.mark.rows.start)
@@ -288,7 +291,7 @@ def _pack(colour: tuple[int, int, int]) -> int:
 
 
 def _packed(colours: "npt.NDArray[Any]") -> Packed:
-    """Of (H, W, 3) in 0..255."""
+    """Returns packed pixels of (H, W, 3) in 0..255."""
     whole = np.full((*colours.shape[:2], 4), 255, np.uint8)
     whole[..., :3] = np.clip(np.rint(colours), 0, 255)
     return whole.view(np.uint32)[..., 0]
@@ -307,7 +310,7 @@ def _sky(width: int, rows: int) -> Packed:
 
 
 def _noise(shape: tuple[int, int], rng: np.random.Generator, power: float) -> "npt.NDArray[Any]":
-    """Periodic noise whose amplitude falls as the frequency's `power`; mean 0, deviation 1."""
+    """Returns periodic noise whose amplitude falls as the frequency's `power`; mean 0, deviation 1."""
     spectrum = np.fft.fft2(rng.standard_normal(shape))
     across = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1])[None])
     across[0, 0] = np.inf
@@ -316,7 +319,7 @@ def _noise(shape: tuple[int, int], rng: np.random.Generator, power: float) -> "n
 
 
 def _hills(width: int, rows: int, colour: tuple[int, int, int], rng: np.random.Generator) -> _Sprite:
-    """A range twice as wide as the picture."""
+    """Returns a range of hills twice as wide as the picture."""
     crest = _noise((1, 2 * width), rng, 1.4)[0]
     crest = (crest - crest.min()) / (crest.max() - crest.min())
     y = np.arange(rows)[:, None]
@@ -335,7 +338,8 @@ def _balloon(radius: int, colour: tuple[int, int, int]) -> _Sprite:
 
 
 def _texture(far: Floats, focal: float, rng: np.random.Generator) -> "tuple[Packed, Any, Any]":
-    """The plane's texture at all its sizes in one row, and each row's size and where that begins."""
+    """Returns the plane's texture at all its sizes in one row, and each row's size and the start of
+    that."""
     y, x = np.mgrid[:TEXTURE, :TEXTURE] // (PER_UNIT)
     soil = np.where((x + y) % 2, 1.0, 0.82)[..., None] * np.array([150, 140, 84.0])
     soil += 14 * _noise((TEXTURE, TEXTURE), rng, 0.9)[..., None]

@@ -31,24 +31,24 @@ from .workers import prime, run_shares
 
 INTERRUPTED = 130
 EVERY = 1000
-"""Frames between two words about what is read again."""
+"""Frames between two notes about frames that are read again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a run that wrote its output."""
+    """The result of a run that wrote its output."""
 
     report: dict[str, Any]
     """The closing figures, as they are printed by --json."""
     interrupted: bool
     loss: TruncatedSourceError | None
-    """Frames that a damaged source did not give, unless that is tolerated."""
+    """The error about frames lost in a damaged source, unless that is tolerated."""
 
 
 def run_job(
     job: Job, comparison: Path | None = None, *, quiet: bool = False, as_json: bool = False
 ) -> int:
-    """Run it and return the exit code. Raises VelaturaError for whatever stops it.
+    """Runs the job and returns the exit code. Raises VelaturaError for whatever stops it.
 
     With `comparison` source and output are put side by side in that file afterwards.
     """
@@ -71,7 +71,7 @@ def run_job(
 def execute(
     job: Job, say: Reporter, *, whole: bool = False, ready: Callable[[Path], None] | None = None
 ) -> Outcome:
-    """Run it, and tell what came of it. Raises VelaturaError for whatever stops it.
+    """Runs the job and returns its result. Raises VelaturaError for whatever stops it.
 
     Ctrl-C finishes the output with the frames that it has, or, where it must be `whole`, leaves none:
     KeyboardInterrupt is raised then, and only the journal is kept. `ready` is the sink's.
@@ -120,7 +120,7 @@ def execute(
 
 
 def _finish(sink: Sink, stats: Stats, source: Source, *, limited: bool) -> None:
-    """Close the sink, or say why there is nothing to close."""
+    """Close the sink, or raise the reason why there is nothing to close."""
     if sink.frames == 0:
         if stats.interrupted:
             raise KeyboardInterrupt
@@ -132,7 +132,7 @@ def _finish(sink: Sink, stats: Stats, source: Source, *, limited: bool) -> None:
 
 
 def journals(job: Job, like: VideoInfo) -> bool:
-    """Whether that run keeps a journal. Raises SinkError where it should and cannot."""
+    """Returns whether the run keeps a journal. Raises SinkError where it should and cannot."""
     if job.sink == "null:" and not job.journal and job.workers == 1:
         return False
     reason = why_no_journal(job.sink, like=like, encoding=job.encoding)
@@ -148,7 +148,7 @@ def journals(job: Job, like: VideoInfo) -> bool:
 
 
 def _sink(job: Job, source: Source, say: Reporter) -> Sink:
-    """The output, with a journal where one can be kept and gains something."""
+    """Returns the output, with a journal where one is possible and useful."""
     if job.sink not in ("null:", "-") and (not Path(job.sink).name or Path(job.sink).is_dir()):
         raise SinkError(f"{job.sink} is a folder: name a file in it")
     settings = settings_of(job) if journals(job, source.info) else None
@@ -174,7 +174,7 @@ def _process(
     say: Reporter,
     progress: Callable[[Snapshot], None],
 ) -> Stats:
-    """All frames that no earlier run made, here or in workers."""
+    """Process all frames that no earlier run made, here or in workers."""
     stages = stages_of(job, engines, segment=segmented_file.SEGMENT)
     shared = job.workers > 1 and isinstance(sink, JournalSink) and not sink.published
     if job.workers > 1 and not shared and not sink.kept:
@@ -219,7 +219,7 @@ def _less(total: int | None, kept: int) -> int | None:
 def summarise(
     job: Job, sink: Sink, engines: list[Engine], stats: Stats, opened: float
 ) -> dict[str, Any]:
-    """The closing figures, as they are printed by --json."""
+    """Returns the closing figures, as they are printed by --json."""
     path = Path(job.sink)
     size = path.stat().st_size if path.is_file() else None
     memory, times = peak_memory(), os.times()
@@ -258,7 +258,7 @@ def summarise(
 
 @contextmanager
 def terminable() -> Generator[None]:
-    """Let SIGTERM finish the file as Ctrl-C does, where signals can be set."""
+    """SIGTERM finishes the file as Ctrl-C does, where signals can be set."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

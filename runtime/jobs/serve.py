@@ -79,7 +79,7 @@ def serve(
 def _run(
     name: str, work: Any, size: tuple[int, int], clients: int, *, as_json: bool, quiet: bool
 ) -> int:
-    """Until it is stopped. Raises VelaturaError for what keeps it from beginning."""
+    """Serve until stopped. Raises VelaturaError for whatever prevents the start."""
     from ..game.shm.server import Server
     from .progress import Reporter
     from .run import terminable
@@ -127,7 +127,7 @@ def _run(
 
 @contextmanager
 def _ended_by_signals(stop: Callable[[], None]) -> Generator[None]:
-    """SIGINT and SIGTERM ask for the end and break nothing off, not even how a client is let in."""
+    """SIGINT and SIGTERM request the end, and interrupt nothing, not even a client's connection."""
 
     def handler(number: int, frame: object) -> None:
         del number, frame
@@ -142,7 +142,7 @@ def _ended_by_signals(stop: Callable[[], None]) -> Generator[None]:
 
 
 def _leave_behind(code: int) -> None:
-    """End at once where threads are at work still.
+    """Exit at once where threads are still at work.
 
     All is closed by now. But nothing interrupts a library that is opening a model, and one that does
     so while the process takes itself down aborts it.
@@ -154,14 +154,14 @@ def _leave_behind(code: int) -> None:
 
 
 def line_of(stats: "ServerStats") -> str:
-    """`2 clients: 0 1280x720 60.0 fps p50 8.1 p99 12.0 ms, ...`."""
+    """Returns a line such as `2 clients: 0 1280x720 60.0 fps p50 8.1 p99 12.0 ms, ...`."""
     parts = [_client(client) for client in stats.clients]
     count = f"{len(parts)} client{'' if len(parts) == 1 else 's'}"
     return f"{count}: {'; '.join(parts)}" if parts else count
 
 
 def to_json(stats: "ServerStats") -> dict[str, Any]:
-    """Durations in milliseconds, but for `elapsed`."""
+    """Returns the figures, durations in milliseconds except `elapsed`."""
     return {
         "elapsed": round(stats.elapsed, 3),
         "served": stats.served,

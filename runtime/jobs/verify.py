@@ -1,4 +1,4 @@
-"""`velatura verify`: whether an output shows what its source does."""
+"""`velatura verify`: a comparison of an output with its source."""
 
 import json
 import time
@@ -14,11 +14,11 @@ from ..verify.compare import Check, ContractError, Promise, check, doubtful, ins
 def verify(
     source: str, output: str, *, deep: bool, as_json: bool, video_stream: int | None = None
 ) -> int:
-    """Compare an output with its source, print every check, and return the exit code.
+    """Compares an output with its source, prints every check, and returns the exit code.
 
     That is 0 where all holds, else 10. With `deep`, every frame of both is decoded; without, only where
-    the packets disagree. `video_stream` is what the run was told. Raises SourceError when the
-    source is no video.
+    the packets disagree. `video_stream` is the run's option. Raises SourceError when the source is no
+    video.
     """
     begin = time.perf_counter()
     video = "chosen" if video_stream is None else video_stream
@@ -46,7 +46,7 @@ def verify(
 
 
 def _show(source: str, output: str, checks: Sequence[Check], notes: Sequence[str]) -> None:
-    """A table, and below it what each mismatch means."""
+    """Print a table, and below it the meaning of each mismatch."""
     rows = [(c.where, c.kind, c.promised, c.found, "ok" if c.holds else "MISMATCH") for c in checks]
     rows.insert(0, ("", "", Path(source).name, Path(output).name, ""))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

@@ -66,7 +66,7 @@ def run_shares(job: Job, sink: JournalSink, progress: Callable[[Snapshot], None]
         _end([process for process, _ in workers])
         for _, ours in workers:
             ours.close()
-        # What is whole counts, however this ended.
+        # Finished segments count, however this ended.
         sink.collect()
     if len(ends) < job.workers:
         codes = ", ".join(str(process.exitcode) for process, _ in workers)
@@ -92,7 +92,7 @@ def run_shares(job: Job, sink: JournalSink, progress: Callable[[Snapshot], None]
 
 
 def prime(stages: list[Stage], source: PartSource) -> "Any":
-    """What the film's first frame becomes; stages that look back have then seen what they must."""
+    """Returns the result for the film's first frame; stages with memory have then seen it."""
     frame = source.first
     for stage in stages:
         frame = stage(frame)
@@ -100,7 +100,7 @@ def prime(stages: list[Stage], source: PartSource) -> "Any":
 
 
 def _work(job: Job, share: Share, talk: Connection) -> None:
-    """A worker's process."""
+    """Run in a worker's process."""
     import signal
 
     # The terminal's Ctrl-C reaches every process; the first one decides.
@@ -134,12 +134,12 @@ def _work(job: Job, share: Share, talk: Connection) -> None:
 
 
 def _unheard(what: str, done: float) -> None:
-    """A builder's progress: the first process has built and kept what the models need."""
+    """Ignore a builder's progress: the first process has built and stored what the models need."""
     del what, done
 
 
 def _die_with_parent() -> None:
-    """Leave when the process that handed out the shares is gone: another may begin with them."""
+    """Exit when the process that handed out the shares is gone: another may start with them."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -147,7 +147,7 @@ def _die_with_parent() -> None:
 
 
 def _end(processes: list[Any]) -> None:
-    """No process is left: they are killed, which segments survive."""
+    """Kill all processes; finished segments survive it."""
     for process in processes:
         if process.is_alive():
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Live: sources that do not wait, held to a deadline."""
+"""Live runs: sources that do not wait, held to a deadline."""
 
 from ..adaptive.processor import Processed, Processor, StagesProcessor
 from ..meter import Event, Percentiles

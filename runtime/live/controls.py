@@ -1,4 +1,4 @@
-"""Controls: what a person may do to a live run, whether by a key, on the page, or in Python."""
+"""Controls: a person's actions on a live run, by a key, on the page, or in Python."""
 
 import os
 import threading
@@ -20,7 +20,7 @@ class Adjustable(Protocol):
 
     @property
     def off(self) -> bool:
-        """Frames pass through at the output's size."""
+        """True if frames pass through at the output's size."""
         ...
 
     @off.setter
@@ -28,7 +28,7 @@ class Adjustable(Protocol):
 
     @property
     def strength(self) -> float:
-        """How much of the models' work is seen, 0..1."""
+        """The part of the models' result in the picture, 0..1."""
         ...
 
     @strength.setter
@@ -36,7 +36,7 @@ class Adjustable(Protocol):
 
     @property
     def split(self) -> float | None:
-        """Where the picture is parted, 0..1 of its width: left of it stands the original."""
+        """The place at which the picture is split, 0..1 of its width: left of it is the original."""
         ...
 
     @split.setter
@@ -44,24 +44,24 @@ class Adjustable(Protocol):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The chain at work."""
+        """The models at work, in order."""
         ...
 
     def swap(self, models: Sequence[str]) -> None:
-        """Take another chain as soon as it is ready; returns at once."""
+        """Switch to other models as soon as they are ready; returns at once."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorder:
-    """How a recording is begun and ended."""
+    """Functions that begin and end a recording."""
 
     begin: Callable[[Path], None]
     end: Callable[[], None]
 
 
 class Controls:
-    """One for a run: keys, page and code act through it. Every method may be called from any thread.
+    """The controls of one run: keys, page and code act through them. Thread-safe.
 
     What a run cannot do (a strength where no model runs, a recording without a place) raises SinkError
     with the reason.
@@ -94,7 +94,7 @@ class Controls:
 
     @property
     def off(self) -> bool:
-        """Whether frames pass through unprocessed."""
+        """True if frames pass through unprocessed."""
         return self._adjustable is None or self._adjustable.off
 
     @off.setter
@@ -104,7 +104,7 @@ class Controls:
 
     @property
     def strength(self) -> float:
-        """0 shows the original, 1 the models' picture."""
+        """The part of the models' picture: 0 shows the original, 1 the models' picture."""
         return self._adjustable.strength if self._adjustable is not None else 0.0
 
     @strength.setter
@@ -113,7 +113,7 @@ class Controls:
 
     @property
     def split(self) -> float | None:
-        """Where the picture is parted, 0..1 of its width; None shows it whole."""
+        """The place at which the picture is split, 0..1 of its width; None shows it whole."""
         return self._adjustable.split if self._adjustable is not None else None
 
     @split.setter
@@ -122,12 +122,12 @@ class Controls:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The chain at work."""
+        """The models at work, in order."""
         return self._adjustable.models if self._adjustable is not None else ()
 
     @property
     def statistics(self) -> bool:
-        """Whether figures are drawn over the picture."""
+        """True if figures are drawn over the picture."""
         return self._statistics
 
     @statistics.setter
@@ -135,7 +135,8 @@ class Controls:
         self._statistics = value
 
     def swap(self, models: Sequence[str]) -> None:
-        """Another chain, as soon as it is ready. Raises SinkError for a model that is not available."""
+        """Switch to other models as soon as they are ready. Raises SinkError for a model that is not
+        available."""
         unknown = [model for model in models if model not in self.available]
         if unknown or not models:
             raise SinkError(
@@ -144,7 +145,7 @@ class Controls:
         self._processor().swap(tuple(models))
 
     def next_model(self) -> str:
-        """The one after the present in `available`; says which."""
+        """Switches to the model after the present one in `available`; returns its name."""
         if not self.available:
             raise SinkError("there is no other model to go to")
         present = self.models[:1]
@@ -154,16 +155,16 @@ class Controls:
         return following
 
     def show(self, frame: Frame) -> None:
-        """Hear of the newest frame that is shown, which `snapshot` gives."""
+        """Record the newest frame that is shown, which `snapshot` gives."""
         self._newest = frame
 
     def snapshot(self) -> Frame | None:
-        """The newest frame at its full size; None before the first."""
+        """Returns the newest frame at its full size; None before the first."""
         frame = self._newest
         return None if frame is None else replace(frame)
 
     def record(self, on: bool) -> Path | None:
-        """Begin a recording, or end it; where it lies, or lay. Raises SinkError."""
+        """Begins or ends a recording; returns its path. Raises SinkError."""
         if self._recorder is None or self._folder is None:
             raise SinkError("this run has no place for recordings: give --record-to FOLDER")
         with self._recording_lock:
@@ -172,7 +173,7 @@ class Controls:
             return self._record(on, self._recorder, self._folder)
 
     def close(self) -> None:
-        """The run ends: once it has returned, nobody begins or ends a recording any more."""
+        """End the controls: nobody begins or ends a recording once it has returned."""
         with self._recording_lock:
             self._closed = True
 
@@ -204,7 +205,7 @@ class Controls:
 
 
 def _unused(folder: Path) -> Path:
-    """A name of a recording that nobody has, or had before a crash: by time, process and number."""
+    """Returns an unused name for a recording, also after a crash: by time, process and number."""
     stem, number = f"recording-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}", 1
     while True:
         name = f"{stem}-{number}"

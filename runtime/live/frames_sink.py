@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class FramesSink(Sink):
-    """Hands frames to a coroutine; the newest wins while that is busy.
+    """Hands frames to a coroutine; the newest replaces older ones while that is busy.
 
     ```
     frames = FramesSink()
@@ -29,7 +29,7 @@ class FramesSink(Sink):
 
     @property
     def dropped(self) -> int:
-        """Frames that were overtaken by a newer one."""
+        """The number of frames that a newer one replaced."""
         return self._mailbox.dropped
 
     def write(self, frame: Frame) -> None:
@@ -43,7 +43,7 @@ class FramesSink(Sink):
         self._mailbox.close(drop=True)
 
     async def of(self, pump: "LivePump") -> AsyncIterator[Frame]:
-        """Run the pump in a thread, and give its frames; leaving the loop stops it.
+        """Run the pump in a thread, and yield its frames; leaving the loop stops it.
 
         Raises what the pump raises, after the last frame.
         """

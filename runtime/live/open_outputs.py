@@ -1,4 +1,4 @@
-"""Outputs of a live run by their addresses, and one source's sound for all that want it."""
+"""Opening of a live run's outputs by their addresses, and sharing of one source's sound among them."""
 
 import signal
 import threading
@@ -20,42 +20,43 @@ from ..worker import DaemonThread
 from .output import RECORDING, Drop, Output
 
 LONGEST = 1500
-"""Moments of sound that wait for a sink at most: half a minute of 20 ms each."""
+"""Pieces of sound that wait for a sink at most: half a minute of 20 ms each."""
 
 
 class Audible(Protocol):
     """Sound of a live source."""
 
     def listen(self) -> None:
-        """Keep what comes from now on."""
+        """Start to keep sound; what came before is not kept."""
         ...
 
     def take(self, timeout: float | None = None) -> Heard | None:
-        """The oldest that waits."""
+        """Returns the oldest piece that waits."""
         ...
 
     @property
     def closed(self) -> bool:
-        """Whether no more will come."""
+        """True if no more will come."""
         ...
 
 
 class Branch:
-    """What one sink hears; `take` never waits, since sound that is late goes with a later picture."""
+    """The sound for one sink; `take` never waits, since sound that is late goes with a later
+    picture."""
 
     def __init__(self) -> None:
         self._items: deque[Heard] = deque(maxlen=LONGEST)
 
     def listen(self) -> None:
-        """It is heard already."""
+        """Nothing to do: the source is listened to already."""
         return
 
     def put(self, heard: Heard) -> None:
-        """One more; the oldest goes where nobody takes any."""
+        """Add a piece; the oldest is dropped where nobody takes any."""
         self._items.append(heard)
 
     def take(self, timeout: float | None = None) -> Heard | None:
-        """What waits longest."""
+        """Returns the oldest piece; None where there is none."""
         del timeout
         try:
             return self._items.popleft()
@@ -75,17 +76,17 @@ class Sounds:
         self._thread.start()
 
     def branch(self) -> Branch:
-        """All that is heard from now on."""
+        """Returns a branch with all sound from now on."""
         branch = Branch()
         self._branches = [*self._branches, branch]
         return branch
 
     def leave(self, branch: Branch) -> None:
-        """That one is not wanted any more."""
+        """Remove a branch."""
         self._branches = [other for other in self._branches if other is not branch]
 
     def close(self) -> None:
-        """Take no more."""
+        """End the thread."""
         self._closing.set()
         self._thread.wait(1.0)
 
@@ -105,18 +106,19 @@ STREAMING = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """What the sinks of one run have in common."""
+    """The common settings of one run's sinks."""
 
     source: Source
     encoding: Encoding
     overwrite: bool = False
     drop: Drop = "oldest"
     sounds: Sounds | None = None
-    """None where there is no sound, or nobody wants it."""
+    """The source's sound; None where there is none, or nobody wants it."""
     tell: Callable[[str], None]
 
     def hearing(self, make: Callable[[Branch | None], Sink]) -> tuple[Sink, Callable[[], None] | None]:
-        """A sink made with the sound, and what ends that; nobody hears it where the sink fails."""
+        """Returns a sink made with the sound, and the function that ends its sound; a sink that fails
+        gets none."""
         sounds = self.sounds
         if sounds is None:
             return make(None), None
@@ -129,9 +131,8 @@ class Place:
 
 
 def open_output(uri: str, place: Place) -> Output:
-    """`window:`, `virtual:[DEVICE]`, `null:`, `-` (y4m), an address such as rtmp://host/live/key or
-    srt://host:port, a playlist `.m3u8`, or a video file. Raises SinkError.
-    """
+    """Opens an output: `window:`, `virtual:[DEVICE]`, `null:`, `-` (y4m), an address such as
+    rtmp://host/live/key or srt://host:port, a playlist `.m3u8`, or a video file. Raises SinkError."""
     info = place.source.info
     if uri == "window:":
         from ..sinks.window import WindowSink
@@ -159,7 +160,7 @@ def open_output(uri: str, place: Place) -> Output:
 
 
 def record(path: Path, info: VideoInfo, place: Place, *, overwrite: bool = False) -> Output:
-    """A recording, which takes every frame that it can. Raises SinkError."""
+    """Returns the output of a recording, which takes every frame that it can. Raises SinkError."""
     from ..sinks.recording import RecordingSink
 
     sink, leave = place.hearing(
@@ -180,9 +181,9 @@ def close_all(
     *,
     tell: Callable[[str], None],
 ) -> None:
-    """Finish every sink that has frames; what cannot be finished does not keep the others from it.
+    """Close every sink that has frames; one that cannot be finished does not prevent the others.
 
-    Files go first. Nothing interrupts it: a second Ctrl-C must not cost what was filmed.
+    Files are closed first. Nothing interrupts it: a second Ctrl-C must not cost what was filmed.
     """
     with undisturbed():
         for output in sorted(outputs, key=lambda one: not one.keeps):
@@ -203,7 +204,7 @@ def close_all(
 
 @contextmanager
 def undisturbed() -> Generator[None]:
-    """Without SIGINT and SIGTERM, where signals can be set."""
+    """SIGINT and SIGTERM are ignored meanwhile, where signals can be set."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

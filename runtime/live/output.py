@@ -1,4 +1,4 @@
-"""Outputs of a live run: a sink, a thread, and a mailbox for what it cannot take at once."""
+"""Outputs of a live run: a sink, a thread, and a mailbox for frames that it cannot take at once."""
 
 import threading
 import time
@@ -16,12 +16,12 @@ from .stats import OutputStats
 T = TypeVar("T")
 
 Drop = Literal["oldest", "newest", "never"]
-"""Who goes when a frame comes and there is no room: the `oldest` that waits, so that the newest is
-shown; the `newest`, which has just come; or nobody, and the sender waits."""
+"""The item that is dropped when there is no room: the `oldest` that waits, so that the newest is shown;
+the `newest`, which has just come; or none, and the sender waits."""
 
 
 class Mailbox(Generic[T]):
-    """At most `depth` items wait; what happens to more is the policy's."""
+    """A bounded queue of at most `depth` items; the policy says what happens to more."""
 
     def __init__(self, drop: Drop = "oldest", *, depth: int = 1) -> None:
         if depth < 1:
@@ -34,7 +34,7 @@ class Mailbox(Generic[T]):
         self._closed = False
 
     def put(self, item: T) -> bool:
-        """Leave an item. False when something was dropped for it, itself or an older one.
+        """Adds an item. Returns False when an item was dropped for it, itself or an older one.
 
         Waits for room only where nothing may be dropped; a closed mailbox takes nothing.
         """
@@ -54,7 +54,7 @@ class Mailbox(Generic[T]):
             return not full
 
     def take(self, timeout: float | None = None) -> T | None:
-        """The item that waits longest; None when the time is up, or nothing will come any more."""
+        """Returns the oldest item; None after `timeout` seconds, or when nothing will come any more."""
         end = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             while not self._items and not self._closed:
@@ -69,7 +69,7 @@ class Mailbox(Generic[T]):
             return item
 
     def close(self, *, drop: bool = False) -> None:
-        """Take no more; what waits is still given out, unless it is to be dropped."""
+        """Take no more; items that wait are still given out unless `drop` is set."""
         with self._changed:
             self._closed = True
             if drop:
@@ -79,7 +79,7 @@ class Mailbox(Generic[T]):
 
     @property
     def closed(self) -> bool:
-        """Whether nothing will come any more."""
+        """True if nothing will come any more."""
         with self._changed:
             return self._closed and not self._items
 
@@ -92,7 +92,8 @@ RECORDING = 240
 
 
 class Output:
-    """Hands frames to a sink; a slow one loses frames, a dead one is left, and no other notices."""
+    """Hands frames to a sink; a slow sink loses frames, a failed one gets no more, and others are not
+    affected."""
 
     def __init__(
         self,
@@ -103,10 +104,9 @@ class Output:
         drop: Drop = "oldest",
         ended: Callable[[], None] | None = None,
     ) -> None:
-        """`depth` frames may wait: 1 for what is looked at, `RECORDING` for what is kept; `drop` says
-        what becomes of more. With `keeps` all that waits is still taken at the end. `ended` is called
-        when the sink gets no more frames.
-        """
+        """`depth` frames may wait: 1 for display, `RECORDING` for a file; `drop` is the policy for
+        more. With `keeps` all that waits is still taken at the end. `ended` is called when the sink
+        gets no more frames."""
         self.sink = sink
         self.failure: VelaturaError | None = None
         self.keeps = keeps
@@ -126,28 +126,28 @@ class Output:
         shown: Callable[["Output", float, float], None] | None = None,
         failed: Callable[["Output"], None] | None = None,
     ) -> None:
-        """Begin; `shown` hears of each frame how many seconds after its capture, and after it was left
-        here, the sink had it; `failed` of the sink's end.
-        """
+        """Start the thread; `shown` is called for each frame with the seconds from its capture, and
+        from its arrival here, until the sink had it; `failed` when the sink fails."""
         self._heard, self._failed = shown, failed
         self._begin = time.monotonic()
         self._thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether the sink still takes frames."""
+        """True if the sink still takes frames."""
         return self.failure is None
 
     def put(self, frame: Frame) -> None:
-        """Leave a frame; never waits."""
+        """Add a frame; never waits."""
         if self.alive:
             self._mailbox.put((frame, time.monotonic()))
 
     def finish(self, patience: float, *, drop: bool = False) -> bool:
-        """Let what waits be taken; False when the sink takes nothing for so many seconds.
+        """Waits until the waiting frames are taken; returns False when the sink takes nothing for
+        `patience` seconds.
 
-        A file takes all that waits, however long it needs, unless that is to be dropped. What is only
-        looked at is not waited for.
+        A file takes all waiting frames, however long it needs, unless `drop` is set. A display is not
+        waited for.
         """
         self._mailbox.close(drop=drop or not self.keeps)
         shown = -1
@@ -158,11 +158,11 @@ class Output:
 
     @property
     def busy(self) -> bool:
-        """Whether a frame is being written: nobody else may touch the sink then."""
+        """True while a frame is being written: nobody else may touch the sink then."""
         return self._thread.at_work
 
     def stats(self) -> OutputStats:
-        """So far."""
+        """Returns the figures so far."""
         elapsed = (self._last or 0.0) - self._begin
         return OutputStats(
             name=self.sink.uri,

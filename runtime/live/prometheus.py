@@ -1,4 +1,4 @@
-"""The figures of a live run where monitoring systems fetch them, by prometheus-client."""
+"""The figures of a live run for monitoring systems, by prometheus-client."""
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -14,7 +14,7 @@ class Metrics:
     def __init__(
         self, stats: Callable[[], LiveStats], *, host: str = "127.0.0.1", port: int = 9464
     ) -> None:
-        """Serve; port 0 takes a free one. Raises BackendUnavailableError or SinkError."""
+        """Start serving; port 0 takes a free one. Raises BackendUnavailableError or SinkError."""
         try:
             library: Any = import_module("prometheus_client")
             core: Any = import_module("prometheus_client.core")
@@ -31,7 +31,7 @@ class Metrics:
         self.url = f"http://{host}:{self._server.server_port}/metrics"
 
     def close(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -49,7 +49,7 @@ QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99", "p999": "0.999"}
 
 
 class _Collector:
-    """Asks for the figures whenever somebody fetches them."""
+    """Collects the figures whenever somebody fetches them."""
 
     def __init__(self, stats: Callable[[], LiveStats], core: Any) -> None:
         self._stats = stats

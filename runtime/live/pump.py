@@ -1,4 +1,4 @@
-"""LivePump: keeps up with its source, whatever the machine; late frames are dropped, not queued."""
+"""LivePump: keeps up with its source on any machine; late frames are dropped, not queued."""
 
 import threading
 import time
@@ -20,21 +20,23 @@ from .output import Drop, Mailbox, Output
 from .stats import LiveStats
 
 EVENTS = 200
-"""How many events are remembered."""
+"""Events that are kept."""
 STALLED = 2.0
 """Seconds without a frame after which a source counts as stalled."""
 FROZEN = 15
-"""Frames that come out the same, while those that go in differ, until the processor is revived."""
+"""Frames in a row whose results are equal, though their inputs differ, before the processor is
+revived."""
 PATIENCE = 5.0
 """Seconds that the end of a run waits for a sink or a source."""
 
 
 class LivePump:
-    """Source -> mailbox -> processor -> a mailbox for each sink, each part in a thread of its own.
+    """Moves frames from source through processor to sinks, with a mailbox before each, each part in a
+    thread of its own.
 
     The newest frame wins: with `drop` "oldest" at most one waits, and it is the last that came. A sink
-    that fails is left, and the others go on; the run ends when all have failed, the source ends, or
-    `stop` is called.
+    that fails gets no more frames, and the others go on; the run ends when all have failed, the source
+    ends, or `stop` is called.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class LivePump:
         period: float | None = None,
         watch: bool = True,
     ) -> None:
-        """`period` is the seconds between two frames, as long as the source does not show another.
+        """`period` is the seconds between two frames, until the source shows another.
 
         `watch` compares what goes in with what comes out, to find a picture that has frozen.
         """
@@ -80,11 +82,11 @@ class LivePump:
         progress: Callable[[LiveStats], None] | None = None,
         every: float = 0.5,
     ) -> LiveStats:
-        """Run until the source ends, `seconds` have passed, or `stop` or Ctrl-C; tell what was done.
+        """Runs until the source ends, `seconds` have passed, or `stop` or Ctrl-C; returns the figures.
 
-        A second Ctrl-C drops what still waits for the sinks and raises KeyboardInterrupt, once none is
-        being written. Raises SourceError when the source fails, SinkError when no sink is left. The
-        sinks are left open, whichever way it ends: closing or aborting them belongs to who opened them.
+        A second Ctrl-C drops the frames that still wait for the sinks and raises KeyboardInterrupt,
+        once none is being written. Raises SourceError when the source fails, SinkError when no sink is
+        left. The sinks are left open, whichever way it ends: the caller closes or aborts them.
         """
         self._begin = self._came = time.monotonic()
         self.processor.listen(self.tell)
@@ -114,7 +116,7 @@ class LivePump:
         return self.stats()
 
     def stop(self, *, drop: bool = False) -> None:
-        """End the run soon; from any thread. `drop` drops what still waits for files, too."""
+        """End the run soon; from any thread. `drop` drops frames that wait for files, too."""
         self._stop.set()
         self._box.close(drop=True)
         if drop:
@@ -122,9 +124,9 @@ class LivePump:
                 output.finish(0.0, drop=True)
 
     def add(self, sink: Sink | Output) -> Output:
-        """Give frames to one more sink from now on; from any thread, before the run or in it.
+        """Adds a sink, which gets frames from now on; from any thread, before the run or in it.
 
-        Raises SinkError after the run: nobody would end the sink.
+        Raises SinkError after the run, since the sink would never be finished.
         """
         output = sink if isinstance(sink, Output) else Output(sink)
         with self._joining:
@@ -136,7 +138,7 @@ class LivePump:
         return output
 
     def remove(self, output: Output) -> bool:
-        """Give no more frames to a sink; False when it is stuck with one. Its sink is left open."""
+        """Removes a sink, which is left open; returns False when it is stuck with a frame."""
         with self._joining:
             self.outputs = [other for other in self.outputs if other is not output]
         return output.finish(PATIENCE)
@@ -152,16 +154,15 @@ class LivePump:
                 self._fail(_foreign(error, "what hears of events"))
 
     def on_event(self, hear: Callable[[Event], None]) -> None:
-        """Let `hear` be called with every event, from the thread in which it happens."""
+        """Call `hear` with every event, from the thread in which it happens."""
         self._hearers.append(hear)
 
     def on_frame(self, hear: Callable[[Frame], None]) -> None:
-        """Let `hear` be called with every frame that is shown, from the thread that made it: it must
-        return at once."""
+        """Call `hear` with every frame that is shown, in the thread that made it: it must not block."""
         self._seers.append(hear)
 
     def stats(self) -> LiveStats:
-        """So far; from any thread."""
+        """Returns the figures so far; from any thread."""
         end = self._end if self._end is not None else time.monotonic()
         return LiveStats(
             elapsed=end - self._begin,
@@ -231,7 +232,7 @@ class LivePump:
                 output.put(made.frame)
 
     def _shown(self, output: Output, latency: float, out: float) -> None:
-        # Only the first sink is what latency is held for: a file may take its time.
+        # The deadline applies to the first sink only: a file may take its time.
         if output is next((one for one in self.outputs if one.alive), None):
             self._out.add(out)
             self._late += latency > self.period
@@ -241,7 +242,7 @@ class LivePump:
                 self._fail(self._bug(error))
 
     def _bug(self, error: Exception) -> StageError:
-        """A processor raises for no frame: this is a mistake in it."""
+        """Returns the error for an exception of a processor, which must not raise any: a bug in it."""
         name = type(self.processor).__name__
         return StageError(f"{name} failed: {type(error).__name__}: {error}")
 
@@ -264,9 +265,10 @@ class LivePump:
         self.stop()
 
     def _finish(self, threads: Sequence[DaemonThread]) -> None:
-        """Until no thread uses the source, the processor and the sinks, which the caller closes next.
+        """Wait until no thread uses the source, the processor and the sinks, which the caller closes
+        next.
 
-        What is stuck is given up after `PATIENCE`, counted once, however often Ctrl-C comes.
+        A thread that is stuck is given up after `PATIENCE`, counted once, however often Ctrl-C comes.
         """
         until, hurried = time.monotonic() + PATIENCE, None
         while True:
@@ -300,7 +302,7 @@ class LivePump:
 
 
 def _foreign(error: Exception, culprit: str) -> VelaturaError:
-    """An error as `run` raises it."""
+    """Returns an error in the form in which `run` raises it."""
     if isinstance(error, VelaturaError):
         return error
     found = StageError(f"{culprit} failed: {type(error).__name__}: {error}")
@@ -309,14 +311,14 @@ def _foreign(error: Exception, culprit: str) -> VelaturaError:
 
 
 class _Watchdog:
-    """Tells a picture that stands still from one that has frozen."""
+    """Distinguishes a frozen picture from one that stands still."""
 
     def __init__(self) -> None:
         self._before: tuple[bytes, bytes] | None = None
         self._same = 0
 
     def frozen(self, given: Frame, made: Frame) -> bool:
-        """Whether frames have come out the same for long, though they differed when they went in."""
+        """Returns whether results have been equal for long, though their inputs differed."""
         now = _print(given), _print(made)
         before, self._before = self._before, now
         if before is None or now[1] != before[1]:
@@ -330,7 +332,7 @@ class _Watchdog:
 
 
 def _print(frame: Frame) -> bytes:
-    """A thin grid of the picture's samples: cheap, and different for any picture that moves."""
+    """Returns a thin grid of the picture's samples: cheap, and different for any picture that moves."""
     plane = frame.planes[0]
     y, x = max(plane.shape[0] // 24, 1), max(plane.shape[1] // 32, 1)
     return np.ascontiguousarray(plane[::y, ::x]).tobytes()

@@ -1,4 +1,4 @@
-"""What a live run did: counts, latencies, frame times, as a value and as JSON."""
+"""The figures of a live run: counts, latencies, frame times, as a value and as JSON."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,24 +8,24 @@ from ..meter import Event, Percentiles
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputStats:
-    """What one sink was given."""
+    """The figures of one sink."""
 
     name: str
     shown: int = 0
     dropped: int = 0
-    """Frames that found the sink busy."""
+    """Frames that were dropped since the sink was busy."""
     failure: str = ""
-    """Why it takes no more."""
+    """The reason why it takes no more."""
     latency: Percentiles = field(default_factory=Percentiles)
-    """From capture until the sink had the frame."""
+    """Latency from capture until the sink had the frame."""
     rate: float = 0.0
-    """Frames per second, over all of the run."""
+    """Frames per second over the whole run."""
     low1: float = 0.0
     """The "1% low": frames per second at the slowest hundredth of frame times."""
     low01: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """With latencies in milliseconds."""
+        """Returns the figures with latencies in milliseconds."""
         return {
             "name": self.name,
             "shown": self.shown,
@@ -40,43 +40,43 @@ class OutputStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveStats:
-    """Where a live run stands, or what it came to."""
+    """The figures of a live run, during it or at its end."""
 
     elapsed: float
     captured: int
     """Frames that the source gave."""
     processed: int
-    """Frames that the models made."""
+    """Frames that the models processed."""
     passed: int
-    """Frames that went through without them."""
+    """Frames that passed without them."""
     repeated: int
-    """Frames for which an earlier one's pixels stood in."""
+    """Frames that were replaced by an earlier one's pixels."""
     dropped: int
-    """Frames that came while the one before was at work, and were overtaken by a newer one."""
+    """Frames that were replaced by a newer one before they were processed."""
     late: int
     """Frames that were shown later after their capture than the next one came."""
     rung: str
-    """How much is done to a frame at present."""
+    """The present rung."""
     stages: dict[str, Percentiles]
     """Seconds that frames `wait`, are at `work`, and are on their way `out`."""
     outputs: tuple[OutputStats, ...]
-    """The first is the one that latency is held for."""
+    """The sinks' figures, first those of the one to which the deadline applies."""
     events: tuple[Event, ...]
-    """The last ones."""
+    """The latest events."""
 
     @property
     def leading(self) -> OutputStats:
-        """Of the output that latency is held for: the first that takes frames."""
+        """The figures of the output to which the deadline applies: the first that takes frames."""
         alive = (output for output in self.outputs if not output.failure)
         return next(alive, self.outputs[0] if self.outputs else OutputStats(name=""))
 
     @property
     def latency(self) -> Percentiles:
-        """Of the output that latency is held for."""
+        """The latency of the output to which the deadline applies."""
         return self.leading.latency
 
     def to_json(self) -> dict[str, Any]:
-        """With durations in milliseconds, but for `seconds`."""
+        """Returns the figures with durations in milliseconds, except `seconds`."""
         return {
             "seconds": round(self.elapsed, 3),
             "captured": self.captured,

@@ -1,14 +1,15 @@
-"""Addresses as they may be shown: stream keys and passwords stay with who typed them."""
+"""Addresses as they may be shown: without stream keys and passwords."""
 
 from urllib.parse import urlsplit, urlunsplit
 
 HIDDEN = "..."
 KEYED = frozenset({"rtmp", "rtmps"})
-"""Schemes whose last part is the key that lets anybody stream."""
+"""Schemes whose last path segment is the secret stream key."""
 
 
 def without_secrets(uri: str) -> str:
-    """The address without user, password, query and stream key; what is no address is as it was."""
+    """Returns the address without user, password, query and stream key; text that is no address is
+    unchanged."""
     parts = urlsplit(uri)
     if not parts.netloc:
         return uri

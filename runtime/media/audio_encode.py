@@ -1,4 +1,4 @@
-"""Voice: the sound of a live source on its way into a container, held to the clock of the pictures."""
+"""Encoding of a live source's sound into a container, held to the clock of the pictures."""
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -15,19 +15,19 @@ from .tracks import OnPacket
 
 RATE = 48_000
 LAYOUT, FORMAT = "stereo", "fltp"
-"""What a live source's sound comes as: samples a second, channels, and how a sample is kept."""
+"""Samples a second, channel layout and sample format of a live source's sound."""
 STRETCH = 1000
-"""Samples of a second that may be added or taken, unheard, where the sound's clock and the pictures'
-differ: 2 %, of which a bad sound card takes a hundredth. Beyond a tenth of a second there is silence,
-or a cut."""
+"""Samples of a second that the resampler may add or drop, inaudibly, where the clocks of sound and
+pictures differ: 2 %, of which a bad sound card takes a hundredth. Beyond a tenth of a second there is
+silence, or a cut."""
 
 
 class Heard(Protocol):
-    """A moment's worth of samples."""
+    """A piece of sound with its time."""
 
     @property
     def seconds(self) -> float:
-        """When the first is heard, on the clock of the frames' times."""
+        """The time at which the first sample is heard, on the clock of the frames' times."""
         ...
 
     @property
@@ -37,19 +37,19 @@ class Heard(Protocol):
 
 
 class Hearing(Protocol):
-    """Where sound comes from."""
+    """A source of sound."""
 
     def listen(self) -> None:
-        """Keep what comes from now on."""
+        """Start to keep sound; what came before is not kept."""
         ...
 
     def take(self, timeout: float | None = None) -> Heard | None:
-        """What waits longest; None when the time is up."""
+        """Returns the oldest piece that waits; None after `timeout` seconds."""
         ...
 
 
 class Evened:
-    """Sound without gaps that follows the times it is given: FFmpeg's `aresample` with `async`."""
+    """Resamples sound to follow its timestamps without gaps: FFmpeg's `aresample` with `async`."""
 
     def __init__(self) -> None:
         self._graph: Any = Graph()
@@ -65,7 +65,7 @@ class Evened:
         self._graph.configure()
 
     def __call__(self, frame: AudioFrame, seconds: float) -> Iterator[AudioFrame]:
-        """What can be passed on with `frame`, heard at `seconds`, 0 being the beginning."""
+        """Yields what is ready after `frame`, which is heard at `seconds` from the beginning."""
         # Other sinks may hear the same samples.
         own = AudioFrame.from_ndarray(frame.to_ndarray(), format=FORMAT, layout=LAYOUT)
         own.sample_rate, own.pts, own.time_base = RATE, round(seconds * RATE), Fraction(1, RATE)
@@ -73,7 +73,7 @@ class Evened:
         yield from self._ready()
 
     def end(self) -> Iterator[AudioFrame]:
-        """All the rest."""
+        """Yields the rest at the end of the sound."""
         self._graph.push(None)
         yield from self._ready()
 
@@ -86,14 +86,14 @@ class Evened:
 
 
 def _silence() -> AudioFrame:
-    """A second of it."""
+    """Returns a second of silence."""
     made = AudioFrame.from_ndarray(np.zeros((2, RATE), np.float32), format=FORMAT, layout=LAYOUT)
     made.sample_rate = RATE
     return made
 
 
 class Voice:
-    """Takes the sound as the pictures go by, encodes it, and gives its packets, never ahead of them.
+    """Encodes the sound alongside the pictures and yields its packets, never ahead of the pictures.
 
     What a source's sound card and its camera call a second differ; the sound is stretched by as little
     as keeps it within a few milliseconds of the pictures.
@@ -108,13 +108,13 @@ class Voice:
         self._origin: float | None = None
         self._reached = 0.0
         self.end = float("inf")
-        """Seconds at which the sound has to end."""
+        """Seconds at which the sound must end."""
         source.listen()
 
     def until(self, seconds: float, *, origin: float) -> "Iterator[Packet[Any]]":
-        """The packets of what is heard before `seconds`; `origin` is the first picture's time.
+        """Yields the packets of the sound before `seconds`; `origin` is the first picture's time.
 
-        Both on the source's clock. Nothing is waited for: what comes late goes with a later picture.
+        Both are on the source's clock. It never waits: late sound goes with a later picture.
         """
         self._origin = origin
         while True:
@@ -138,7 +138,7 @@ class Voice:
             yield from self._encode(even)
 
     def rest(self) -> "Iterator[Packet[Any]]":
-        """What is left in the encoder."""
+        """Yields the packets that are left in the encoder."""
         if self._origin is not None:
             for frame in self._even.end():
                 yield from self._encode(frame)
@@ -149,7 +149,7 @@ class Voice:
 
 
 class PassingSound:
-    """A live source's sound beside the pictures of one output, as `PassingStreams` is a file's."""
+    """A live source's sound in one output, with the interface of `PassingStreams` for files."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class PassingSound:
         self._voice = Voice(self._source, self._container, codec=self._codec)
 
     def mux_until(self, seconds: float) -> None:
-        """Write what is heard before `seconds` of the output; infinity writes all the rest."""
+        """Write the sound before `seconds` of the output; infinity writes all the rest."""
         if self._voice is None or self._ended:
             return
         until = min(seconds, self.end) + self._origin
@@ -191,7 +191,7 @@ class PassingSound:
         self.mux_until(float("inf"))
 
     def close(self) -> None:
-        """The source is another's to close."""
+        """Nothing to close: the source belongs to the caller."""
         return
 
     def _mux(self, packets: "Iterable[Packet[Any]]") -> None:
@@ -202,7 +202,8 @@ class PassingSound:
 
 
 def sound_codec(container: OutputContainer) -> str | None:
-    """What sound is encoded as there: AAC or Opus, whichever it takes; None where it takes neither."""
+    """Returns the audio encoder for a container: AAC or Opus, the first that it takes; None for
+    neither."""
     offered = container.supported_codecs
     names = ("aac", "libopus", "opus")
     if container.format.name in ("mpegts", "hls"):

@@ -9,14 +9,14 @@ from ..errors import SinkError
 from .options import Encoding, Quality
 
 BY_SUFFIX = {".webm": "vp9", ".gif": "gif", ".y4m": "rawvideo", "-": "rawvideo"}
-"""What `auto` means where it is not H.264."""
+"""Codecs that `auto` picks by file suffix; for all others it picks H.264."""
 
 Options = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codec:
-    """What is known of an encoder beyond what FFmpeg tells."""
+    """Facts about an encoder that FFmpeg does not tell."""
 
     plain: str = ""
     """What `--codec` calls it; without one it goes by FFmpeg's own name, as any other encoder does."""
@@ -35,7 +35,7 @@ class Codec:
     crf: tuple[str, int, int] | None = None
     """The option of constant quality, its best and its worst value."""
     no_crf: str = "has no constant quality"
-    """Why `crf` is None."""
+    """The reason, for an error message, where `crf` is None."""
     preset: str | None = None
     """The option that trades speed for size."""
     presets: tuple[str, ...] = ()
@@ -157,11 +157,11 @@ ENCODERS = {codec.plain: encoder for encoder, codec in CODECS.items() if codec.p
 """FFmpeg's encoder by the name that is asked for; any other encoder of FFmpeg goes by its own."""
 
 _RATES = frozenset({"crf", "qp", "cq", "b", "rc"})
-"""Options of which each is one way to say how good or how large."""
+"""Options that each state a rate or a quality, so that only one of them may be set."""
 
 
 def encoder_of(encoding: Encoding, suffix: str) -> str:
-    """FFmpeg's name of the encoder for a kind of file, `-` being standard output."""
+    """Returns FFmpeg's name of the encoder for a file suffix; the suffix `-` is standard output."""
     name = encoding.codec
     if name == "auto":
         name = BY_SUFFIX.get(suffix.lower(), "h264")
@@ -174,12 +174,13 @@ def codec_of(encoder: str) -> Codec:
 
 
 def spoken(encoder: str) -> str:
-    """The plain name of an encoder, as it is given to --codec."""
+    """Returns the plain name of an encoder, as it is given to --codec."""
     return codec_of(encoder).plain or encoder
 
 
 def wanted_options(encoder: str, encoding: Encoding) -> dict[str, str]:
-    """What the quality, `crf` and `preset` come to; `options` are merged later, by `merged`.
+    """Returns the options for the quality, `crf` and `preset`; `merged` adds the user's `options`
+    later.
 
     Raises SinkError for values that the encoder does not have.
     """
@@ -210,7 +211,7 @@ def wanted_options(encoder: str, encoding: Encoding) -> dict[str, str]:
 
 
 def merged(encoder: str, ours: Options, theirs: Options) -> dict[str, str]:
-    """Options of which `theirs` go before; the library's own are put together key by key."""
+    """Returns both sets of options, where `theirs` win; the library's parameters are merged by key."""
     params = codec_of(encoder).params
     if not _RATES.isdisjoint(theirs):
         # Encoders take a crf before any other, so that ours would undo what is asked for.
@@ -222,13 +223,13 @@ def merged(encoder: str, ours: Options, theirs: Options) -> dict[str, str]:
 
 
 def nearest(name: str, known: tuple[str, ...]) -> str:
-    """`; near are: crf, crf_max`, or nothing."""
+    """Returns the known names that are like `name`, as in `; near are: crf, crf_max`, or nothing."""
     near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
     return f"; near are: {', '.join(near)}" if near else ""
 
 
 def _parts(text: str) -> dict[str, str]:
-    """The parts of `key=value:key=value`; a key without a value is on."""
+    """Returns the parts of `key=value:key=value`; a key without a value gets the value 1."""
     pairs = (part.partition("=") for part in text.split(":") if part)
     return {key: value if equals else "1" for key, equals, value in pairs}
 

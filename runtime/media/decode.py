@@ -1,4 +1,4 @@
-"""Packets of a container become decoded pictures, with times that strictly increase."""
+"""Decoding: packets of a container become pictures, with times that strictly increase."""
 
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from .deinterlace import Picture
 
 
 class Clock:
-    """Gives every frame its time, in the ticks of its stream.
+    """Assigns every frame its time, in the ticks of its stream.
 
     A frame's own time stands wherever it is later than that of the frame before. Where the file's clock
     falls back by two frames or more, as where recordings were joined, the rest goes on one frame after
@@ -41,17 +41,18 @@ class Clock:
         self._offset = 0
 
     def sent(self, ticks: int | None) -> None:
-        """A packet went to the decoder."""
+        """Note a packet that was sent to the decoder."""
         if self._sent is not None and ticks is not None:
             self._sent.append(ticks)
 
     def failed(self) -> None:
-        """The packet that was sent last gives no frame."""
+        """Drop the packet that was sent last, which gave no frame."""
         if self._sent:
             self._sent.pop()
 
     def time(self, pts: int | None, duration: int) -> tuple[int, int]:
-        """(time, duration) of the next frame, which says `pts` and lasts `duration`, 0 if unknown."""
+        """Returns (time, duration) of the next frame, whose own are `pts` and `duration`, 0 if
+        unknown."""
         if self._sent:
             pts = self._sent.popleft()
         last, follows = self._last, 0 if self._last is None else self._last + self._length
@@ -77,7 +78,7 @@ class Clock:
         return ticks, self._length
 
     def repairs(self) -> tuple[str, ...]:
-        """What had to be changed, one line each."""
+        """Returns one line for each kind of change that was made to the times."""
         lines: list[str] = []
         if self.restarts:
             lines.append(
@@ -95,37 +96,37 @@ def _times(count: int) -> str:
 
 
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-"""What decodes the opacity of a codec, which FFmpeg's own decoder passes over."""
+"""Decoders that give a codec's opacity, which FFmpeg's own decoders ignore."""
 
 HELD = 64 << 20
 """Bytes of one group of pictures that are kept until the next begins."""
 DELAY = 100
-"""Packets by which a decoder may be behind: its threads, and 16 pictures to be reordered."""
+"""Packets by which a decoder may be behind: those in its threads, and 16 pictures to be reordered."""
 
 
 class Reader:
-    """Decodes one stream of a container, to the last frame, and keeps what was lost."""
+    """Decodes one stream of a container to its last frame, and counts what was lost."""
 
     def __init__(
         self, container: InputContainer, stream: VideoStream, clock: Clock, *, alpha: bool = False
     ) -> None:
-        """With `alpha` the stream's opacity is decoded, too."""
+        """`alpha` decodes the stream's opacity, too."""
         self.count = self.discarded = self.failed = self.interlaced = 0
         self.reason = ""
         self._sent = self._incomplete = 0
         self._before: int | None = None
         self._gaps: Counter[int] = Counter()
         self.reached = 0.0
-        """Seconds on the file's clock at which the last packet ends, of whatever stream."""
+        """Seconds on the file's clock at which the last packet of any stream ends."""
         self.ticks = 0
-        """How many ticks of the stream have come, where one is a frame's length."""
+        """Ticks of the stream that have come, where a frame usually lasts one."""
         self.position = 0
         """Bytes up to the end of the last packet."""
         self._group: list[Packet[Any]] = []
-        """What was sent since the last key frame; nothing where that became too much."""
+        """The packets since the last key frame; empty where they became more than `HELD`."""
         self._held = self._failed_before = 0
         self._latest: int | None = None
-        """The latest time of a picture that was decoded."""
+        """The latest time of a decoded picture."""
         self._container = container
         self._stream = stream
         self._clock = clock
@@ -165,14 +166,14 @@ class Reader:
             self._incomplete += packet.is_corrupt
             self._tick(packet.dts)
             self._keep(packet)
-        # What the last packets give comes at once, and nothing after the first of them that fails.
+        # The pictures of the last packets come at once, and none after the first packet that fails.
         last = packet is None or not packet.size
         yield from map(self._picture, self._images(packet))
         if last and (missing := self._missing()):
             yield from map(self._picture, self._again(missing))
 
     def _images(self, packet: "Packet[Any] | None") -> list[VideoFrame]:
-        """What the decoder gives for a packet; its failures are counted."""
+        """Returns the pictures that the decoder gives for a packet; failures are counted."""
         try:
             return self._decoder.decode(packet)
         except FFmpegError as error:
@@ -202,15 +203,16 @@ class Reader:
             self._group = []
 
     def _missing(self) -> set[int]:
-        """Times of the pictures after the last one that came, as the packets since a key frame tell."""
+        """Returns the times after the last decoded picture, by the packets since a key frame."""
         times = {p.pts for p in self._group if p.pts is not None and not p.is_discard}
         return {time for time in times if self._latest is None or time > self._latest}
 
     def _again(self, missing: set[int]) -> Iterator[VideoFrame]:
-        """The pictures of those times, of the last group once more.
+        """Decodes the last group of pictures once more and yields the pictures of the missing times.
 
-        A decoder that is told that this is the end gives what it holds up to the first failure. So it
-        is not told: the group comes a second time, which pushes out what its threads hold of the first.
+        A decoder that is flushed gives its remaining pictures only up to the first failure. So it is
+        not flushed: the group is sent a second time, which pushes out the pictures that its threads
+        hold of the first.
         """
         failed = self.failed > self._failed_before
         context = self._decoder if isinstance(self._decoder, VideoCodecContext) else None
@@ -245,9 +247,9 @@ class Reader:
     def damage(
         self, promised: int | None, end: float | None, rate: float, *, ticking: bool = False
     ) -> Damage:
-        """Compare what came with what the file promised: frames, or else its end in seconds.
+        """Compares what came with what the file states: frames, or else its end in seconds.
 
-        With `ticking` it promised frames or ticks without any, as AVI does.
+        With `ticking` the stated number includes ticks without a frame, as in AVI.
         """
         if promised is not None and ticking:
             # A cut packet may give nothing and no error; so does a whole one that repeats a frame.
@@ -272,7 +274,7 @@ class Reader:
 
 
 def _alpha_decoder(stream: VideoStream) -> VideoCodecContext:
-    """A decoder of the same stream that gives its opacity."""
+    """Returns a decoder of the same stream that gives its opacity."""
     given = stream.codec_context
     name = ALPHA_DECODERS[given.codec.canonical_name]
     decoder = cast("VideoCodecContext", VideoCodecContext.create(name, "r"))

@@ -1,4 +1,4 @@
-"""Two fields of different times become whole pictures, by FFmpeg's `bwdif`."""
+"""Deinterlacing by FFmpeg's `bwdif`: two fields of different times become whole pictures."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ _ORDERS = {
     4: "bottom field first",
     5: "top field first",
 }
-"""Which field is shown first, by AVFieldOrder."""
+"""The field that is shown first, in words, by AVFieldOrder."""
 
 _FLAGGING = frozenset({
     "av1", "dnxhd", "dvvideo", "h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "prores", "vc1",
@@ -32,7 +32,7 @@ _FLAGGING = frozenset({
 """Codecs whose frames say whether they are interlaced; of others only the container does."""
 
 _SMALLEST = (3, 4)
-"""Columns and rows of a plane below which `bwdif` refuses."""
+"""Columns and rows that `bwdif` needs of a plane."""
 _INSTEAD = {
     **{f"gray{bits}le": "gray16le" for bits in (9, 10, 12, 14)},
     **{f"yuv440p{bits}le": f"yuv444p{bits}le" for bits in (10, 12)},
@@ -40,13 +40,13 @@ _INSTEAD = {
     **{"ya8": "gbrap", "ya16le": "gbrap16le"},
     **{"rgb24": "gbrp", "rgba": "gbrap", "rgb48le": "gbrp16le", "rgba64le": "gbrap16le"},
 }
-"""What formats that `bwdif` does not take are converted to and back: the way there and back is exact
-but for the chroma of 4:4:0 and the last bits of deep RGB with opacity."""
+"""Formats for those that `bwdif` does not take: the conversion there and back is exact but for the
+chroma of 4:4:0 and the last bits of deep RGB with opacity."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded frame and when it is shown, in ticks of whoever gives it."""
+    """A decoded frame with its time, in ticks that the caller defines."""
 
     image: VideoFrame
     pts: int
@@ -56,23 +56,24 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is done about fields."""
+    """The decision about a stream's fields."""
 
     how: Deinterlace
-    """`no` passes everything by."""
+    """The mode; `no` passes all frames through."""
     every: bool = False
-    """Whether frames that do not say that they are interlaced are taken for it, too."""
+    """True if frames that do not state that they are interlaced are deinterlaced, too."""
     parity: Literal["auto", "tff", "bff"] = "auto"
-    """Which field is shown first; `auto` is as each frame says, or the top one."""
+    """The field that is shown first; `auto` follows each frame's flag, or takes the top one."""
     interlaced: bool = False
-    """Whether frames will hold two fields of different times."""
+    """True if frames hold two fields of different times after this stage."""
     note: str = ""
 
 
 def plan(asked: Deinterlace, order: int, codec: str, first: Sequence[VideoFrame]) -> Plan:
-    """What to do about a stream of this AVFieldOrder and codec, whose first frames are given.
+    """Returns what to do about a stream of this AVFieldOrder and codec, given its first frames.
 
-    What was asked for is done to streams that look progressive as far as their later frames want it.
+    A mode that was asked for also applies to streams that look progressive, for later frames that need
+    it.
     """
     flagged = any(image.interlaced_frame for image in first)
     stated = _ORDERS.get(order, "")
@@ -94,7 +95,8 @@ def plan(asked: Deinterlace, order: int, codec: str, first: Sequence[VideoFrame]
 
 
 def deinterlaced(pictures: Iterator[Picture], plan: Plan, base: Fraction) -> Iterator[Picture]:
-    """The same pictures without combs, each at its time; `base` is the length of their tick in seconds.
+    """Yields the pictures deinterlaced, each at its time; `base` is the length of their tick in
+    seconds.
 
     Those that are not interlaced come as they are, and before the first that is the filter does not run
     at all: a progressive film costs nothing. With `fields` two come for each, in ticks half as long.
@@ -120,7 +122,8 @@ def deinterlaced(pictures: Iterator[Picture], plan: Plan, base: Fraction) -> Ite
 
 
 def large_enough(image: VideoFrame) -> bool:
-    """Whether there are fields in it that could be told apart."""
+    """Returns whether a picture is large enough for `bwdif`, which needs 3 columns and 4 rows a
+    plane."""
     format = image.format
     width, height = format.chroma_width(image.width), format.chroma_height(image.height)
     return min(width, image.width) >= _SMALLEST[0] and min(height, image.height) >= _SMALLEST[1]
@@ -132,7 +135,7 @@ def _twice(picture: Picture) -> Iterator[Picture]:
 
 
 class _Graph:
-    """One run of the filter, over pictures of one size and format; it holds one back."""
+    """One run of the filter over pictures of one size and format; the filter delays by one picture."""
 
     def __init__(self, image: VideoFrame, plan: Plan, base: Fraction) -> None:
         self._kind = (image.width, image.height, image.format.name)
@@ -164,11 +167,11 @@ class _Graph:
         self._base = base
 
     def fits(self, image: VideoFrame) -> bool:
-        """Whether a picture is one that this run takes."""
+        """Returns whether this run takes pictures of that size and format."""
         return self._kind == (image.width, image.height, image.format.name)
 
     def push(self, picture: Picture) -> Iterator[Picture]:
-        """What is ready once this picture is there."""
+        """Yields the pictures that are ready once this one is there."""
         given = reformat(picture.image, self._filtered)
         given.pts, given.time_base = picture.pts, self._base
         self._waiting.append(picture)
@@ -176,7 +179,7 @@ class _Graph:
         yield from self._pull()
 
     def finish(self) -> Iterator[Picture]:
-        """The last pictures."""
+        """Yields the last pictures."""
         self._graph.vpush(None)
         yield from self._pull()
         yield from self._second(None)
@@ -204,7 +207,8 @@ class _Graph:
                 self._first = None
 
     def _second(self, following: int | None) -> Iterator[Picture]:
-        """The same picture again where a whole one stands among fields: the rate stays constant."""
+        """Yields the second half of a whole picture that stands among fields, so that the rate stays
+        constant."""
         first = self._first
         if first is not None:
             after = first.pts + 2 * first.duration if following is None else following

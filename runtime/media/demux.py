@@ -1,4 +1,4 @@
-"""Opening of files and pipes, and the choice of the video stream, with every reason against it."""
+"""Opening of files and pipes, and the choice of the video stream, with errors that give the reason."""
 
 import os
 import re
@@ -24,14 +24,14 @@ _BUFFER = 1 << 20
 
 
 class Pipe:
-    """Bytes that come once and in order: it has no `seek`, so that FFmpeg does not try to."""
+    """A stream of bytes that cannot be sought in: it has no `seek`, so that FFmpeg does not try to."""
 
     def __init__(self, file: RawIOBase) -> None:
         self.received = 0
         self._file = file
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes, as they come; none at the end."""
+        """Returns at most `size` bytes, as they come; none at the end."""
         data = self._file.read(size) or b""
         self.received += len(data)
         return data
@@ -42,7 +42,7 @@ class Pipe:
 
 
 def open_container(uri: str) -> tuple[InputContainer, Pipe | None]:
-    """A file, or what comes through a pipe: `-` is standard input, and a path may be a named one.
+    """Opens a file or a pipe: `-` is standard input, and a path may be that of a named pipe.
 
     Raises SourceError with what is wrong and what to do.
     """
@@ -54,7 +54,7 @@ def open_container(uri: str) -> tuple[InputContainer, Pipe | None]:
     if not path.exists():
         raise SourceError(f"no file at {path}")
     if not path.is_file():
-        # The reader of a named pipe waits here until somebody writes.
+        # Opening a named pipe waits here until a writer opens it.
         return _open_pipe(_named_pipe(path), uri)
     if path.stat().st_size == 0:
         raise SourceError(f"{path} is empty")
@@ -69,7 +69,7 @@ def open_container(uri: str) -> tuple[InputContainer, Pipe | None]:
 
 
 def choose_stream(container: InputContainer, name: str, wanted: int | None = None) -> VideoStream:
-    """The video with the index `wanted`, else FFmpeg's choice.
+    """Returns the video stream with the index `wanted`, else the one that FFmpeg would choose.
 
     Raises SourceError where it is not there or cannot be decoded.
     """
@@ -100,7 +100,7 @@ def check_audio(container: InputContainer, name: str, wanted: int | None) -> Non
 
 
 def listed(container: InputContainer, kind: str) -> str:
-    """The streams of a kind with what tells them apart: `stream 0 (h264, 1920x1080)`."""
+    """Returns the streams of a kind in words that tell them apart: `stream 0 (h264, 1920x1080)`."""
     return ", ".join(map(_words, (s for s in container.streams if s.type == kind))) or "none"
 
 
@@ -117,7 +117,7 @@ def _words(stream: Any) -> str:
 
 
 def _codec(container: InputContainer, stream: VideoStream) -> str:
-    """What FFmpeg calls a codec that it has no decoder for, which PyAV does not tell."""
+    """Returns FFmpeg's name of a codec that it has no decoder for, which PyAV does not give."""
     described: Any = container
     level = av.logging.get_level()
     av.logging.set_level(av.logging.INFO)

@@ -1,4 +1,4 @@
-"""VideoEncoder: how frames become packets, whatever becomes of the packets."""
+"""VideoEncoder: encoding of frames into packets."""
 
 import os
 from dataclasses import dataclass
@@ -30,45 +30,45 @@ _RGB, _UNSPECIFIED = 0, 2
 _RANGE_CODES = {"limited": 1, "full": 2}
 
 _CENTISECOND = Fraction(1, 100)
-"""What GIF counts in."""
+"""The time base of GIF."""
 MOST_RATE = Fraction(240)
 """Frames a second above which SVT-AV1 does not open."""
 LONGEST_DELAY = 3600
-"""Seconds between a packet's decoding and its showing that no encoder of moving pictures needs."""
+"""The longest plausible time in seconds between a packet's decoding and its showing."""
 MOST_SHOWN = 50
-"""Frames of a GIF in a second: players take shorter delays than 2/100 s for a mistake."""
+"""Frames of a GIF in a second at most: players take delays below 2/100 s for a mistake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coding:
-    """What a video stream is set up with; the first frame decides."""
+    """The parameters of a video stream, which the first frame decides."""
 
     width: int
     """Pixels per coded row: the frame's, padded to whole blocks of chroma."""
     height: int
     pix_fmt: str
-    """FFmpeg's name."""
+    """FFmpeg's name of the pixel format."""
     rate: Fraction
     """Frames per second, on the average."""
     time_base: Fraction
     aspect: Fraction
     """Sample aspect ratio."""
     rotation: int
-    """Degrees, counter-clockwise, by which a player turns the picture."""
+    """Degrees, counter-clockwise, by which a player must turn the picture."""
     matrix: int
-    """This and the following are code points of H.273, as FFmpeg numbers them."""
+    """The code point of H.273, as FFmpeg numbers it; as `primaries` and `transfer` are."""
     range: int
     primaries: int
     transfer: int
     options: tuple[tuple[str, str], ...] = ()
-    """Of the FFmpeg encoder."""
+    """Options of the FFmpeg encoder."""
 
     def ticks(self, frame: Frame) -> int:
-        """A frame's time in units of `time_base`."""
+        """Returns a frame's time in units of `time_base`."""
         return round(frame.pts * frame.time_base / self.time_base)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Returns the fields as values that JSON can hold."""
         return {
             name: str(value) if isinstance(value := getattr(self, name), Fraction) else value
             for name in self.__slots__
@@ -76,7 +76,8 @@ class Coding:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """The reverse. Raises KeyError, TypeError or ValueError for what is no such thing."""
+        """Returns the object for what `to_json` gave. Raises KeyError, TypeError or ValueError for
+        anything else."""
         ratios: dict[str, Any] = {k: Fraction(fields[k]) for k in ("rate", "time_base", "aspect")}
         options: Any = tuple((str(key), str(value)) for key, value in fields["options"])
         return cls(**{**fields, **ratios, "options": options})
@@ -84,32 +85,31 @@ class Coding:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a file tells a player beside the pictures."""
+    """Properties of the picture that a player reads from the file."""
 
     aspect: bool
     rotation: bool
 
 
 class VideoEncoder:
-    """The settings of one output's encoder: makes streams that encode, and the pictures for them."""
+    """The settings of one output's encoder: makes its streams, and pictures in their format."""
 
     def __init__(self, encoding: Encoding, *, suffix: str, like: VideoInfo | None = None) -> None:
         """Check what can be checked before a frame is there. Raises SinkError.
 
-        `suffix` is that of the output's name; `like` is the source, which only whoever makes a `coding`
-        needs.
+        `suffix` is that of the output's name; `like` is the source, which only `coding` needs.
         """
         self._codec = _codec(encoding, suffix)
         self.name = self._codec.name
         if self.name == "libsvtav1":
-            # Errors only, as of the others: it asks nobody but its environment.
+            # Errors only, as from the other encoders: SVT-AV1 reads this from its environment alone.
             os.environ.setdefault("SVT_LOG", "1")
         self.canonical = self._codec.canonical_name
         self.notes: tuple[str, ...] = ()
-        """What frames lose, one line each."""
+        """Warnings about what frames lose, one line each."""
         self.like = like
         self.kept: dict[Coding, Kept] = {}
-        """What was found out of the output's file, by how its stream is set up."""
+        """What the output's container was found to keep, for each set of stream parameters."""
         self._encoding = encoding
         self._options = _options(self.name, encoding, like)
         _check_known(self.name, encoding)
@@ -124,7 +124,7 @@ class VideoEncoder:
                 self._note(f"players show no more than {MOST_SHOWN} of a GIF's frames in a second")
 
     def coding(self, frame: Frame | VideoInfo) -> Coding:
-        """What a stream that begins with that frame, or holds such a source, is set up with.
+        """Returns the stream parameters for a first frame, or for a source.
 
         Raises SinkError for HDR that the encoder does not hold.
         """
@@ -148,7 +148,7 @@ class VideoEncoder:
             width=width,
             height=height,
             pix_fmt=layout.name,
-            # A rate is what an encoder shares bits out by; frames keep their own times.
+            # An encoder distributes bits by the rate; frames keep their own times.
             rate=min(self.like.rate, MOST_RATE) if self.name == "libsvtav1" else self.like.rate,
             time_base=_CENTISECOND if self._palette is not None else frame.time_base,
             aspect=frame.aspect,
@@ -161,7 +161,7 @@ class VideoEncoder:
         )
 
     def add_stream(self, container: OutputContainer, coding: Coding) -> VideoStream:
-        """A stream of the container that encodes as `coding` says."""
+        """Adds a stream with these parameters to the container and returns it."""
         stream = cast(
             VideoStream,
             container.add_stream(self.name, rate=coding.rate, options=dict(coding.options)),
@@ -181,7 +181,7 @@ class VideoEncoder:
         return stream
 
     def picture(self, frame: Frame, coding: Coding) -> VideoFrame:
-        """The frame in the coded format and size, without its time; good until the next call.
+        """Returns the frame in the coded format and size, without its time; valid until the next call.
 
         Raises SinkError for a frame of another size.
         """
@@ -194,7 +194,7 @@ class VideoEncoder:
                 "add a resize to one size"
             )
         name = "rgb24" if layout is PALETTE else layout.name
-        # One picture serves all frames: where the encoder still holds its memory, FFmpeg makes new.
+        # One picture serves all frames: where the encoder still holds its memory, FFmpeg allocates new.
         picture = self._buffer
         wanted = (width, height, name)
         if picture is None or (picture.width, picture.height, picture.format.name) != wanted:
@@ -210,7 +210,7 @@ class VideoEncoder:
         return picture
 
     def _options_for(self, layout: Layout) -> dict[str, str]:
-        """All options; ProRes has other profiles for 4:4:4."""
+        """Returns all options for a pixel format; ProRes has other profiles for 4:4:4."""
         options = dict(self._options)
         unset = profile_of(self._encoding) is None
         if self.name == "prores_ks" and layout.format.subsample == (1, 1) and unset:
@@ -229,7 +229,7 @@ def _matrix_code(frame: Frame | VideoInfo, layout: Layout) -> int:
 
 
 def encode(stream: VideoStream, picture: VideoFrame | None) -> "list[Packet[Any]]":
-    """The packets that are ready after that picture; None asks for all the rest."""
+    """Returns the packets that are ready after a picture; None flushes the encoder."""
     packets = cast("list[Packet[Any]]", stream.encode(picture))
     for packet in packets:
         # x265 leaves the decoding times of a film that is shorter than its look-ahead to chance.

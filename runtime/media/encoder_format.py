@@ -1,4 +1,5 @@
-"""Which of an encoder's pixel formats an output takes, what frames lose by it, and palettes."""
+"""The choice of an encoder's pixel format for an output, warnings about what frames lose, and
+palettes."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -15,7 +16,7 @@ from .encoder_planes import Layout, layout_of, layouts_of, nearest_layout
 from .options import Encoding, Quality
 
 PALETTE = Layout(name="pal8", format=PixelFormat("rgb"), packing="packed", order="rgb")
-"""What a GIF holds; frames come to it as RGB."""
+"""The pixel format of GIF; frames are converted to RGB for it."""
 
 _DITHER: dict[Quality, str] = {
     # Its pattern does not crawl, and packs better.
@@ -29,7 +30,8 @@ _TICK = Fraction(1, 1000)
 
 
 class Palette:
-    """FFmpeg's palettegen and paletteuse, picture by picture, so that no clip has to fit in memory."""
+    """FFmpeg's palettegen and paletteuse, picture by picture, so that no whole clip must fit in
+    memory."""
 
     def __init__(self, quality: Quality) -> None:
         self._dither = _DITHER[quality]
@@ -38,7 +40,7 @@ class Palette:
         self._pushed = 0
 
     def reduce(self, picture: VideoFrame) -> VideoFrame:
-        """An rgb24 picture with 256 of its colours, as pal8."""
+        """Returns an rgb24 picture as pal8, with a palette of 256 of its colours."""
         size = (picture.width, picture.height)
         if self._graph is None or size != self._size:
             self._size = size
@@ -75,7 +77,7 @@ LAID = "the picture is laid over black, or over --background"
 
 
 class Choice:
-    """What one output's encoder can be given."""
+    """The pixel formats that one output's encoder can be given."""
 
     def __init__(self, codec: "av.Codec", encoding: Encoding, *, suffix: str, like: VideoInfo) -> None:
         """Raises SinkError for a pixel format that the encoder does not take."""
@@ -85,14 +87,14 @@ class Choice:
         self._layouts = self._possible(layouts_of(codec), suffix.lower())
 
     def layout(self, format: PixelFormat, *, alpha: bool) -> Layout:
-        """For frames of that format, with an opacity or without."""
-        # What models give in RGB has no more chroma than their source.
+        """Returns the layout for frames of a format, with an opacity or without."""
+        # RGB results of models have no more chroma than their source.
         archive = self._encoding.quality == "archive"
         rgb = self._canonical in LOSSLESS and (self._from_rgb or archive)
         return nearest_layout(self._layouts, format, alpha=alpha, rgb=rgb)
 
     def losses(self, format: PixelFormat, layout: Layout, *, alpha: bool) -> tuple[str, ...]:
-        """What of such frames does not reach the file, one line each."""
+        """Returns one line for each loss when frames of a format are put into a layout."""
         given, chosen = layout.format, self._encoding.pix_fmt is not None
         why = f"--pix-fmt {layout.name} says so" if chosen else f"{spoken(self._name)} has no more"
         notes: list[str] = []
@@ -140,12 +142,13 @@ class Choice:
 
 
 def profile_of(encoding: Encoding) -> str | None:
-    """The profile of ProRes that was asked for."""
+    """Returns the profile of ProRes that was asked for."""
     return dict(encoding.options).get("profile", encoding.preset)
 
 
 def named(name: str) -> Layout:
-    """The layout of that name, GIF's among them. Raises SinkError for what holds no frames."""
+    """Returns the layout of a name, GIF's included. Raises SinkError if frames cannot be put into
+    it."""
     layout = PALETTE if name == PALETTE.name else layout_of(name)
     if layout is None:
         raise SinkError(f"frames cannot be put into pixel format {name!r}")

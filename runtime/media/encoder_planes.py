@@ -1,4 +1,4 @@
-"""Layout: how an encoder's picture lies in memory, and how a frame gets there."""
+"""Memory layouts of an encoder's pictures, and the copy of frames into them."""
 
 import re
 from dataclasses import dataclass, replace
@@ -27,28 +27,28 @@ _PAIRED = {"nv12": ("420", 8), "nv16": ("422", 8), "p010le": ("420", 10), "p210l
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """A pixel format of FFmpeg that frames can be put into."""
+    """A pixel format of FFmpeg that frames can be converted to."""
 
     name: str
-    """FFmpeg's."""
+    """FFmpeg's name of the format."""
     format: PixelFormat
     alpha: bool = False
     packing: Packing = "planar"
-    """`planar`: a plane each. `packed`: all samples of a pixel in a row. `paired`: luma, then U and V
-    in turns."""
+    """`planar`: a plane each. `packed`: all samples of a pixel in a row. `paired`: a plane of luma,
+    then one with U and V interleaved."""
     order: str = ""
-    """Of packed samples: `r`, `g`, `b`, `a`, or `0` for one that is not used."""
+    """The order of packed samples: `r`, `g`, `b`, `a`, or `0` for an unused one."""
     shift: int = 0
-    """Bits below the samples' lowest, where they lie in the upper bits."""
+    """Unused low bits, where samples lie in the high bits of their word."""
 
     @property
     def rgb(self) -> bool:
-        """Whether its samples are red, green and blue."""
+        """True if the samples are red, green and blue."""
         return self.format.family == "rgb"
 
 
 def layout_of(name: str) -> Layout | None:
-    """The layout of one of FFmpeg's pixel formats; None for those that frames cannot be put into."""
+    """Returns the layout of one of FFmpeg's pixel formats; None if frames cannot be put into it."""
     if name in _PACKED:
         order = _PACKED[name]
         format = PixelFormat("rgb", 16 if name.endswith("le") else 8)
@@ -74,7 +74,7 @@ def layout_of(name: str) -> Layout | None:
 
 
 def layouts_of(codec: "av.Codec") -> tuple[Layout, ...]:
-    """What an encoder takes and frames can be put into, in the encoder's order."""
+    """Returns the layouts that an encoder takes and frames can be put into, in the encoder's order."""
     names = [format.name for format in codec.video_formats or ()] or ANY
     found = tuple(layout for name in names if (layout := layout_of(name)) is not None)
     if codec.name == "libx265":
@@ -94,13 +94,13 @@ ANY = (
     *(f"{stem}{depth}" for stem in _STEMS for depth in ("", "10le", "12le", "16le")),
     "rgb24", "bgr24", "rgba", "bgra", "rgb48le",
 )  # fmt: skip
-"""What encoders take that name nothing."""
+"""Formats that are assumed for encoders that list none."""
 
 
 def nearest_layout(
     layouts: tuple[Layout, ...], format: PixelFormat, *, alpha: bool, rgb: bool
 ) -> Layout:
-    """The layout that keeps most of frames of that format.
+    """Returns the layout that keeps most of frames of a format.
 
     `alpha`: frames have an opacity that shall be kept if it can be. `rgb`: frames in RGB stay so where
     they can; else they become 4:2:0, which every player decodes. Raises SinkError where nothing fits.
@@ -138,7 +138,7 @@ def nearest_layout(
 
 
 def picture_of(frame: Frame, layout: Layout, background: tuple[int, int, int]) -> Frame:
-    """The frame in the layout's format, laid over `background` where that has no opacity.
+    """Returns the frame in the layout's format, laid over `background` where that has no opacity.
 
     Luma of opaque frames is not touched where the depth stays or grows.
     """
@@ -151,10 +151,10 @@ def picture_of(frame: Frame, layout: Layout, background: tuple[int, int, int]) -
 
 
 def in_depth(frame: Frame, bits: int) -> Frame:
-    """A frame in YUV or grey with samples of another depth; RGB is left to the conversion.
+    """Returns a frame in YUV or grey with samples of another depth; RGB is left to the conversion.
 
-    Limited range is scaled by a power of two (ITU-R BT.709-6, 4.6 and BT.2100: the levels of n bits
-    are those of 8 times 2^(n-8)), full range by the ratio of the peaks; rounded.
+    Limited range is scaled by a power of two (ITU-R BT.709-6, 4.6 and BT.2100: the levels of n bits are
+    those of 8 times 2^(n-8)), full range by the ratio of the peaks; rounded.
     """
     found = frame.format
     if found.family == "rgb" or found.bits == bits:
@@ -173,7 +173,8 @@ def in_depth(frame: Frame, bits: int) -> Frame:
 def _scaled(
     plane: Array, before: PixelFormat, after: PixelFormat, *, power: bool, centre: int = 0
 ) -> Array:
-    """Samples in another depth; `centre` is the value that stays where it is, in the depth before."""
+    """Returns samples in another depth; `centre` is the value that stays where it is, in the depth
+    before."""
     up = after.bits - before.bits
     if power and up > 0:
         return (plane.astype(np.uint16) << up).astype(after.dtype)
@@ -187,7 +188,7 @@ def _scaled(
 
 
 def fill(picture: VideoFrame, coded: Frame, layout: Layout) -> None:
-    """Copy a frame that is in the layout's format into the encoder's picture of that layout.
+    """Copies a frame that is in the layout's format into the encoder's picture of that layout.
 
     What the picture has beyond the frame's edges repeats them. A frame without opacity is opaque.
     """

@@ -1,4 +1,4 @@
-"""HDR metadata: read from decoded frames, and what an output must be able to hold of it."""
+"""HDR metadata: reading it from decoded frames, and checking and writing it for an output."""
 
 import struct
 from fractions import Fraction
@@ -27,7 +27,7 @@ _DYNAMIC = {
 
 
 def read_hdr(frame: VideoFrame) -> Hdr | None:
-    """What a frame says about the display it was graded on and its light; None when it says nothing."""
+    """Returns the mastering display and light levels of a frame; None where it has neither."""
     display = _bytes(frame, Type.MASTERING_DISPLAY_METADATA)
     light = _bytes(frame, Type.CONTENT_LIGHT_LEVEL)
     max_cll, max_fall = _LIGHT.unpack_from(light) if len(light) >= _LIGHT.size else (0, 0)
@@ -53,7 +53,7 @@ def read_hdr(frame: VideoFrame) -> Hdr | None:
 
 
 def dynamic_hdr(frame: VideoFrame) -> tuple[str, ...]:
-    """Names of the metadata in a frame that changes with the scene."""
+    """Returns the names of a frame's dynamic metadata, which changes with the scene."""
     return tuple(sorted({name for kind, name in _DYNAMIC.items() if _bytes(frame, kind)}))
 
 
@@ -68,7 +68,7 @@ PQ, HLG = 16, 18
 NAMES = {PQ: "HDR (PQ)", HLG: "HDR (HLG)"}
 
 LEAST_BITS = 10
-"""Bits below which PQ and HLG show steps (ITU-R BT.2100-2, table 9)."""
+"""Bits below which PQ and HLG show banding (ITU-R BT.2100-2, table 9)."""
 
 TONE_MAP = (
     'ffmpeg -i IN -vf "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,'
@@ -77,7 +77,7 @@ TONE_MAP = (
 
 
 def refuse_hdr(transfer: int, what: str) -> None:
-    """Raise SinkError for frames in PQ or HLG, which `what` would show wrongly."""
+    """Raise SinkError for frames in PQ or HLG; `what` says why the output would show them wrongly."""
     if transfer in NAMES:
         raise SinkError(
             f"the source is {NAMES[transfer]}, which {what}: --codec hevc or av1 in .mp4 or .mkv keeps "
@@ -94,7 +94,7 @@ def check_hdr(colour: Colour, encoder: str, layout: Layout) -> None:
 
 
 def hdr_notes(transfer: int, hdr: Hdr | None, encoder: str) -> tuple[str, ...]:
-    """What becomes of HDR, one line each."""
+    """Returns one line for each thing that happens to the source's HDR."""
     if transfer not in NAMES:
         return ()
     notes = [f"{NAMES[transfer]}: its code values are processed as they are, as those of SDR would be"]
@@ -107,7 +107,7 @@ def hdr_notes(transfer: int, hdr: Hdr | None, encoder: str) -> tuple[str, ...]:
 
 
 def hdr_options(hdr: Hdr | None, encoder: str) -> dict[str, str]:
-    """Options of the FFmpeg encoder that write static metadata into its stream."""
+    """Returns options of the FFmpeg encoder that write static metadata into its stream."""
     words = codec_of(encoder).mastering
     if hdr is None or words is None:
         return {}
@@ -115,7 +115,8 @@ def hdr_options(hdr: Hdr | None, encoder: str) -> dict[str, str]:
 
 
 def _x265(hdr: Hdr) -> dict[str, str]:
-    """In x265's units: 0.00002 of CIE xy, 0.0001 candela per square metre (SMPTE ST 2086)."""
+    """Returns the options in x265's units: 0.00002 of CIE xy, 0.0001 candela per square metre (SMPTE ST
+    2086)."""
     parts: list[str] = []
     if (display := _display(hdr)) is not None:
         points, (dark, bright) = display
@@ -146,7 +147,8 @@ Point = tuple[Fraction, Fraction]
 
 
 def _display(hdr: Hdr) -> tuple[tuple[tuple[str, Point], ...], Point] | None:
-    """Both libraries' letters with their points, and the luminances; None where it is not stated."""
+    """Returns the points by both libraries' letters, and the luminances; None where they are not
+    stated."""
     points = (("G", hdr.green), ("B", hdr.blue), ("R", hdr.red), ("WP", hdr.white))
     stated = tuple((name, point) for name, point in points if point is not None)
     if len(stated) < len(points) or hdr.luminance is None:

@@ -1,4 +1,4 @@
-"""The sound of a live source, for whoever wants to carry it on."""
+"""A live source's sound: a queue of decoded samples with their times."""
 
 import threading
 from collections import deque
@@ -9,35 +9,36 @@ import av
 RATE = 48_000
 """Samples per second that all sound is given with."""
 LAYOUT, FORMAT = "stereo", "fltp"
-"""Channels and samples: a plane of float32 for each, -1 to 1."""
+"""Channel layout and sample format: a plane of float32 for each channel, -1 to 1."""
 _JITTER = 0.04
-"""Seconds by which sound may be off and count as going on without a gap."""
+"""Seconds by which the time of a piece may be off while the sound counts as continuous."""
 _PULL = 0.05
-"""The part of that by which a piece of sound is put right."""
+"""The share of that deviation by which each piece's time is corrected."""
 LONGEST = 30.0
-"""Seconds that wait for a listener at most; what comes after pushes out the oldest."""
+"""Seconds of sound that wait for a listener at most; newer sound pushes out the oldest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """A moment's worth of samples."""
+    """A piece of sound with its time."""
 
     seconds: float
-    """When the first is heard, on the clock of `Frame.seconds` of the same source."""
+    """The time at which the first sample is heard, on the clock of `Frame.seconds` of the same
+    source."""
     frame: av.AudioFrame
-    """`RATE`, `LAYOUT` and `FORMAT`; without a time of its own."""
+    """Samples in `RATE`, `LAYOUT` and `FORMAT`, without a time of their own."""
 
 
 class LiveAudio:
-    """Decoded sound of one kind, whatever the source changes to. Any thread may call.
+    """Decoded sound in one format, whatever the source changes to. Thread-safe.
 
-    Nothing is decoded or kept before `listen`. Who listens calls `take` again and again, and compares
+    Nothing is decoded or kept before `listen`. The listener calls `take` again and again, and compares
     `seconds` with the frames that it shows. Successive pieces follow each other to within 2 ms, by
     which the sound's clock is kept to that of the pictures; more is a gap, to be filled with silence.
     """
 
     def __init__(self, codec: str) -> None:
-        """`codec` is the name of the source's own, to be told."""
+        """`codec` is the name of the source's own codec, for information."""
         self.codec = codec
         self.dropped = 0
         self._listening = self._closed = False
@@ -50,15 +51,15 @@ class LiveAudio:
 
     @property
     def listening(self) -> bool:
-        """Whether somebody wants the sound."""
+        """True while a listener wants the sound."""
         return self._listening and not self._closed
 
     def listen(self) -> None:
-        """Keep what comes from now on."""
+        """Start to keep sound; what came before is not kept."""
         self._listening = True
 
     def put(self, seconds: float, frame: av.AudioFrame) -> None:
-        """From the source's thread: samples of any kind, heard at `seconds`."""
+        """Add samples of any kind, heard at `seconds`; called by the source's thread."""
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self._resampler is None or kind != self._kind:
             self._resampler = av.AudioResampler(format=FORMAT, layout=LAYOUT, rate=RATE)
@@ -76,7 +77,7 @@ class LiveAudio:
                 self.dropped += 1
                 return
             if abs(off) < _JITTER:
-                # The way here is uneven, the sound is not: it follows the clock slowly.
+                # The transport is uneven, the sound is not: its time follows the clock slowly.
                 seconds = self._reached + off * _PULL
             self._reached = seconds + length
             self._items.append(Sound(seconds, frame))
@@ -87,7 +88,7 @@ class LiveAudio:
             self._changed.notify_all()
 
     def take(self, timeout: float | None = None) -> Sound | None:
-        """The oldest that waits; None when the time is up, or no more will come."""
+        """Returns the oldest piece that waits; None after `timeout` seconds, or at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed, timeout)
             if not self._items:
@@ -98,11 +99,11 @@ class LiveAudio:
 
     @property
     def closed(self) -> bool:
-        """Whether all was taken and no more will come."""
+        """True if all was taken and no more will come."""
         return self._closed and not self._items
 
     def close(self) -> None:
-        """No more will come."""
+        """End the sound: no more will come."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

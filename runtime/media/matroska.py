@@ -11,10 +11,10 @@ from fractions import Fraction
 from typing import Any, BinaryIO
 
 KINDS = frozenset({"matroska", "webm"})
-"""FFmpeg's names of the containers that are meant."""
+"""FFmpeg's names of the containers concerned."""
 
 SMALL = 200
-"""Pixels of a side below which a rounded one is off by more than 1/4 of a percent."""
+"""Pixels of a side below which rounding the displayed size is off by more than 1/4 of a percent."""
 
 _ROOM = " " * 40
 _SEGMENT, _TRACKS, _ENTRY, _CRC, _VOID = 0x18538067, 0x1654AE6B, 0xAE, 0xBF, 0xEC
@@ -22,7 +22,7 @@ _NAME, _VIDEO = 0x536E, 0xE0
 _WIDTH, _HEIGHT, _UNIT = 0x54B0, 0x54BA, 0x54B2
 
 Element = tuple[int, bytes, bytes]
-"""Identifier, head as it is coded, contents."""
+"""An EBML element: identifier, head as it is coded, contents."""
 
 
 def reserve(stream: Any) -> None:
@@ -33,7 +33,7 @@ def reserve(stream: Any) -> None:
 def state_aspect(file: BinaryIO, aspect: Fraction, size: tuple[int, int]) -> None:
     """Write the displayed size of pictures of `size` into a finished file with room for it.
 
-    A file of another build is left as it is; the proof then finds what is missing.
+    A file of another structure is left unchanged; the verification then finds the missing aspect.
     """
     # Whole numbers tell the shape of a small picture in a larger one only.
     width, height = (side * (8 if min(size) < SMALL else 1) for side in size)
@@ -53,7 +53,7 @@ def state_aspect(file: BinaryIO, aspect: Fraction, size: tuple[int, int]) -> Non
 
 
 def _entry(data: bytes, shown: tuple[int, int]) -> bytes:
-    """A track's entry with its displayed size, if it has the room."""
+    """Returns a track's entry with its displayed size, if there is room for it."""
     elements = [(identifier, value) for identifier, _, value in _elements(data)]
     if not any(one == _NAME and name.endswith(_ROOM.encode()) for one, name in elements):
         return data
@@ -75,7 +75,7 @@ def _entry(data: bytes, shown: tuple[int, int]) -> bytes:
 
 
 def _places(file: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Where the contents of the element with all tracks lie, and how long they are."""
+    """Yields the offset and the length of the contents of the Tracks element."""
     file.seek(0)
     while (head := _head(file)) is not None:
         identifier, length = head
@@ -108,12 +108,12 @@ def _elements(data: bytes) -> Iterator[Element]:
 
 
 def _raw(data: bytes) -> int:
-    """An identifier, whose first byte tells how many it has."""
+    """Returns the identifier at the start of the data; its first byte tells its length."""
     return int.from_bytes(data[: 9 - data[0].bit_length()], "big")
 
 
 def _length(data: bytes) -> tuple[int, int]:
-    """A length, and how many bytes tell it."""
+    """Returns a coded length and the number of bytes that code it."""
     width = 9 - data[0].bit_length()
     return int.from_bytes(data[:width], "big") & ((1 << 7 * width) - 1), width
 

@@ -1,4 +1,5 @@
-"""What passes by the models: sound, subtitles, more video, cover art, data, attachments, chapters."""
+"""Streams that pass the models by: sound, subtitles, more video, cover art, data, attachments,
+chapters."""
 
 import io
 import math
@@ -19,16 +20,16 @@ from ..frame import VideoInfo
 from .tracks import OnPacket
 
 TEXT = frozenset({"ass", "ssa", "subrip", "srt", "webvtt", "mov_text", "text"})
-"""Subtitles that are words: they can become another codec's words. Pictures cannot."""
+"""Codecs of subtitles that are text, which can be converted to one another. Pictures cannot."""
 
 SUBTITLES = ("mov_text", "subrip", "webvtt", "ass")
-"""What text is converted to: the first that the container takes."""
+"""Codecs that text is converted to: the first that the container takes."""
 
 KEEPS_COVERS = frozenset({"ipod", "mp4"})
-"""Containers, beside Matroska, whose cover art is found again as such."""
+"""Containers, beside Matroska, whose cover art is recognised as such when it is read."""
 
 LATE_CHAPTERS = frozenset({"mp4", "mov", "ipod", "matroska", "webm"})
-"""Containers that take chapters when they are finished, when it is known how long the film became."""
+"""Containers whose chapters are written at the end, when the length of the film is known."""
 
 PICTURES = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "image/jpeg")}
 """Cover art as an attachment, which is how Matroska keeps it: name and type by codec."""
@@ -38,20 +39,20 @@ Way = Literal["copy", "convert", "attach", "drop"]
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What becomes of one stream of the source."""
+    """The decision about one stream of the source."""
 
     index: int
-    """In the source."""
+    """The stream's index in the source."""
     kind: str
     codec: str
     way: Way
     target: str = ""
     """The codec that it is converted to."""
     reason: str = ""
-    """Why it is dropped."""
+    """The reason for dropping it."""
 
     def words(self) -> str:
-        """`stream 3 (subtitle, ass) is converted to mov_text`."""
+        """Returns the decision in words: `stream 3 (subtitle, ass) is converted to mov_text`."""
         name = f"stream {self.index} ({self.kind}{', ' + self.codec if self.codec else ''})"
         if self.way in ("copy", "attach"):
             covers = self.way == "attach" and self.kind != "attachment"
@@ -65,8 +66,8 @@ class Passage:
 class PassingStreams:
     """The source's other streams on their way into the output, in step with the video.
 
-    Planned when the output is opened, so that what must be left out is said before work starts. Raises
-    SinkError where sound cannot be kept, since nobody wants to find that out afterwards.
+    Planned when the output is opened, so that losses are reported before work starts. Raises SinkError
+    where sound cannot be kept, rather than losing it.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class PassingStreams:
         self.end = float("inf")
         self._streams: dict[int, Any] = {}
         self._clocks: dict[int, tuple[int | None, int, int]] = {}
-        """By stream: the last decoding time, when that packet ended, and what was added to it."""
+        """The last decoding time by stream, the end of that packet, and what was added to its time."""
         self._packets: Iterator[tuple[float, Packet[Any]]] = iter(())
         self._next: tuple[float, Packet[Any]] | None = None
         try:
@@ -92,7 +93,7 @@ class PassingStreams:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What does not pass as it is, one line each."""
+        """Returns one line for each stream that is converted or left out."""
         return tuple(p.words() for p in self.plan if p.way in ("convert", "drop"))
 
     def begin(self, video: Any) -> None:
@@ -129,14 +130,14 @@ class PassingStreams:
         self._next = next(self._packets, None)
 
     def _write_chapters(self) -> None:
-        """Those that begin before the output's end, as far as that is known."""
+        """Write the chapters that begin before the output's end, as far as that is known."""
         chapters = _on_output_clock(self._input.chapters(), self._start, self.end)
         if chapters:
             with suppress(FFmpegError, ValueError):  # a container without chapters
                 self._output.set_chapters(chapters)
 
     def _attachment(self, stream: Any, codec: str) -> tuple[str, str, bytes]:
-        """(name, type, contents) of an attachment, or of cover art that becomes one."""
+        """Returns (name, type, contents) of an attachment, or of cover art that becomes one."""
         if codec in PICTURES and stream.type == "video":
             with av.open(str(self._input.name)) as again:
                 container: Any = again
@@ -202,7 +203,7 @@ class PassingStreams:
         return next((codec for codec in SUBTITLES if codec in offered), None)
 
     def _read(self) -> "Iterator[tuple[float, Packet[Any]]]":
-        """(seconds of the output, packet), in the order of the source's file."""
+        """Yields (seconds of the output, packet), in the order of the source's file."""
         wanted = [self._input.streams[index] for index in self._streams]
         packets: Iterator[Any] = self._input.demux(*wanted) if wanted else iter(())
         untimed: dict[int, list[Any]] = {}
@@ -222,7 +223,7 @@ class PassingStreams:
             waiting.clear()
 
     def _moved(self, packet: Any) -> tuple[float, "Packet[Any]"] | None:
-        """The packet on the output's clock and in the output's stream; None for what cannot be read."""
+        """Returns the packet with the output's time and stream; None for one that cannot be read."""
         if packet.dts is None:
             # Cover art has no time: it goes first.
             packet.pts = packet.dts = round(self._start / (packet.time_base or MILLISECOND))
@@ -240,7 +241,7 @@ class PassingStreams:
         return seconds, packet
 
     def _later(self, index: int, dts: int, duration: int) -> int:
-        """A packet's decoding time, later than that of the one before it in its stream.
+        """Returns a packet's decoding time, later than that of the one before it in its stream.
 
         Where the file's clock falls back, as where recordings were joined, the rest goes on without a
         gap until its own times are later again: what the pictures do, too.
@@ -256,7 +257,7 @@ class PassingStreams:
         return dts
 
     def _converted(self, packet: Any, target: Any) -> tuple[float, "Packet[Any]"] | None:
-        """A subtitle in the output's codec."""
+        """Returns a subtitle in the output's codec; None for one that cannot be read."""
         source: Any = packet.stream
         with suppress(FFmpegError):
             shown = source.codec_context.decode2(packet)
@@ -276,7 +277,7 @@ class PassingStreams:
 MILLISECOND = Fraction(1, 1000)
 
 OWN_METADATA = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands", "duration"})
-"""What the container says about itself, not about the film."""
+"""Metadata that is about the container itself, not about the film."""
 
 PLAIN_HEADER = "\r\n".join(
     (
@@ -290,7 +291,7 @@ PLAIN_HEADER = "\r\n".join(
         "Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text", "",
     )
 ).encode()  # fmt: skip
-"""The header that encoders of text want, where the source's codec has none."""
+"""The header that text encoders need, where the source's codec has none."""
 
 USUAL_CHANNELS = {
     "1 channels": "mono",
@@ -298,10 +299,10 @@ USUAL_CHANNELS = {
     "6 channels": "5.1",
     "8 channels": "7.1",
 }
-"""FFmpeg's names of channels that are only counted, and what players take them for."""
+"""Channel layouts that players assume where FFmpeg only counts the channels."""
 
 _PASSING_METADATA = frozenset({"language", "title", "handler_name", "comment", "filename", "mimetype"})
-"""What is said of a stream that is still true of its copy; durations and statistics are not."""
+"""Metadata of a stream that still holds for its copy; durations and statistics do not."""
 
 _TRANSPORT = frozenset(
     {
@@ -309,11 +310,12 @@ _TRANSPORT = frozenset(
         "mpeg1video", "mpeg2video", "opus", "truehd",
     }
 )  # fmt: skip
-"""What MPEG-TS really carries: FFmpeg writes anything else into it, and no player finds it again."""
+"""Codecs that MPEG-TS really carries: FFmpeg writes any into it, but no player finds the others
+again."""
 
 
 def _accepts(output: OutputContainer, stream: Any) -> bool:
-    """Whether the container takes a copy of that stream."""
+    """Returns whether the container takes a copy of that stream."""
     context: Any = stream.codec_context
     if context is None or context.codec is None:
         return False
@@ -330,14 +332,14 @@ def _accepts(output: OutputContainer, stream: Any) -> bool:
 
 
 def _name_channels(added: Any) -> None:
-    """MP4 wants to know where channels belong that Matroska, for PCM, only counts."""
+    """Name the channels of PCM sound that Matroska only counts: MP4 needs their positions."""
     layout = getattr(added.codec_context, "layout", None) if added.type == "audio" else None
     if layout is not None and layout.name in USUAL_CHANNELS:
         added.codec_context.layout = USUAL_CHANNELS[layout.name]
 
 
 def _lasting(packets: Iterator[Any]) -> Iterator[Any]:
-    """What packets there are, those of sound with a duration: MP4 drops a last one that has none."""
+    """Yields the packets, those of sound with a duration: MP4 drops a last one that has none."""
     held: dict[int, Any] = {}
     steps: dict[int, int] = {}
     while True:
@@ -372,7 +374,7 @@ def _is_cover(stream: Any) -> bool:
 
 
 def _describe(added: Any, stream: Any) -> None:
-    """Language, title and role of the original."""
+    """Copy the original's language, title and role."""
     for name, value in stream.metadata.items():
         if name.lower() in _PASSING_METADATA:
             added.metadata[name] = value
@@ -380,7 +382,7 @@ def _describe(added: Any, stream: Any) -> None:
 
 
 def _on_output_clock(chapters: list[Any], start: float, end: float) -> list[Any]:
-    """Chapters on the output's clock, cut where it ends after `end` seconds."""
+    """Returns the chapters on the output's clock, cut where it ends after `end` seconds."""
     moved: list[Any] = []
     for chapter in chapters:
         shift = round(start / chapter["time_base"])

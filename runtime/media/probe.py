@@ -1,4 +1,4 @@
-"""What is known of a video stream before work starts."""
+"""Facts about a video stream that are known before work starts."""
 
 import os
 from collections.abc import Sequence
@@ -33,11 +33,11 @@ _RANGES: dict[int, Range] = {1: "limited", 2: "full"}
 _NO_TIMES = 0x80
 """FFmpeg's AVFMT_NOTIMESTAMPS."""
 _ESTIMATED = frozenset({"mpegts", "mpeg"})
-"""Containers that state no length: FFmpeg's is from the times that it finds at their end."""
+"""Containers that state no length: FFmpeg estimates it from the times at their end."""
 
 
 def colour_of(image: VideoFrame, layout: Layout, usual: Colour) -> Colour:
-    """What a frame says of its colours; `usual` is meant where it says nothing."""
+    """Returns the colour properties of a frame; `usual` fills in what it does not state."""
     if layout.format.family == "rgb":
         # Only used when it is encoded as YUV later on.
         return replace(usual, primaries=int(image.color_primaries), range="limited")
@@ -52,19 +52,19 @@ def colour_of(image: VideoFrame, layout: Layout, usual: Colour) -> Colour:
 
 
 def promised_frames(container: InputContainer, stream: VideoStream) -> int | None:
-    """How many frames the file says it gives; None where it says nothing."""
+    """Returns the number of frames that the file states; None where it states none."""
     # What MP4's edit list cuts off before a key frame is counted, but not in its index.
     listed = len(stream.index_entries) if "mp4" in container.format.name else 0
     return min(stream.frames, listed or stream.frames) or None
 
 
 def has_opacity(stream: VideoStream) -> bool:
-    """Whether WebM says that there is opacity beside the picture, which the codec does not tell."""
+    """Returns whether WebM states an opacity beside the picture, which the codec does not tell."""
     return stream.metadata.get("alpha_mode") == "1"
 
 
 def usual_rate(container: InputContainer, stream: VideoStream) -> Fraction:
-    """Frames per second, on the average."""
+    """Returns the average number of frames per second."""
     rates = [ratio(rate) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate)]
     # Where packets have no times FFmpeg's average is its default.
     first = ratio(stream.guessed_rate) if is_untimed(container) else None
@@ -72,12 +72,13 @@ def usual_rate(container: InputContainer, stream: VideoStream) -> Fraction:
 
 
 def is_untimed(container: InputContainer) -> bool:
-    """Whether it is a bare stream, whose packets have no times."""
+    """Returns whether it is a bare stream, whose packets have no times."""
     return bool(container.format.flags & _NO_TIMES)
 
 
 def promised_end(container: InputContainer) -> float | None:
-    """Seconds on the file's clock at which its header says that it ends; None where it has none."""
+    """Returns the seconds on the file's clock at which it ends by its header; None where it states
+    none."""
     if container.format.name in _ESTIMATED or is_untimed(container) or not container.duration:
         return None
     end = container.duration / av.time_base + start_of(container)
@@ -89,7 +90,8 @@ def promised_end(container: InputContainer) -> float | None:
 
 
 def start_of(container: InputContainer) -> float:
-    """Seconds on the file's clock that count as time 0: where anything begins."""
+    """Returns the seconds on the file's clock that count as time 0: the earliest beginning of a
+    stream."""
     stated = (container.start_time or 0) / av.time_base
     # MPEG-TS may state the beginning of a subtitle.
     begins = [
@@ -101,8 +103,8 @@ def start_of(container: InputContainer) -> float:
 
 
 def orientation_of(path: str, index: int) -> tuple[int, bool]:
-    """Degrees, counter-clockwise, by which players turn a stream, and whether they mirror it before:
-    for decoders that are not told."""
+    """Returns the degrees, counter-clockwise, by which players turn a stream, and whether they mirror
+    it first; for decoders that are not told."""
     with av.open(os.path.abspath(path)) as container:  # noqa: PTH100
         for image in container.decode(container.streams[index]):
             found = cast("VideoFrame", image)
@@ -120,7 +122,8 @@ def describe(
     rate: Fraction,
     base: Fraction,
 ) -> VideoInfo:
-    """What a file says about itself, and what its first frames add; at least one must be there."""
+    """Returns the facts that a file states and its first frames add; at least one frame must be
+    given."""
     context, image = stream.codec_context, first[0]
     notes: list[str] = []
     matrix = _MATRICES.get(int(image.colorspace))

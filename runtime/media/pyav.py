@@ -1,4 +1,4 @@
-"""What differs between PyAV 18 and PyAV 19, in one place.
+"""The differences between PyAV 18 and PyAV 19, in one place.
 
 PyAV 18 raises an error at metadata in another encoding than UTF-8 unless it is told to replace what it
 cannot read; PyAV 19 does so by itself and no longer takes the option. PyAV 19 gives rational numbers of
@@ -14,12 +14,12 @@ from av.container import InputContainer
 
 MAJOR = int(av.__version__.partition(".")[0])
 
-# Names in another encoding than UTF-8 are no reason not to read the film.
+# Names in another encoding than UTF-8 must not prevent reading the film.
 _READING: Mapping[str, Any] = {} if MAJOR >= 19 else {"metadata_errors": "replace"}
 
 
 def open_input(file: str | BinaryIO | Any, **options: Any) -> InputContainer:
-    """A container to read from: a path, an address, or an object with `read`.
+    """Opens a container for reading: a path, an address, or an object with `read`.
 
     `options` are those of `av.open`. Raises av.FFmpegError where it cannot be opened.
     """
@@ -28,5 +28,5 @@ def open_input(file: str | BinaryIO | Any, **options: Any) -> InputContainer:
 
 
 def ratio(value: Any) -> Fraction | None:
-    """A rate, time base or aspect of PyAV as a fraction; None where it is unknown, which 0/1 means."""
+    """Returns a rate, time base or aspect of PyAV as a fraction; None for 0/1, which is unknown."""
     return Fraction(value.numerator, value.denominator) if value else None

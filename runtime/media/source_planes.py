@@ -1,4 +1,4 @@
-"""From a decoder's pixel format to the planes of a frame, without losing a bit."""
+"""Conversion of a decoder's pixel formats to the planes of a frame, without losing a bit."""
 
 import re
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _SUBSAMPLE = {"420": (2, 2), "422": (2, 1), "444": (1, 1), "440": (1, 2), "411":
 _CHROMA = {(2, 2): "420", (2, 4): "422", (4, 4): "444", (4, 2): "440", (1, 4): "411"}
 """The name of a subsampling by the chroma size of a picture of 4x4."""
 _DEPTHS = (8, 9, 10, 12, 14, 16)
-"""Bits of FFmpeg's planar formats."""
+"""Bit depths of FFmpeg's planar formats."""
 _FLOATING = re.compile(r"f(16|32)(le|be)$")
 
 Way = Literal["planes", "gbr", "packed"]
@@ -27,23 +27,25 @@ Way = Literal["planes", "gbr", "packed"]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How frames of one of FFmpeg's pixel formats are read."""
+    """The way in which frames of one of FFmpeg's pixel formats are read."""
 
     format: PixelFormat
     full: bool
-    """Whether the name says full range."""
+    """True if the name of the format implies full range."""
     alpha: bool
     name: str
-    """FFmpeg's format that they are converted to first: of the same numbers, only ordered otherwise."""
+    """FFmpeg's format that they are converted to first: the same values in another order."""
     way: Way
-    """`planes`: each plane one of ours. `gbr`: planes G, B, R. `packed`: samples side by side."""
+    """`planes`: each plane becomes one of the frame's. `gbr`: planes G, B, R. `packed`: interleaved
+    samples."""
     lossy: bool
-    """Whether samples had more bits than are kept."""
+    """True if samples have more bits than are kept."""
 
 
 @cache
 def layout_of(name: str) -> Layout:
-    """The layout of one of FFmpeg's pixel formats: the planar one of its depth, or of the next.
+    """Returns how one of FFmpeg's pixel formats is read: as the planar one of its depth, or of the
+    next.
 
     RGB of more than 8 bits is read as 16 bits, scaled by the ratio of the peaks.
     """
@@ -83,10 +85,10 @@ def layout_of(name: str) -> Layout:
 def read_planes(
     picture: VideoFrame, *, mirrored: bool = False
 ) -> tuple[tuple[Array, ...], Array | None, Layout]:
-    """(planes, opacity, layout): views of the decoder's memory wherever it fits.
+    """Returns (planes, opacity, layout), which are views of the decoder's memory where possible.
 
-    With `mirrored` they are put upside down, which is exact unless chroma is sited at its top left:
-    few containers can say it of a picture, and then it only needs to be turned. Raises SourceError for
+    With `mirrored` they are put upside down, which is exact unless chroma is sited at its top left: few
+    containers can say it of a picture, and then it only needs to be turned. Raises SourceError for
     pixels that FFmpeg cannot convert.
     """
     planes, alpha, layout = _read(picture)
@@ -119,7 +121,8 @@ def _read(picture: VideoFrame) -> tuple[tuple[Array, ...], Array | None, Layout]
 
 
 def reformat(picture: VideoFrame, name: str) -> VideoFrame:
-    """The picture in another of FFmpeg's formats. Raises SourceError when there is no way there."""
+    """Returns the picture in another of FFmpeg's formats. Raises SourceError where it cannot be
+    converted."""
     if picture.format.name.replace("yuvj", "yuv") == name:
         return picture
     try:
@@ -144,7 +147,8 @@ def _from_gbr(picture: VideoFrame, layout: Layout) -> tuple[tuple[Array, ...], A
 
 
 def _scaled(samples: Array, bits: int, shift: int) -> Array:
-    """To 16 bits, by the ratio of the peaks: white stays white. Samples stand `shift` bits too high."""
+    """Returns samples scaled to 16 bits by the ratio of the peaks: white stays white. They stand
+    `shift` bits too high."""
     peak = (1 << bits) - 1
     # Values above the peak are broken, and must not end the run.
     values = (np.arange(1 << 16) >> shift).clip(0, peak)

@@ -1,4 +1,4 @@
-"""Clock: the times of written frames, and how long each stands."""
+"""Clock: times and durations of written frames."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -9,11 +9,11 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 REORDERED = 512
-"""Frames whose times are kept: more than any encoder holds back."""
+"""Frames whose times are kept: more than any encoder delays."""
 
 
 class Clock:
-    """The times of written frames: each later than the one before, and from where to where."""
+    """The times of written frames, which strictly increase, and the span that they cover."""
 
     def __init__(self, rate: Fraction) -> None:
         self._step = self._length = 1 / rate
@@ -22,14 +22,14 @@ class Clock:
         self._times: list[int] = []
         self._waiting: list[Packet[Any]] = []
         self.last = -1
-        """The last frame's, in units of its time base."""
+        """The last frame's time, in units of its time base."""
         self.end = 0.0
         """Seconds at which the last frame ends."""
 
     def stamp(
         self, picture: VideoFrame, pts: int, base: Fraction, length: Fraction | None = None
     ) -> None:
-        """Give a picture its time. Two of one time would be refused: the later moves by a tick."""
+        """Give a picture its time, or a tick after the one before where it is not later than that."""
         time = self.pass_by(max(pts, self.last + 1), base, length)
         picture.pts, picture.time_base, self._base = time, base, base
         self._times.append(time)
@@ -37,7 +37,7 @@ class Clock:
             del self._times[:REORDERED]
 
     def pass_by(self, pts: int, base: Fraction, length: Fraction | None = None) -> int:
-        """Count a frame of that time; `length` is how many seconds it stands, as usual unless given."""
+        """Count a frame of that time, which lasts `length` seconds, or a frame's usual length."""
         self.last = pts
         begin = float(pts * base)
         self._length = length or self._step
@@ -46,11 +46,11 @@ class Clock:
         return pts
 
     def timed(self, packets: "Iterable[Packet[Any]]", *, end: bool) -> "Iterator[Packet[Any]]":
-        """The packets with how long their pictures stand; at the `end` all of them.
+        """Yields the packets with their durations; at the `end` all of them.
 
-        The frame after it tells, so that the newest picture's packet waits for it. The last picture
-        stands as long as it was said to, or as the rate says: a container that is told nothing lets it
-        vanish at once.
+        A duration is known only from the frame after it, so that the newest picture's packet waits for
+        that. The last picture lasts as long as was stated, or as the rate says: without a duration some
+        containers show it for no time.
         """
         self._waiting += packets
         while self._waiting:
@@ -70,5 +70,5 @@ class Clock:
 
     @property
     def duration(self) -> float:
-        """Seconds from the first frame's beginning to the last one's end."""
+        """Returns the seconds from the first frame's beginning to the last one's end."""
         return self.end - (self._begin or 0.0)

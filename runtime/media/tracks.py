@@ -1,4 +1,4 @@
-"""Streams beside the main video: what their packets tell of them."""
+"""Streams beside the main video: facts gathered from their packets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,35 +32,36 @@ class Track:
     """FFmpeg's name of the codec, without the decoder's flavour."""
     packets: int = 0
     discarded: int = 0
-    """How many of these packets the container says not to play: an encoder's priming, or what an edit
+    """Packets among these that the container says not to play: an encoder's priming, or what an edit
     list cuts off."""
     start: float = 0.0
     """The first packet's time."""
     heard: float = 0.0
     """The time of the first packet that is played."""
     end: float = 0.0
-    """When the last packet that is played ends."""
+    """The end of the last packet that is played."""
     longest: float = 0.0
     """Seconds of the longest packet."""
 
     @property
     def played(self) -> int:
-        """How many packets are played."""
+        """The number of packets that are played."""
         return self.packets - self.discarded
 
 
 def earliest(times: Values, tracks: tuple[Track, ...]) -> float:
-    """When the first frame or the first sound comes, in seconds."""
+    """Returns the time of the first frame or the first sound, in seconds."""
     sounds = [track.start for track in tracks if track.kind == "audio" and track.packets]
     return min([float(times[0]), *sounds])
 
 
 DEFAULT_BONUS = 5_000_000
-"""Pixels that FFmpeg's command counts for being the default."""
+"""Pixels that the FFmpeg command adds to the size of the default stream when it chooses one."""
 
 
 def main_video(container: "InputContainer") -> "VideoStream | None":
-    """The video that FFmpeg's command takes of several: the largest, or the default; no cover art.
+    """Returns the video that the FFmpeg command takes of several: the largest, or the default; no cover
+    art.
 
     What cannot be decoded is taken only where nothing else is there.
     """
@@ -77,7 +78,8 @@ def main_video(container: "InputContainer") -> "VideoStream | None":
 
 
 def is_mirrored(image: "VideoFrame") -> bool:
-    """Whether a player must mirror the picture: upside down, before it turns it by its `rotation`.
+    """Returns whether a player must mirror the picture: upside down, before it turns it by its
+    `rotation`.
 
     That is what any display matrix with a reflection comes to.
     """
@@ -90,7 +92,7 @@ def is_mirrored(image: "VideoFrame") -> bool:
 
 
 class Span:
-    """Counts the packets of one stream, and keeps when they begin and end."""
+    """Counts the packets of one stream, and keeps the time span that they cover."""
 
     def __init__(self, stream: Stream) -> None:
         self._kind: TrackKind = stream.type
@@ -107,7 +109,7 @@ class Span:
         self._last = float("inf")
 
     def add(self, packet: "Packet[Any]") -> None:
-        """Count a packet; before it is written, since muxers change its times."""
+        """Count a packet; call it before the packet is written, since muxers change its times."""
         ticks = packet.pts if packet.pts is not None else packet.dts
         self._packets += 1
         self._discarded += packet.is_discard
@@ -127,7 +129,7 @@ class Span:
             self._end = max(self._end, time + self._step)
 
     def track(self) -> Track:
-        """What was counted."""
+        """Returns the facts about the packets so far."""
         timed = self._end >= self._heard
         return Track(
             kind=self._kind,

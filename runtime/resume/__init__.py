@@ -1,1 +1,1 @@
-"""Runs that are cut off go on: the journal and the segments beside an output."""
+"""Resuming of interrupted runs: the journal and the segments beside an output."""

@@ -1,4 +1,4 @@
-"""Journal: what a run that was cut off leaves beside its output, so that the same command goes on."""
+"""Journal: what an interrupted run leaves beside its output, so that the same command resumes it."""
 
 import hashlib
 import json
@@ -24,11 +24,11 @@ from .segments import MAGIC, SUFFIX, Segment, SegmentFile, SegmentWriter, digest
 NAME = "journal.json"
 LOCK = "lock"
 _OWN = re.compile(rf"{re.escape(NAME)}|\.{re.escape(NAME)}\..+|{LOCK}|\d{{6}}({SUFFIX}|\.\d+\.partial)")
-"""The names of all files that a journal makes."""
+"""Names of all files that a journal makes."""
 _HEADER = b'{\n "sha256": "'
-"""How journal.json begins; segments begin with their MAGIC."""
+"""The first bytes of journal.json; segments begin with their MAGIC."""
 ENDS = 1 << 20
-"""Bytes at either end of a file by which it is known again."""
+"""Bytes at either end of a file that enter its fingerprint."""
 
 Choices = tuple[tuple[str, str], ...]
 """Backend and precision of each model."""
@@ -36,29 +36,29 @@ Choices = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What journal.json holds."""
+    """The contents of journal.json."""
 
     id: str
-    """Segments of another journal do not count."""
+    """Identifies the journal: segments of another one do not count."""
     settings: dict[str, Any]
-    """All that decides what frames come out, by the words in which a change is reported."""
+    """All options that decide what frames come out, by the words in which a change is reported."""
     length: int
     """Frames of a segment."""
     choices: Choices = ()
-    """What `auto` came to."""
+    """Backend and precision that `auto` chose for each model."""
     coding: Coding | None = None
-    """How the video stream is set up, once a frame was there."""
+    """The parameters of the video stream, once a first frame was there."""
     headers: str = ""
     """Hash of the encoder's headers."""
     finished: str = ""
-    """Print of the joined file, just before it gets its name."""
+    """Fingerprint of the joined file, stored just before it gets its name."""
     total: int = 0
-    """How many frames that file holds."""
+    """The number of frames in that file."""
     stopped: bool = False
-    """Whether that file ends early because somebody stopped the run."""
+    """True if that file ends early because the user stopped the run."""
 
     def to_bytes(self) -> bytes:
-        """JSON with a hash over all of it."""
+        """Returns JSON with a hash over all of it."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         fields["coding"] = self.coding.to_json() if self.coding is not None else None
         text = json.dumps(fields, sort_keys=True)
@@ -66,7 +66,8 @@ class State:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """The reverse. Raises ValueError, TypeError or KeyError for what is damaged."""
+        """Returns the state that `to_bytes` gave. Raises ValueError, TypeError or KeyError if
+        damaged."""
         outer: Any = json.loads(data)
         if digest(outer["state"].encode()) != outer["sha256"]:
             raise ValueError("the journal's hash is wrong")
@@ -77,7 +78,7 @@ class State:
 
 
 class Journal:
-    """The folder `.OUT.journal`: settings, whole segments, and a lock against a second process."""
+    """The folder `.OUT.journal`: settings, finished segments, and a lock against a second process."""
 
     def __init__(
         self,
@@ -89,7 +90,7 @@ class Journal:
         scattered: bool = False,
     ) -> None:
         """Open or begin. Raises SinkError when another process has it, the settings differ, or the
-        folder is none that a journal made.
+        folder was not made by a journal.
 
         With `scattered`, segments that follow a missing one are kept, too.
         """
@@ -97,9 +98,9 @@ class Journal:
         self.folder = journal_folder(target)
         self.notes: tuple[str, ...] = ()
         self.segments: list[SegmentFile] = []
-        """Whole ones from the first on, none missing."""
+        """The finished segments from the first one up to the first that is missing."""
         self.scattered: dict[int, SegmentFile] = {}
-        """Whole ones that follow a missing one, by number: other processes made them."""
+        """Finished segments after a missing one, by number: other processes made them."""
         self._keeps_scattered = scattered
         self._lock = self._locked()
         try:
@@ -115,23 +116,23 @@ class Journal:
 
     @property
     def frames(self) -> int:
-        """How many need not be made again."""
+        """The number of frames that need not be made again."""
         if self.published:
             return self.state.total
         return sum(segment.about.frames for segment in self.segments)
 
     @property
     def scattered_frames(self) -> int:
-        """How many of those that need not be made again follow a missing one."""
+        """The number of those frames that follow a missing segment."""
         return sum(segment.about.frames for segment in self.scattered.values())
 
     @property
     def published(self) -> bool:
-        """Whether the output was given its name, so that only the journal is left to remove."""
+        """True if the output was given its name, so that only the journal is left to remove."""
         return bool(self.state.finished) and _print_or_none(self.target) == self.state.finished
 
     def choose(self, choices: Sequence[tuple[str, str]]) -> None:
-        """Keep what `auto` came to; what was kept before must not differ. Raises SinkError."""
+        """Store the choices of `auto`; they must equal those of earlier segments. Raises SinkError."""
         chosen = tuple(choices)
         if not self.segments and not self.scattered:
             self._store(choices=chosen)
@@ -139,11 +140,11 @@ class Journal:
             self._refuse([("what runs the models", _engines(self.state.choices), _engines(chosen))])
 
     def begin(self, coding: Coding, headers: bytes) -> None:
-        """Keep how the stream is set up."""
+        """Store the parameters of the stream and the hash of the encoder's headers."""
         self._store(coding=coding, headers=digest(headers))
 
     def check_headers(self, headers: bytes) -> None:
-        """Raise SinkError where an encoder's headers do not fit those of the segments before."""
+        """Raise SinkError where an encoder's headers differ from those of the earlier segments."""
         if digest(headers) != self.state.headers:
             raise SinkError(
                 f"{self.target}: this encoder writes other headers than the one that the run began "
@@ -151,7 +152,8 @@ class Journal:
             )
 
     def collect(self, frames: int | None) -> None:
-        """Take what other processes have made. Raises SinkError unless that is all `frames` frames."""
+        """Take in the segments of other processes. Raises SinkError unless they have all `frames`
+        frames."""
         self.segments = self._whole(self.state)
         if frames is None:
             return
@@ -163,29 +165,29 @@ class Journal:
             )
 
     def writer(self) -> SegmentWriter:
-        """For the next segment."""
+        """Returns a writer for the next segment."""
         return SegmentWriter(self.folder, len(self.segments))
 
     def keep(self, writer: SegmentWriter, *, frames: int, headers: bytes, final: bool) -> Segment:
-        """Make a written segment part of the journal."""
+        """Adds a written segment to the journal and returns its description."""
         about = writer.close(journal=self.state.id, frames=frames, headers=headers, final=final)
         self.segments.append(SegmentFile(writer.path))
         return about
 
     def finish(self, partial: Path, *, stopped: bool) -> None:
-        """Keep by what the joined file is known, which is renamed next."""
+        """Store the fingerprint of the joined file, which is renamed next."""
         total = sum(segment.about.frames for segment in self.segments)
         self._store(finished=file_print(partial), total=total, stopped=stopped)
 
     def remove(self) -> None:
-        """Leave no trace: the output is there, or nothing worth keeping is."""
+        """Remove the journal: the output is there, or there is nothing worth keeping."""
         if not self._lock.held:
             return  # it is left already, and may be another's by now
         self._clear()
         _dissolve(self.folder, self._lock)
 
     def leave(self) -> None:
-        """Let go of it; what is whole stays."""
+        """Release the lock; finished segments stay."""
         self._lock.release(remove=False)
 
     def _locked(self) -> Lock:
@@ -231,7 +233,8 @@ class Journal:
         return fresh
 
     def _whole(self, state: State) -> list[SegmentFile]:
-        """The segments up to the first that is missing, damaged or short; what is useless goes."""
+        """Returns the segments up to the first that is missing, damaged or short; useless ones are
+        removed."""
         whole: dict[int, SegmentFile] = {}
         foreign: set[Path] = set()
         files = _own_files(self.folder)
@@ -271,7 +274,7 @@ class Journal:
 
 
 def _belongs(segment: SegmentFile, path: Path, state: State) -> bool:
-    """Whether a segment is of this journal, whole, and where it should be."""
+    """Returns whether a segment belongs to this journal, is whole, and has the right name."""
     about = segment.about
     # A short one that is not the last was made by a Ctrl-C, whose file never got its name.
     return (
@@ -282,12 +285,12 @@ def _belongs(segment: SegmentFile, path: Path, state: State) -> bool:
 
 
 def journal_folder(target: Path) -> Path:
-    """Where the journal of an output lies."""
+    """Returns the path of an output's journal."""
     return target.with_name(f".{target.name}.journal")
 
 
 def leftover(target: Path, *, remove: bool) -> bool:
-    """Whether an earlier run left a journal, after removing it if asked to.
+    """Returns whether an earlier run left a journal, and removes it if asked to.
 
     Raises SinkError when another process is at work on that output.
     """
@@ -309,11 +312,11 @@ def leftover(target: Path, *, remove: bool) -> bool:
 
 
 class ForeignFolderError(SinkError):
-    """A folder has the name of a journal and is none."""
+    """A folder has the name of a journal, but was not made by one."""
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise ForeignFolderError for what stands there unless it is a journal's folder itself.
+    """Raise ForeignFolderError where that path exists and is not a journal's folder itself.
 
     A journal is known by the header of any of its files; one that was cut off at its very beginning
     holds nothing, in files of its own names.
@@ -337,7 +340,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _own_files(folder: Path) -> list[Path]:
-    """The files that a journal may have made there, by their names; no links."""
+    """Returns the files whose names show that a journal may have made them; no links."""
     return [path for path in folder.iterdir() if _OWN.fullmatch(path.name) and is_plain_file(path)]
 
 
@@ -348,15 +351,15 @@ def _has_header(path: Path) -> bool:
 
 
 def _remove_files(folder: Path) -> None:
-    """Remove what a journal made, but its lock."""
-    # The state goes last: as long as it is there, it tells what became of the rest.
+    """Remove all that a journal made except its lock."""
+    # The state is removed last: as long as it exists, it describes the other files.
     for path in sorted(_own_files(folder), key=lambda path: path.name == NAME):
         if path.name != LOCK:
             path.unlink()
 
 
 def _dissolve(folder: Path, lock: Lock) -> None:
-    """Remove the lock and the folder, unless somebody has put anything else into it."""
+    """Remove the lock and the folder, unless it holds anything else."""
     lock.release(remove=True)
     # Not an error: another process may have opened a journal of its own in it just now.
     with suppress(OSError):
@@ -364,7 +367,8 @@ def _dissolve(folder: Path, lock: Lock) -> None:
 
 
 def _locked(folder: Path, target: Path) -> Lock:
-    """Raises SinkError where another process has the journal, or files cannot be locked."""
+    """Returns the journal's lock. Raises SinkError where another process has it, or files cannot be
+    locked."""
     try:
         return Lock(folder / LOCK)
     except BlockingIOError as error:
@@ -376,7 +380,7 @@ def _locked(folder: Path, target: Path) -> Lock:
 
 
 def file_print(path: Path) -> str:
-    """By what a file is known again: its size and the contents of both ends. Raises OSError."""
+    """Returns a file's fingerprint: its size and a hash of both ends. Raises OSError."""
     size = path.stat().st_size
     hashed = hashlib.sha256()
     with path.open("rb") as file:
@@ -387,7 +391,7 @@ def file_print(path: Path) -> str:
 
 
 def source_prints(files: Sequence[str]) -> dict[str, str]:
-    """What is known of the source's files, by the words in which a change is reported."""
+    """Returns fingerprints of the source's files, by the words in which a change is reported."""
     stats = [(Path(file).name, os.stat(file)) for file in files]  # noqa: PTH116 - one call
     listed = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
     ends = [file_print(Path(file)) for file in dict.fromkeys((*files[:1], *files[-1:]))]
@@ -399,7 +403,7 @@ def source_prints(files: Sequence[str]) -> dict[str, str]:
 
 
 def software() -> str:
-    """The versions that decide what an encoder writes."""
+    """Returns the versions of the software that decides what an encoder writes."""
     major, minor, patch = av.library_versions["libavcodec"]
     return f"velatura {version('velatura')}, PyAV {av.__version__}, libavcodec {major}.{minor}.{patch}"
 
@@ -412,7 +416,7 @@ def _print_or_none(path: Path) -> str | None:
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """As it reads back from JSON."""
+    """Returns the settings as they read back from JSON."""
     return cast("dict[str, Any]", json.loads(json.dumps(dict(settings))))
 
 

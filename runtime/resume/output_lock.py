@@ -1,4 +1,4 @@
-"""Claim: the right to make one output, and the passing names of its file until it is whole."""
+"""Claim: the exclusive right to make one output, and the temporary names of its file."""
 
 import errno
 import os
@@ -14,26 +14,27 @@ from typing import BinaryIO
 from ..errors import SinkError
 
 UNLOCKABLE = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL})
-"""What file systems answer that know no locks."""
+"""Errors of file systems that have no locks."""
 
 
 class Lock:
-    """A locked file. The operating system frees it when its holder dies; the file then stays."""
+    """A locked file. The operating system unlocks it when its holder dies; the file then stays."""
 
     def __init__(self, path: Path) -> None:
-        """Lock at once. Raises BlockingIOError where another has it, else OSError where that fails."""
+        """Lock without waiting. Raises BlockingIOError where another process has the lock, else OSError
+        where locking fails."""
         self.path = path
         self.found = path.exists()
-        """Whether the file was there before, which a holder that was killed leaves."""
+        """True if the file existed before: a holder that was killed leaves it."""
         self._file: BinaryIO | FileIO = self._locked()
 
     @property
     def held(self) -> bool:
-        """Whether it is not released yet."""
+        """True until the lock is released."""
         return not self._file.closed
 
     def release(self, *, remove: bool) -> None:
-        """Let go of it; with `remove` the file goes, too."""
+        """Release the lock; with `remove` the file is deleted, too."""
         if not self.held:
             return  # by now it may be another's
         # While it is held: a file that another has locked meanwhile must not lose its name.
@@ -59,7 +60,7 @@ class Lock:
             file.close()
 
     def _stands(self, file: FileIO) -> bool:
-        """Whether the file that was locked still has its name: its holder may just have removed it."""
+        """Returns whether the locked file still has its name: its holder may just have removed it."""
         try:
             there = self.path.lstat()
         except FileNotFoundError:
@@ -86,15 +87,15 @@ else:
 
 
 class Claim:
-    """The right to make an output: no other process makes one of that name meanwhile."""
+    """The exclusive right to make an output: no other process makes one of that name meanwhile."""
 
     def __init__(self, path: Path) -> None:
-        """Take it, and remove what a run that was killed left of its file.
+        """Claim the output, and remove the unfinished file of a run that was killed.
 
         Raises SinkError where another process has it, and OSError where nothing can be written.
         """
         self.notes: tuple[str, ...] = ()
-        """What was found, one line each."""
+        """Warnings about what was found, one line each."""
         self._lock: Lock | None = None
         lock = lock_path(path)
         try:
@@ -110,34 +111,34 @@ class Claim:
                 f"{path.name}",
             )
             return
-        # Whoever made them is dead, since the lock was free.
+        # The processes that made them are dead, since the lock was free.
         for left in _leftovers(path, search=self._lock.found):
             left.unlink(missing_ok=True)
             self.notes += (f"{left.name}, which a run that was killed has left, is removed",)
 
     def release(self) -> None:
-        """Let others make it."""
+        """Release the claim."""
         if self._lock is not None:
             self._lock.release(remove=True)
 
 
 def busy(path: Path) -> SinkError:
-    """The error for an output that another process makes."""
+    """Returns the error for an output that another process makes."""
     return SinkError(f"{path}: another velatura is at work on it")
 
 
 def lock_path(path: Path) -> Path:
-    """The file that is locked while an output is made."""
+    """Returns the path of the file that is locked while an output is made."""
     return path.with_name(f".{path.name}.lock")
 
 
 def partial_path(path: Path) -> Path:
-    """A name for an output's file until it is whole, which no other process has."""
+    """Returns a unique temporary name for an output's file until it is finished."""
     return path.with_name(f".{path.stem}.{secrets.token_hex(3)}.partial{path.suffix}")
 
 
 def _leftovers(path: Path, *, search: bool) -> list[Path]:
-    """Files with passing names of an output; all of them are found where a `search` is worth it."""
+    """Returns an output's files with temporary names; those of other processes only with `search`."""
     before = path.with_name(f".{path.stem}.partial{path.suffix}")  # as earlier versions named it
     name = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{6}}\.partial{re.escape(path.suffix)}")
     found = [p for p in path.parent.iterdir() if name.fullmatch(p.name)] if search else []
@@ -145,7 +146,7 @@ def _leftovers(path: Path, *, search: bool) -> list[Path]:
 
 
 def is_plain_file(path: Path) -> bool:
-    """Whether it is a file itself, no link to one."""
+    """Returns whether the path is a regular file, and no link to one."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:

@@ -1,4 +1,4 @@
-"""SegmentCoder: frames into segments, each from an encoder of its own."""
+"""SegmentCoder: encodes frames into segments, each with an encoder of its own."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -16,15 +16,15 @@ from .segments import SegmentWriter
 
 
 class SegmentCoder:
-    """One segment after another: `begin`, `write` each frame, `end`.
+    """Encodes one segment after another: `begin`, `write` each frame, `end`.
 
     Whatever encodes a segment, here or in another process, encodes it the same.
     """
 
     def __init__(self, encoder: VideoEncoder, clock: Clock, *, files: Sequence[str]) -> None:
-        """The source's `files` must stay as they are now. Raises OSError."""
+        """`files` are the source's, which must not change meanwhile. Raises OSError."""
         self.frames = 0
-        """How many the segment at work has."""
+        """The number of frames in the current segment."""
         self._encoder = encoder
         self._clock = clock
         self._files = files
@@ -36,16 +36,16 @@ class SegmentCoder:
 
     @property
     def open(self) -> bool:
-        """Whether a segment is at work."""
+        """True while a segment is being encoded."""
         return self._stream is not None
 
     @property
     def source(self) -> Mapping[str, str]:
-        """What is known of the source's files, by the words in which a change is reported."""
+        """Fingerprints of the source's files, by the words in which a change is reported."""
         return self._known
 
     def begin(self, writer: SegmentWriter, coding: Coding, *, kind: str) -> None:
-        """Set an encoder up; `kind` is FFmpeg's name of the output's container."""
+        """Set up an encoder; `kind` is FFmpeg's name of the output's container."""
         # A stream of the same kind of container sets the encoder up as the output's own; it is never
         # written there.
         self._scratch = av.open(io.BytesIO(), "w", format=kind)
@@ -63,7 +63,8 @@ class SegmentCoder:
         self.frames += 1
 
     def end(self) -> tuple[SegmentWriter, int, bytes]:
-        """(writer, which is to be closed, frames, the encoder's headers) of the whole segment.
+        """Returns (writer, which is to be closed; frames; the encoder's headers) of the finished
+        segment.
 
         Raises SinkError when the source's files are no longer what they were.
         """
@@ -80,7 +81,7 @@ class SegmentCoder:
         return ended
 
     def abort(self) -> None:
-        """Give the segment at work up."""
+        """Discard the current segment."""
         self._close()
         if self._writer is not None:
             self._writer.abort()
@@ -94,5 +95,5 @@ class SegmentCoder:
 
 
 def headers_of(stream: VideoStream) -> bytes:
-    """What the encoder puts before all packets."""
+    """Returns the headers that the encoder puts before all packets."""
     return stream.codec_context.extradata or b""

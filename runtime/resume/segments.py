@@ -1,4 +1,4 @@
-"""Segments: the coded packets of a stretch of frames, in a file that is whole or does not count."""
+"""Segments: files with the coded packets of a run of frames, which count only when they are whole."""
 
 import hashlib
 import json
@@ -16,14 +16,14 @@ from av.packet import Packet
 MAGIC = b"velatura-segment-1\n"
 SUFFIX = ".seg"
 _RECORD = struct.Struct("<qqIB")
-"""pts, duration, bytes, whether a decoder can begin here."""
+"""A packet's head: pts, duration, bytes, 1 for a key frame."""
 _TAIL = struct.Struct("<II")
-"""Packets, bytes of the description before it."""
+"""The end of the file: packets, and bytes of the description before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """What stands at the end of a segment's file."""
+    """The description at the end of a segment's file."""
 
     journal: str
     """The journal that it belongs to."""
@@ -33,17 +33,18 @@ class Segment:
     """The first and the last frame's time, in units of the stream's time base."""
     last: int
     length: int
-    """How long the last one is shown, in the same units."""
+    """The duration of the last frame, in the same units."""
     depth: int
-    """How many pictures later than its packet a picture is shown at most: the B-frames' reordering."""
+    """The largest number of places by which a picture is shown later than it is coded: the reordering
+    of B-frames."""
     headers: str
     """Hash of the encoder's headers, which must be the same in all segments."""
     final: bool
-    """Whether the source ends here; other segments all have the same length."""
+    """True if the source ends here; all other segments have the same length."""
 
 
 class SegmentWriter:
-    """Packets into a file under a passing name, which `close` makes durable and renames.
+    """Writes packets into a file with a temporary name, which `close` makes durable and renames.
 
     The packets are kept as the encoder gave them, since every container of FFmpeg would round times or
     rewrite data. Decoding times are left out: `in_order` makes them.
@@ -51,10 +52,10 @@ class SegmentWriter:
 
     def __init__(self, folder: Path, number: int) -> None:
         self.path = segment_path(folder, number)
-        # Of a process that was not seen to end, as well as of this one.
+        # One name for each process: another that was not seen to end may still write its own.
         self._partial = self.path.with_suffix(f".{os.getpid()}.partial")
         self._number = number
-        # Never through a link that somebody has put there.
+        # Never through a link that another process may have put there.
         self._partial.unlink(missing_ok=True)
         self._file: BinaryIO = self._partial.open("xb")
         self._hash = hashlib.sha256()
@@ -77,7 +78,7 @@ class SegmentWriter:
             self._write(data)
 
     def close(self, *, journal: str, frames: int, headers: bytes, final: bool) -> Segment:
-        """Finish the file, see it on the disk, give it its name."""
+        """Finishes the file, syncs it to the disk, gives it its name; returns its description."""
         segment = Segment(
             journal=journal,
             number=self._number,
@@ -101,7 +102,7 @@ class SegmentWriter:
         return segment
 
     def abort(self) -> None:
-        """Leave nothing."""
+        """Discard the file."""
         with suppress(OSError):  # a full disk may refuse what is still buffered
             self._file.close()
         self._partial.unlink(missing_ok=True)
@@ -121,7 +122,7 @@ class Coded:
     data: bytes
 
     def packet(self, dts: int) -> "Packet[Any]":
-        """For a muxer."""
+        """Returns a packet for a muxer, with this decoding time."""
         made = cast("Packet[Any]", Packet(self.data))
         made.pts, made.dts, made.duration = self.pts, dts, self.duration
         made.is_keyframe = self.key
@@ -129,7 +130,7 @@ class Coded:
 
 
 class SegmentFile:
-    """A whole segment on disk."""
+    """A finished segment on disk."""
 
     def __init__(self, path: Path) -> None:
         """Check every byte. Raises ValueError or OSError when the file is not whole."""
@@ -160,7 +161,7 @@ class SegmentFile:
                 yield Coded(pts, duration, bool(key), file.read(size))
 
     def times(self) -> list[int]:
-        """The times of all packets, without their data."""
+        """Returns the times of all packets, without reading their data."""
         found: list[int] = []
         with self.path.open("rb") as file:
             file.seek(len(MAGIC))
@@ -172,7 +173,7 @@ class SegmentFile:
 
     @classmethod
     def whole(cls, path: Path) -> Self | None:
-        """The segment, or None where the file is damaged or missing."""
+        """Returns the segment, or None where the file is damaged or missing."""
         try:
             return cls(path)
         except (OSError, ValueError, TypeError, struct.error):
@@ -180,10 +181,10 @@ class SegmentFile:
 
 
 def in_order(segments: Iterable[SegmentFile], depth: int) -> "Iterator[Packet[Any]]":
-    """All packets with their decoding times.
+    """Yields all packets with their decoding times.
 
     An encoder's own decoding times would overlap where one segment ends and the next begins. They are
-    made anew: the n-th packet is decoded at the time of the n-th picture, `depth` places earlier, which
+    computed: the n-th packet is decoded at the time of the n-th picture, `depth` places earlier, which
     is never later than its own time, and always later than the packet's before it.
     """
     times = _sorted_times(segments)
@@ -207,7 +208,7 @@ def _sorted_times(segments: Iterable[SegmentFile]) -> Iterator[int]:
 
 
 def _depth(times: list[int], last: int) -> int:
-    """The delay of an encoder whose packets have these times, and the last that decoding time."""
+    """Returns an encoder's delay in packets, by their times and the last packet's decoding time."""
     rank = {time: place for place, time in enumerate(sorted(times))}
     needed = max(place - rank[time] for place, time in enumerate(times))
     # An encoder may allow for more than these pictures needed.
@@ -215,12 +216,12 @@ def _depth(times: list[int], last: int) -> int:
 
 
 def segment_path(folder: Path, number: int) -> Path:
-    """Where a segment lies."""
+    """Returns the path of a segment."""
     return folder / f"{number:06d}{SUFFIX}"
 
 
 def sync_folder(folder: Path) -> None:
-    """See a new name on the disk, where folders can be synchronised."""
+    """Sync a folder to the disk, where folders can be synced, so that a new name in it survives."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -230,5 +231,5 @@ def sync_folder(folder: Path) -> None:
 
 
 def digest(data: bytes) -> str:
-    """SHA-256 in hexadecimal."""
+    """Returns SHA-256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()

@@ -1,4 +1,4 @@
-"""Share: what several processes that make segments of one output must know of it."""
+"""Share: the part of one output that one of several processes makes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ class Share:
     """One of `of` equal parts of an output that is made in segments: every `of`-th segment."""
 
     path: Path
-    """The output."""
+    """The path of the output."""
     folder: Path
-    """Its journal's, whose lock the process that hands out the shares holds."""
+    """The journal's folder, whose lock is held by the process that hands out the shares."""
     state: State
-    """The journal's."""
+    """The journal's state."""
     coding: Coding
     kind: str
     """FFmpeg's name of the container."""
     encoding: Encoding
     files: tuple[str, ...]
-    """The source's."""
+    """The source's files."""
     made: frozenset[int]
-    """Numbers of the segments that are there already."""
+    """Numbers of the segments that exist already."""
     number: int = 0
-    """Which of the parts, from 0."""
+    """The number of this part, from 0."""
     of: int = 1
 
     @property
@@ -38,15 +38,15 @@ class Share:
         return self.state.choices
 
     def takes(self, frame: int) -> bool:
-        """Whether that frame of the film, from 0, is to be made here."""
+        """Returns whether that frame of the film, from 0, belongs to this share."""
         segment = frame // self.state.length
         return segment % self.of == self.number and segment not in self.made
 
     def leads(self, frame: int, lead: int) -> bool:
-        """Whether a segment to be made here begins within `lead` frames after that one."""
+        """Returns whether a segment of this share begins within `lead` frames after that frame."""
         begin = (frame // self.state.length + 1) * self.state.length
         return begin - frame <= lead and self.takes(begin)
 
     def segments(self) -> Iterator[int]:
-        """The numbers of the segments to be made here, without end."""
+        """Yields the numbers of this share's segments, without end."""
         return (n for n in count(self.number, self.of) if n not in self.made)

@@ -28,11 +28,11 @@ def open_sink(
     given name before all is written. Raises SinkError when it exists and `overwrite` is false, or when
     it cannot be written.
 
-    With `journal`, a video file is made in segments that survive whatever ends the process. It names
-    all options that decide what is written, by the words in which a change is reported; the source's
-    files are added here. What an interrupted run left is gone on with where they are the same
-    (`sink.kept` says after how many frames), else a SinkError tells the difference. `restart` throws it
-    away. `shared` is for a journal whose segments other processes make.
+    With `journal`, a video file is made in segments that survive whatever ends the process. The mapping
+    names all options that affect the output, by the words in which a change is reported; the source's
+    files are added here. An interrupted run is resumed where they are the same (`sink.kept` is the
+    number of its frames), else a SinkError states the difference. `restart` removes its segments.
+    `shared` is for a journal whose segments other processes make.
     """
     text = str(uri)
     if text == "null:":

@@ -20,7 +20,7 @@ PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 class HasInfo(Protocol):
-    """What a sink needs of a source."""
+    """An object with facts about its video, as a source has."""
 
     info: VideoInfo
 
@@ -30,28 +30,29 @@ class Sink(ABC):
 
     uri: str
     frames: int = 0
-    """How many frames were written."""
+    """The number of frames written."""
     duration: float = 0.0
     """Seconds from the first frame's beginning to the last frame's end, where that is known."""
     notes: tuple[str, ...] = ()
-    """What had to be changed or left out, one line each."""
+    """Warnings about what was changed or left out, one line each."""
     plan: "tuple[Passage, ...]" = ()
-    """What becomes of each of the source's other streams."""
+    """The decision about each of the source's other streams."""
     kept: int = 0
-    """How many of the source's first frames an earlier run, which was cut off, left whole: they must
-    not be written again."""
+    """The number of the source's first frames that an interrupted run has finished: they must not be
+    written again."""
     left: int = 0
-    """After `abort`: frames that the same command need not make again."""
+    """The number of frames, after `abort`, that the same command need not make again."""
     ready: Callable[[Path], None] | None = None
-    """Called with a finished video file just before it gets its name; it stays the same file then."""
+    """Called with the path of a finished video file just before it gets its final name."""
 
     @property
     def choices(self) -> tuple[tuple[str, str], ...]:
-        """Backend and precision that made each model's frames in the earlier run, if any are kept."""
+        """Returns the backend and precision that made each model's frames in the earlier run, if any
+        are kept."""
         return ()
 
     def choose(self, choices: Sequence[tuple[str, str]]) -> None:
-        """Hear which backend and precision each model runs with, before the first frame."""
+        """Note the backend and precision that each model runs with, before the first frame."""
         del choices
 
     @abstractmethod
@@ -63,15 +64,15 @@ class Sink(ABC):
         """Finish: only now does the result appear under its name. Raises SinkError."""
 
     def stop_early(self, *, interrupted: bool = False) -> None:
-        """Say before `close` that the source goes on: copied audio then ends with the video.
+        """Note before `close` that the source goes on: copied audio then ends with the video.
 
-        `interrupted` when somebody stopped the run, rather than that so many frames were wanted.
+        `interrupted` is true when the user stopped the run, rather than the limit of frames.
         """
         del interrupted
 
     @abstractmethod
     def abort(self) -> None:
-        """Give up: leave no trace, and what was there before untouched."""
+        """Give up: remove all that was written and leave what was there before untouched."""
 
     def __enter__(self) -> Self:
         return self

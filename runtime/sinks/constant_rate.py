@@ -1,4 +1,4 @@
-"""SteadySink: frames at a constant rate, for what cannot be told their times."""
+"""SteadySink: frames at a constant rate, for sinks that cannot be given times."""
 
 from fractions import Fraction
 
@@ -6,14 +6,15 @@ from ..frame import Frame
 from . import Sink
 
 LONGEST = 2
-"""Seconds without a frame that are filled with the last one; after more the count begins anew."""
+"""Seconds without a frame that are filled with the last one; a longer gap restarts the count."""
 
 
 class SteadySink(Sink):
-    """Gives each frame as often as its time asks for: lost ones do not make the rest faster."""
+    """Repeats or drops frames so that each stands for its time: lost frames do not make the rest
+    faster."""
 
     def __init__(self, sink: Sink, rate: Fraction) -> None:
-        """`rate` frames a second go to `sink`, which is closed with this one."""
+        """`sink` gets `rate` frames a second, and is closed with this one."""
         self.uri = sink.uri
         self.notes = sink.notes
         self._sink = sink

@@ -15,7 +15,7 @@ from .output_file import OutputFile, check_target, reporting
 
 
 class FileSink(Sink):
-    """Encodes frames; the source's other streams pass beside them."""
+    """Encodes frames into a file; the source's other streams are copied into it."""
 
     def __init__(
         self, path: Path, *, like: VideoInfo, encoding: Encoding, overwrite: bool, audio: bool
@@ -54,7 +54,7 @@ class FileSink(Sink):
         self.frames += 1
 
     def close(self) -> None:
-        """Flush the encoder, let the rest pass, finish the file, give it its name."""
+        """Flush the encoder, copy the rest of the other streams, finish the file, give it its name."""
         if self._stream is None:
             self.abort()
             raise SinkError(f"{self.path}: no frame came, so nothing was written")
@@ -80,6 +80,6 @@ class FileSink(Sink):
         self._output.end_at(self._clock.end)
 
     def _encode(self, stream: VideoStream, picture: VideoFrame | None) -> None:
-        """Encode a picture, or flush with None, and write what comes out."""
+        """Encode a picture, or flush with None, and write the packets."""
         for packet in self._clock.timed(encode(stream, picture), end=picture is None):
             self._output.mux(packet)

@@ -1,4 +1,4 @@
-"""Counts frames and drops them: for measuring, and for a look at what a model would take."""
+"""A sink that counts frames and drops them: for measuring, and for trying out a model's speed."""
 
 from ..frame import Frame
 from .base import Sink

@@ -1,4 +1,4 @@
-"""OutputFile: a video file while it is made, hidden beside its target until it is whole."""
+"""OutputFile: a video file in the making, hidden beside its target until it is whole."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ NO_FILE = 1
 
 
 class OutputFile:
-    """The container with its video stream and all that passes beside it.
+    """The container with its video stream and the streams that are copied beside it.
 
     Open, `begin`, `mux` in order, then `finish` and `publish`, or `abort`. Errors are SinkErrors where
     the caller works inside `reporting`.
@@ -41,9 +41,9 @@ class OutputFile:
         self.partial = partial_path(path)
         self.notes: tuple[str, ...] = ()
         self.tally = Tally()
-        """What the file must hold when it is read again."""
+        """A record of what was written, which the file must hold when it is read again."""
         self.plan: tuple[Passage, ...] = ()
-        """What becomes of each of the source's other streams."""
+        """The decision about each of the source's other streams."""
         self._encoder = encoder
         self._passing: PassingStreams | PassingSound | None = None
         self._stretched: Coding | None = None
@@ -77,8 +77,8 @@ class OutputFile:
         return self._container.format.name
 
     def carry(self, sound: Hearing, *, origin: float) -> None:
-        """Before `begin`: let a live source's sound pass, where `origin` is the first frame's time on
-        its clock, which is 0 in the file. Raises SinkError where the container takes none."""
+        """Add a live source's sound, before `begin`; `origin` is the first frame's time on its clock,
+        which is 0 in the file. Raises SinkError where the container takes none."""
         codec = sound_codec(self._container)
         if codec is None:
             raise SinkError(f"{self.path.suffix} files take no sound: use .mkv or --no-audio")
@@ -87,7 +87,8 @@ class OutputFile:
         )
 
     def begin(self, coding: Coding) -> VideoStream:
-        """Add the streams, write the header; the video stream, which encodes. Raises SinkError."""
+        """Adds the streams, writes the header and returns the video stream, which encodes. Raises
+        SinkError."""
         kept = self._kept(coding)
         stream = self._encoder.add_stream(self._container, coding)
         self.tally.picture(
@@ -121,17 +122,17 @@ class OutputFile:
         self._container.mux(packet)
 
     def pass_until(self, seconds: float) -> None:
-        """Write what else begins at or before that time."""
+        """Write the packets of the other streams that begin at or before that time."""
         if self._passing is not None:
             self._passing.mux_until(seconds)
 
     def end_at(self, seconds: float) -> None:
-        """Let nothing pass that begins later."""
+        """Drop packets of the other streams that begin later."""
         if self._passing is not None:
             self._passing.end = seconds
 
     def finish(self) -> None:
-        """Let the rest pass and write the end of the file."""
+        """Write the rest of the other streams and the end of the file."""
         if self._passing is not None:
             self._passing.finish()
             self._passing.close()
@@ -154,12 +155,12 @@ class OutputFile:
         publish(self.partial, self.path, overwrite=overwrite)
 
     def abort(self) -> None:
-        """Give up, and leave no trace."""
+        """Give up and remove the unfinished file."""
         self._leave()
         self.partial.unlink(missing_ok=True)
 
     def keep(self) -> Path | None:
-        """Give up, and leave what there is under a name that says so; where it lies, if it does."""
+        """Gives up, but keeps the unfinished file under another name; returns its path, or None."""
         self._leave()
         if not self.partial.exists():
             return None
@@ -190,7 +191,7 @@ class OutputFile:
         return container
 
     def _kept(self, coding: Coding) -> Kept:
-        """What players will hear of the picture's shape; what they will not is noted."""
+        """Returns which of aspect and rotation players will read from the file; others are noted."""
         kept = rehearsed(self._encoder, coding, kind=self.kind, suffix=self.path.suffix)
         name = f"{self.path.suffix} files with {spoken(self._encoder.name)}"
         if not kept.aspect:
@@ -211,7 +212,7 @@ class OutputFile:
 
 
 def check_target(path: Path, *, like: VideoInfo, overwrite: bool) -> None:
-    """Raise SinkError where no file may be made."""
+    """Raise SinkError where no file may be created."""
     if path.is_dir():
         raise SinkError(f"{path} is a folder: name a file in it")
     if not path.parent.is_dir():
@@ -225,7 +226,7 @@ def check_target(path: Path, *, like: VideoInfo, overwrite: bool) -> None:
 
 
 def prove(promise: Promise, partial: Path, path: Path, *, frames: int) -> None:
-    """Read a finished file again, which is to be called `path`. Raises ContractError.
+    """Read a finished file again, whose final name is `path`. Raises ContractError.
 
     It then lies under another name, so that nothing wrong takes the place of anything good, and nothing
     is lost.
@@ -249,7 +250,7 @@ def publish(partial: Path, path: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def reporting(path: Path) -> Generator[None]:
-    """Errors of FFmpeg and of the file system as SinkError."""
+    """Errors of FFmpeg and of the file system raised again as SinkError."""
     try:
         yield
     except SinkError:
@@ -262,7 +263,7 @@ def reporting(path: Path) -> Generator[None]:
 
 
 def _refuse_late(like: VideoInfo, *, audio: bool) -> None:
-    """Raise SinkError for a source of which a part begins late, since AVI begins all at once."""
+    """Raise SinkError for a source with a stream that begins late: AVI starts all streams at once."""
     assert like.path is not None
     with av.open(like.path) as container:
         for stream in container.streams:
@@ -282,6 +283,6 @@ def _refuse_late(like: VideoInfo, *, audio: bool) -> None:
 
 
 def _holds(container: OutputContainer, *names: str) -> bool:
-    """Whether the container takes a codec of one of these names."""
+    """Returns whether the container takes a codec of one of these names."""
     # MPEG-TS declares no list: FFmpeg then names only its two defaults, yet muxes most codecs.
     return container.format.name == "mpegts" or not container.supported_codecs.isdisjoint(names)

@@ -1,4 +1,4 @@
-"""A video file of a live source: it begins when the first frame comes, and has the source's sound."""
+"""Recording of a live source into a video file, from the first frame on, with the source's sound."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from .file import FileSink
 
 
 class RecordingSink(FileSink):
-    """Frames with the times of their capture, the first at 0; proven at the end as any file."""
+    """A file of frames at the times of their capture, the first at 0; verified at the end."""
 
     def __init__(
         self,
@@ -40,7 +40,8 @@ class RecordingSink(FileSink):
         super().write(replace(frame, pts=frame.pts - self._origin))
 
     def close(self) -> None:
-        """The sound ends with the last frame. What cannot be finished is kept as it is."""
+        """Finish the file; the sound ends with the last frame. A file that cannot be finished is kept
+        as it is."""
         self.stop_early()
         super().close()
 

@@ -1,4 +1,4 @@
-"""JournalSink: a video file made in segments, so that a run that is cut off goes on."""
+"""JournalSink: a video file made in segments, so that an interrupted run can be resumed."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -24,11 +24,11 @@ SEGMENT = 250
 """Frames of a segment: as many as H.264's and HEVC's encoders put between two key frames anyway."""
 
 SHORT = 4
-"""Below so many segments a run is done again as fast as it is gone on with."""
+"""Segments below which a new run is as fast as resuming one."""
 
 
 def why_no_journal(uri: str, *, like: VideoInfo, encoding: Encoding) -> str:
-    """Why that output can have no journal, or nothing where it can."""
+    """Returns the reason why an output can have no journal; empty where it can."""
     suffix = Path(uri).suffix.lower()
     if uri in ("null:", "-") or suffix in PICTURES or suffix in (".gif", ".y4m"):
         return "the output is no video file"
@@ -45,17 +45,17 @@ def why_no_journal(uri: str, *, like: VideoInfo, encoding: Encoding) -> str:
 
 
 def is_short(like: VideoInfo, frames: int | None) -> bool:
-    """Whether so few frames will come, at most `frames`, that a journal gains nothing."""
+    """Returns whether so few frames will come, at most `frames`, that a journal gains nothing."""
     stated = like.frames or (round(like.duration * like.rate) if like.duration else None)
     expected = min((n for n in (stated, frames) if n is not None), default=None)
     return expected is not None and expected < SHORT * SEGMENT
 
 
 class JournalSink(Sink):
-    """Writes what a FileSink writes; whole segments survive whatever ends the process.
+    """Writes the same file as a FileSink; finished segments survive whatever ends the process.
 
-    Each segment is a run of `SEGMENT` frames from an encoder of its own, whether the run is cut off or
-    not: both give the same pictures. At the end the packets are put together as they are, and all other
+    Each segment is a run of `SEGMENT` frames from an encoder of its own, whether the run is interrupted
+    or not: both give the same pictures. At the end the packets are joined unchanged, with all other
     streams beside them. The first `kept` frames of the source need not come any more.
     """
 
@@ -113,12 +113,12 @@ class JournalSink(Sink):
 
     @property
     def published(self) -> bool:
-        """Whether the output has its name already, so that only the journal is left to remove."""
+        """True if the output has its name already, so that only the journal is left to remove."""
         return self._journal.published
 
     @property
     def choices(self) -> Choices:
-        """Backend and precision of each model, where frames of an earlier run are kept."""
+        """Returns the backend and precision of each model, where frames of an earlier run are kept."""
         return self._journal.state.choices if self.kept else ()
 
     def choose(self, choices: Sequence[tuple[str, str]]) -> None:
@@ -157,7 +157,7 @@ class JournalSink(Sink):
         self._claim.release()
 
     def abort(self) -> None:
-        """Give up; whole segments stay, and the same command goes on after them."""
+        """Give up; finished segments stay, and the same command resumes after them."""
         self._coder.abort()
         try:
             with reporting(self.path):
@@ -170,7 +170,8 @@ class JournalSink(Sink):
             self._claim.release()
 
     def prepare(self, frame: Frame) -> Coding:
-        """Try the whole set-up, so that the end of a long run does not find out what is refused."""
+        """Set up a trial output, so that refusals are found now rather than at the end of a long
+        run."""
         coding = self._encoder.coding(frame)
         trial = self._output()
         try:
@@ -182,7 +183,8 @@ class JournalSink(Sink):
         return coding
 
     def share(self, *, of: int) -> list[Share]:
-        """What `of` processes may make after `prepare`, so that `close` finds all segments."""
+        """Returns the work of `of` processes after `prepare`: together they make all missing
+        segments."""
         journal = self._journal
         assert journal.state.coding is not None
         share = Share(
@@ -198,7 +200,8 @@ class JournalSink(Sink):
         return [replace(share, number=number, of=of) for number in range(of)]
 
     def collect(self, frames: int | None = None) -> None:
-        """Take what other processes have made: all `frames` of the output, unless they were stopped.
+        """Take in the segments of other processes: all `frames` of the output, unless they were
+        stopped.
 
         Raises SinkError where some are missing.
         """
@@ -223,7 +226,7 @@ class JournalSink(Sink):
         self.duration = self._clock.duration
 
     def _join(self) -> None:
-        """All packets, and what passes beside them, into the output."""
+        """Write all packets, and the streams beside them, into the output."""
         coding = self._journal.state.coding
         assert coding is not None
         output = self._output()

@@ -1,4 +1,4 @@
-"""Numbered pictures, one file a frame."""
+"""A sink of numbered pictures, one file a frame."""
 
 import os
 import re
@@ -21,14 +21,14 @@ from .output_file import reporting
 _NUMBER = re.compile(r"%(0\d+)?d")
 
 ALPHA = frozenset({".png", ".webp", ".tif", ".tiff"})
-"""Kinds of pictures that hold an opacity."""
+"""Picture formats that hold an opacity."""
 DEEP = frozenset({".png", ".tif", ".tiff"})
-"""Kinds of pictures that hold 16 bits."""
+"""Picture formats that hold 16 bits."""
 
 _JPEG: dict[Quality, int] = {"draft": 80, "good": 95, "archive": 100}
 _PNG: dict[Quality, int] = {"draft": 1, "good": 3, "archive": 9}
 _WEBP: dict[Quality, int] = {"draft": 75, "good": 92, "archive": 101}
-"""Above 100 is lossless."""
+"""Quality of WebP, where more than 100 is lossless."""
 
 
 class SequenceSink(Sink):
@@ -40,7 +40,7 @@ class SequenceSink(Sink):
     def __init__(
         self, pattern: str, *, like: VideoInfo, encoding: Encoding, overwrite: bool, audio: bool = True
     ) -> None:
-        """Raises SinkError when a picture of that pattern is there already, or the folder is not, and
+        """Raises SinkError where a picture of that pattern exists already or the folder does not, and
         for HDR, which such pictures do not hold."""
         self.uri = pattern
         self.path = Path(pattern)
@@ -88,11 +88,11 @@ class SequenceSink(Sink):
         self._claim.release()
 
     def abort(self) -> None:
-        # Every picture is whole: those that were written stay, as a user who stops early expects.
+        # Every picture is whole: finished ones stay, as a user who stops early expects.
         self._claim.release()
 
     def _pixels(self, frame: Frame) -> Array:
-        """As OpenCV wants them: (H, W) grey, or (H, W, 3 or 4) blue, green, red and opacity."""
+        """Returns an array for OpenCV: (H, W) grey, or (H, W, 3 or 4) blue, green, red and opacity."""
         alpha = frame.alpha if self._suffix in ALPHA else None
         grey = frame.format.family == "gray" and alpha is None
         opaque = over(frame, self._background) if alpha is None else replace(frame, alpha=None)
@@ -126,7 +126,7 @@ class SequenceSink(Sink):
 
 
 def _options(suffix: str, encoding: Encoding) -> Sequence[int]:
-    """OpenCV's parameters. Raises SinkError for what pictures have not."""
+    """Returns OpenCV's parameters. Raises SinkError for options that pictures do not have."""
     if encoding.codec != "auto":
         raise SinkError(f"{suffix} pictures have one codec: leave --codec out")
     if encoding.preset is not None or encoding.options or encoding.pix_fmt is not None:
@@ -147,7 +147,7 @@ _FULL_CHROMA = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
 
 
 def _from_crf(crf: int) -> int:
-    """The quality of which JPEG and WebP speak, 100 to 19, from H.264's 0 to 51: 90 at 18."""
+    """Returns the quality of JPEG and WebP, 100 to 19, for H.264's 0 to 51: 90 at 18."""
     if not 0 <= crf <= 51:
         raise SinkError(f"--crf {crf}: pictures take 0 (best) to 51 (worst)")
     return 100 - crf * crf // 32

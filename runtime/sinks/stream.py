@@ -28,26 +28,26 @@ FORMATS = {
 }  # fmt: skip
 """FFmpeg's container by the address's scheme; `.m3u8` is HLS whatever the scheme."""
 SUFFIXES = {"flv": ".flv", "mpegts": ".ts", "rtsp": ".ts", "hls": ".ts"}
-"""The kind of file whose rules hold for what is sent."""
+"""The file suffix whose rules for codecs hold for each container."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
 """Seconds before a cut connection is tried again, and at most between two attempts."""
 STALL = 5.0
-"""Seconds after which a connection that takes nothing is left."""
+"""Seconds after which a connection that takes no data is given up."""
 KEY_SECONDS = 2
 """Seconds between key frames: what platforms ask for, and what a new viewer waits at most."""
 
 
 def is_stream(uri: str) -> bool:
-    """Whether an address is one of these."""
+    """Returns whether an address is that of a live stream."""
     return urlsplit(uri).scheme.lower() in FORMATS or Path(urlsplit(uri).path).suffix == ".m3u8"
 
 
 class StreamSink(Sink):
-    """Sends frames as they come.
+    """Sends frames to a live stream as they come.
 
-    The first connection must be made, else it raises; one that is cut, or takes nothing for `STALL`
-    seconds, is made again with growing pauses, and frames of the time between are lost. `tell` hears of
-    both.
+    The first connection must succeed, else it raises; one that is cut, or takes nothing for `STALL`
+    seconds, is made again with growing pauses, and frames of the time between are lost. `tell` is
+    called for both.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class StreamSink(Sink):
         self._next = 0.0
         self._cuts = 0
         self.lost = 0
-        """Frames that came while there was no connection."""
+        """The number of frames that came while there was no connection."""
 
     def write(self, frame: Frame) -> None:
         if self._link is None:
@@ -92,7 +92,7 @@ class StreamSink(Sink):
         self.frames += 1
 
     def close(self) -> None:
-        """Send what is left and end the stream."""
+        """Send the rest and end the stream."""
         link, self._link = self._link, None
         try:
             if link is not None and self.frames:
@@ -107,7 +107,8 @@ class StreamSink(Sink):
         self._leave(link)
 
     def _do(self, work: Callable[[], None]) -> None:
-        """What may never return, as where a cable was pulled: FFmpeg's output cannot be interrupted."""
+        """Run work that may never return, as when a cable is pulled: FFmpeg's output cannot be
+        interrupted."""
         job = self._worker.start(work)
         if not job.wait(STALL):
             raise TimeoutError(f"nothing was taken for {STALL:g} s")
@@ -129,7 +130,7 @@ class StreamSink(Sink):
         self._wait = min(2 * self._wait, LONGEST_WAIT)
 
     def _leave(self, link: "_Link | None") -> None:
-        """Close a connection in its own thread, after what hangs there, if that ever returns."""
+        """Close a connection in its own thread, once the call that hangs there has returned."""
         if link is not None:
             self._worker.start(link.close).wait(1.0)
         self._worker.leave()
@@ -140,7 +141,7 @@ class StreamSink(Sink):
 
 
 class _Link:
-    """One connection, with its own encoder: one that hangs is left with all that it uses."""
+    """One connection with its own encoder: one that hangs is abandoned with all that it uses."""
 
     def __init__(self, uri: str, like: VideoInfo, encoding: Encoding, sound: Hearing | None) -> None:
         self._uri = uri
@@ -157,7 +158,7 @@ class _Link:
         self._origin = 0
 
     def send(self, frame: Frame) -> None:
-        """Connect, if that is not done, and send. Raises what FFmpeg does, and SinkError."""
+        """Connect, if that is not done, and send. Raises FFmpeg's errors and SinkError."""
         if self._stream is None:
             self._connect(frame)
         assert self._container is not None
@@ -172,7 +173,7 @@ class _Link:
             self._passing.mux_until(float(self._clock.last * self._coding.time_base))
 
     def end(self) -> None:
-        """Send what is left."""
+        """Send the rest."""
         if self._container is None or self._stream is None:
             return
         for packet in self._clock.timed(encode(self._stream, None), end=True):
@@ -182,7 +183,7 @@ class _Link:
             self._passing.mux_until(float("inf"))
 
     def close(self) -> None:
-        """End the connection; what it has to say was said."""
+        """End the connection; errors are ignored, since they were reported before."""
         container, self._container = self._container, None
         if container is not None:
             with suppress(FFmpegError, OSError, ValueError):
@@ -210,7 +211,7 @@ class _Link:
 
 
 def _hasty(encoding: Encoding, like: VideoInfo) -> Encoding:
-    """H.264 for a short delay, unless it is asked for otherwise."""
+    """Returns H.264 options for a short delay, unless the user asks for others."""
     if encoding.codec not in ("auto", "h264"):
         return encoding
     group = str(max(round(like.rate * KEY_SECONDS), 1))

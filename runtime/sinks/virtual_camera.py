@@ -1,4 +1,4 @@
-"""A virtual camera, which calls and streaming programs take for a real one, by pyvirtualcam."""
+"""A virtual camera, which other programs use like a real one, by pyvirtualcam."""
 
 from importlib import import_module
 from typing import Any
@@ -15,7 +15,8 @@ class VirtualCameraSink(Sink):
     """Frames into a device of v4l2loopback (Linux), OBS (Windows, macOS) or Unity Capture (Windows)."""
 
     def __init__(self, device: str | None = None, *, rate: float) -> None:
-        """`device` such as /dev/video2; None takes the first. Raises SinkError without the package."""
+        """`device` is a path such as /dev/video2; None takes the first. Raises SinkError without the
+        package."""
         self.uri = f"virtual:{device or ''}"
         self._device = device
         self._rate = rate

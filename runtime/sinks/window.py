@@ -1,4 +1,4 @@
-"""A window on the desktop, by OpenCV, with keys."""
+"""A window on the desktop, by OpenCV, with keyboard commands."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +16,11 @@ PATIENCE = 2.0
 LINE = 18
 """Pixels between two lines of text."""
 ESCAPES = (0x1B, 0xFF1B)
-"""As OpenCV's windows give Escape, by what draws them."""
+"""Key codes of Escape in OpenCV's windows, which depend on the toolkit."""
 
 
 class WindowSink(Sink):
-    """Shows frames; keys call what is bound to them.
+    """Shows frames in a window; keys call the functions bound to them.
 
     Desktops want their windows served by the program's first thread: it calls `serve`, while `write`,
     in any other, waits until its frame is seen.
@@ -36,7 +36,7 @@ class WindowSink(Sink):
         self._changed = threading.Condition()
         self._closed = False
         self.failed = False
-        """Whether `serve` ended because the window could not be shown."""
+        """True if `serve` ended because the window could not be shown."""
         self._failure = ""
         if not _has_windows():
             raise SinkError(
@@ -49,7 +49,7 @@ class WindowSink(Sink):
         keys: Mapping[str, Callable[[], object]],
         text: Callable[[], Sequence[str]] | None = None,
     ) -> None:
-        """Before `serve`: `keys` by character, `esc` for Escape; `text` gives lines to draw."""
+        """Bind `keys` by character, `esc` for Escape, before `serve`; `text` gives lines to draw."""
         self._keys, self._text = keys, text
 
     def write(self, frame: Frame) -> None:
@@ -62,11 +62,12 @@ class WindowSink(Sink):
             shown = self._changed.wait_for(lambda: self._picture is None or self._closed, PATIENCE)
             if self._closed and not shown:
                 raise SinkError(self._failure or "the window was closed")
-        # One that is busy, as while it is dragged, shows the next frame in this one's place.
+        # A window that is busy, as while it is dragged, shows the next frame in this one's place.
         self.frames += shown
 
     def serve(self, alive: Callable[[], bool]) -> None:
-        """In the first thread: show frames and hear keys until it is closed or `alive` is false."""
+        """Show frames and handle keys, in the first thread, until the window is closed or `alive` is
+        false."""
         opened = False
         try:
             while alive() and not self._closed:
@@ -125,7 +126,8 @@ class WindowSink(Sink):
 
 
 def draw_lines(picture: Array, lines: Sequence[str]) -> Array:
-    """A copy of an 8-bit (H, W, 3) picture with lines of text on a dark ground in its corner."""
+    """Returns a copy of an 8-bit (H, W, 3) picture with lines of text on a dark ground in its
+    corner."""
     drawn = picture.copy()
     sizes = [cv2.getTextSize(line, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)[0][0] for line in lines]
     ground = drawn[: LINE * len(lines) + 12, : max(sizes) + 20]
@@ -137,7 +139,7 @@ def draw_lines(picture: Array, lines: Sequence[str]) -> Array:
 
 
 def _upright(frame: Frame) -> Array:
-    """8-bit BGR, as players would turn and stretch it."""
+    """Returns the frame in 8-bit BGR, turned and stretched as players would."""
     pixels = cv2.cvtColor(np.rot90(to_rgb8(frame), frame.rotation // 90), cv2.COLOR_RGB2BGR)
     aspect = frame.aspect if frame.rotation % 180 == 0 else 1 / frame.aspect
     if abs(float(aspect) - 1) > 0.01:
@@ -147,7 +149,7 @@ def _upright(frame: Frame) -> Array:
 
 
 def _has_windows() -> bool:
-    """Whether this build of OpenCV can show anything."""
+    """Returns whether this build of OpenCV can show windows."""
     information = cv2.getBuildInformation()
     gui = information.partition("GUI:")[2].partition("\n\n")[0]
     return "YES" in gui or "QT" in gui.split("\n")[0] or "COCOA" in gui or "WIN32UI" in gui

@@ -1,4 +1,4 @@
-"""Frames without a codec: YUV4MPEG2 or bare planes, to standard output or into a file."""
+"""A sink of frames without a codec: YUV4MPEG2 or bare planes, to standard output or into a file."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ Y4M = (
     *(f"{stem}{depth}" for stem in ("yuv420p", "yuv422p", "yuv444p") for depth in _DEPTHS),
     "gray", "gray10le", "gray12le", "gray16le",
 )  # fmt: skip
-"""FFmpeg's names of what YUV4MPEG2 can hold."""
+"""FFmpeg's names of the pixel formats that YUV4MPEG2 can hold."""
 BARE = (*Y4M, *(name for name in ANY if name not in Y4M))
 
 # As FFmpeg and mjpegtools name them; `left` is MPEG-2's and H.264's siting.
@@ -35,7 +35,7 @@ _SITINGS: dict[Siting, str] = {"center": "jpeg", "left": "mpeg2", "topleft": "pa
 
 
 class RawSink(Sink):
-    """Writes frames as they come: `-` is standard output, anything else a file that is proven.
+    """Writes uncompressed frames: `-` is standard output, anything else a file that is verified.
 
     YUV4MPEG2 states size, rate, shape of pixels, siting of chroma and range; bare planes nothing at
     all. Sound and all else of the source is left out.
@@ -104,7 +104,7 @@ class RawSink(Sink):
         self.duration = float(self.frames / self._like.rate)
 
     def close(self) -> None:
-        """End the stream; a file is read again and gets its name."""
+        """End the stream; a file is verified and gets its name."""
         if not self.frames:
             self.abort()
             raise SinkError(f"{self.uri}: no frame came, so nothing was written")
@@ -218,7 +218,7 @@ class RawSink(Sink):
         )
 
     def _keep_time(self, frame: Frame) -> None:
-        """Note frames that do not come in step, since here all stand equally long."""
+        """Warn about frames at uneven times, since this format shows all for equally long."""
         place = frame.pts * frame.time_base * self._like.rate - self._first
         if abs(place - self.frames) > Fraction(3, 2):
             line = (
@@ -249,7 +249,7 @@ def _colour_space(format: PixelFormat, siting: Siting) -> str:
 
 
 def _samples(coded: Frame, layout: Layout) -> tuple[Array, ...]:
-    """The planes in the order of the layout."""
+    """Returns the planes in the order of the layout."""
     planes = coded.planes
     if layout.packing == "packed":
         alpha = coded.alpha

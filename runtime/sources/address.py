@@ -1,4 +1,4 @@
-"""Address: what a live source is called, taken apart."""
+"""Address: the parsed URI of a live source."""
 
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -13,18 +13,18 @@ from .live_kinds import LIVE_KINDS, kind_of
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The parts of a live source's URI; options that stand in it go before those given beside it."""
+    """The parts of a live source's URI; options in the URI override those given beside it."""
 
     uri: str
     kind: str
     """A key of `LIVE_KINDS`."""
     place: str
-    """What comes after `camera:` and the like; of a stream, the address that FFmpeg gets."""
+    """The part after `camera:` and the like; of a stream, the address that FFmpeg gets."""
     options: dict[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
     def parse(cls, uri: str) -> Self:
-        """Take it apart. Raises SourceError for options that the kind of source does not have."""
+        """Returns the parsed URI. Raises SourceError for options that this kind of source lacks."""
         kind = kind_of(uri)
         if kind == "file":
             if _exists(uri):
@@ -38,7 +38,7 @@ class Address:
         return cls(uri, kind, *_split(text, kind, strict=LIVE_KINDS[kind].strict))
 
     def given(self, **values: object) -> Self:
-        """With what was given beside the URI, where the URI itself says nothing."""
+        """Returns the address with these values for options that the URI does not set."""
         words = {"rate": "fps"}
         found = {
             words.get(name, name): "x".join(map(str, value)) if isinstance(value, tuple) else str(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
@@ -48,7 +48,7 @@ class Address:
         return replace(self, options=found | self.options)
 
     def size(self) -> tuple[int, int] | None:
-        """`size=1280x720`."""
+        """Returns (1280, 720) for `size=1280x720`; None unless given."""
         text = self.options.get("size")
         if text is None:
             return None
@@ -58,7 +58,7 @@ class Address:
         return int(parts[0]), int(parts[1])
 
     def rate(self) -> Fraction | None:
-        """`fps=30`, `fps=30000/1001` or `fps=29.97`."""
+        """Returns the rate of `fps=30`, `fps=30000/1001` or `fps=29.97`; None unless given."""
         text = self.options.get("fps")
         if text is None:
             return None
@@ -71,7 +71,7 @@ class Address:
         return rate
 
     def number(self, key: str, default: float) -> float:
-        """A number above 0."""
+        """Returns a number above 0."""
         text = self.options.get(key)
         try:
             value = default if text is None else float(text)
@@ -82,21 +82,21 @@ class Address:
         return value
 
     def flag(self, key: str, default: bool) -> bool:
-        """`key=1` or `key=0`."""
+        """Returns the value of `key=1` or `key=0`."""
         text = self.options.get(key)
         if text is not None and text not in ("0", "1"):
             raise SourceError(f"{self.uri}: {key}={text} is neither 0 nor 1")
         return default if text is None else text == "1"
 
     def retries(self) -> int | None:
-        """Attempts in a row that may fail; None is for ever."""
+        """Returns how many attempts in a row may fail; None is unlimited."""
         text = self.options.get("retries")
         if text is not None and not text.isdigit():
             raise SourceError(f"{self.uri}: retries={text} is not a number of attempts")
         return None if text is None else int(text)
 
     def choice(self, key: str, choices: tuple[str, ...]) -> str | None:
-        """One of some words."""
+        """Returns an option's value, which must be one of `choices`; None unless given."""
         text = self.options.get(key)
         if text is not None and text not in choices:
             raise SourceError(f"{self.uri}: {key}={text} is not {' or '.join(choices)}")
@@ -111,7 +111,7 @@ def _exists(path: str) -> bool:
 
 
 def _split(text: str, kind: str, *, strict: bool) -> tuple[str, dict[str, str]]:
-    """(what stands before the options, the options); others' options stay where they are."""
+    """Returns the part before the options, and the options; options of others stay in place."""
     place, sign, query = text.rpartition(LIVE_KINDS[kind].sign)
     if not sign:
         return text, {}

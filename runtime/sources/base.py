@@ -13,11 +13,12 @@ from ..media.options import Deinterlace
 __all__ = ["FASTEST", "Deinterlace", "Source", "names_sequence"]
 
 FASTEST = 1000
-"""Frames per second above which a rate is taken for a slip of the pen."""
+"""Frames per second above which a rate is taken for a mistake."""
 
 
 def names_sequence(text: str) -> bool:
-    """Whether a name means many pictures, by a number (`%05d`) or by a glob's signs, and no file."""
+    """Returns whether a name stands for a numbered (`%05d`) or globbed set of pictures, and is no
+    file."""
     if text.startswith("pattern:") or Path(text).exists():
         return False
     return any(sign in Path(text).name for sign in "%*?[")
@@ -38,7 +39,7 @@ class Source(ABC):
         """Release files and devices; iteration must have ended."""
 
     def seek(self, seconds: float) -> bool:
-        """Before iterating: begin at a frame shown at that time or earlier, if that can be found.
+        """Seek, before iterating, to a frame shown at that time or earlier, if that can be found.
 
         Frames then have their own times, but not their numbers, and the first may be damaged: good
         enough for a look, never for an output. False where the source begins at its beginning all the
@@ -49,17 +50,17 @@ class Source(ABC):
 
     @property
     def damage(self) -> Damage:
-        """What was lost so far; complete after the last frame."""
+        """The damage found so far; complete after the last frame."""
         return Damage()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was repaired on the way, one line each; complete after the last frame."""
+        """Notes on repairs, one line each; complete after the last frame."""
         return ()
 
     @property
     def end(self) -> Fraction | None:
-        """When the frame that came last ends, in seconds; None where that is not known."""
+        """Seconds at which the latest frame ends; None where that is not known."""
         return None
 
     def __enter__(self) -> Self:

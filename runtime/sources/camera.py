@@ -23,14 +23,14 @@ from .ffmpeg_live import StreamSource, Target
 from .live import TIME_BASE, Backoff, LiveSource
 
 SYSTEM = Path("/sys/class/video4linux")
-"""Where Linux lists what gives or takes video."""
+"""The folder in which Linux lists video devices."""
 DEVICES = Path("/dev")
 _PROBED = 6
 """Cameras tried by number where the system has no list."""
 _MISSED = 3
-"""Reads in a row that give nothing before the camera counts as unplugged."""
+"""Failed reads in a row after which the camera counts as unplugged."""
 _MEASURED = 10
-"""Pictures that the rate is measured on where the camera does not state it."""
+"""Pictures over which the rate is measured where the camera does not state it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +38,18 @@ class Camera:
     """A camera of this machine."""
 
     name: str
-    """What to write: `camera:0`."""
+    """Its URI: `camera:0`."""
     title: str
-    """What it calls itself; empty where that is not known."""
+    """Its own name; empty where that is not known."""
     device: str
     """Its file on Linux, its number elsewhere."""
     problem: str = ""
-    """Why it cannot be opened now."""
+    """The reason why it cannot be opened now."""
 
 
 def list_cameras() -> list[Camera]:
-    """The cameras there are; where the system keeps no list, a few are tried, which lights them."""
+    """Returns the cameras; without a list of the system a few are tried, which turns on their
+    lights."""
     if not sys.platform.startswith("linux"):
         return [
             Camera(f"camera:{number}", "", str(number)) for number in range(_PROBED) if _opens(number)
@@ -76,7 +77,7 @@ def open_live(address: Address, *, options: Mapping[str, str], keep: bool) -> Li
 
 
 class CameraSource(LiveSource):
-    """A camera by OpenCV; its newest picture. What is unplugged is opened again when it is back."""
+    """A camera by OpenCV; gives its newest picture. A camera that was unplugged is opened again."""
 
     def __init__(self, address: Address) -> None:
         """Raises SourceError: no such camera, busy, no permission, or no picture."""
@@ -115,7 +116,7 @@ class CameraSource(LiveSource):
             self._pause(wait)
 
     def _why(self) -> str:
-        """Why it gives nothing."""
+        """Returns the reason why it gives no picture."""
         place = self._place
         if sys.platform.startswith("linux"):
             device = DEVICES / f"video{place}" if isinstance(place, int) else Path(place)
@@ -141,7 +142,7 @@ class CameraSource(LiveSource):
             capture.set(cv2.CAP_PROP_FPS, float(self._wanted))
 
     def _read(self, capture: cv2.VideoCapture) -> None:
-        """Until it gives nothing any more."""
+        """Read pictures until the camera gives no more."""
         missed = 0
         times: list[float] = []
         stated = _rate(capture.get(cv2.CAP_PROP_FPS))
@@ -230,7 +231,7 @@ def _there_are() -> str:
 
 
 def _problem(device: Path) -> str:
-    """Why a device cannot be opened; empty when it can, or nobody knows."""
+    """Returns the reason why a device cannot be opened; empty when it can, or the reason is unknown."""
     try:
         os.close(os.open(device, os.O_RDWR | os.O_NONBLOCK))
     except OSError as error:
@@ -245,7 +246,7 @@ def _problem(device: Path) -> str:
 
 
 def _used_by(device: Path) -> str:
-    """` (used by NAME, process N)`, as far as this user may see it."""
+    """Returns ` (used by NAME, process N)`, as far as this user may see it."""
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         process = link.parts[2]
         if process == str(os.getpid()):

@@ -10,7 +10,7 @@ from .base import Source
 
 
 class RateSource(Source):
-    """Frame k stands at k / rate and is the one that the inner source shows then.
+    """Gives frame k at k / rate: the frame that the inner source shows then.
 
     As FFmpeg's filter `fps` has it, with times rounded to the nearest: frames are given twice or left
     out, none is blended of two. A video that begins later than at 0 still does, and it ends where the
@@ -68,7 +68,7 @@ class RateSource(Source):
 
 
 def _near(number: Fraction) -> int:
-    """To the nearest; halves away from zero, as FFmpeg rounds."""
+    """Returns the nearest integer; halves round away from zero, as in FFmpeg."""
     return floor(number + Fraction(1, 2)) if number >= 0 else -floor(-number + Fraction(1, 2))
 
 

@@ -1,4 +1,4 @@
-"""Whatever FFmpeg captures live: streams from the network, cameras, X11."""
+"""Live captures by FFmpeg: streams from the network, cameras, X11."""
 
 import threading
 import time
@@ -39,30 +39,32 @@ from .base import FASTEST
 from .live import TIME_BASE, Backoff, LiveSource, Seldom
 
 AGAIN = 1.0
-"""Seconds by which a sender's clock must be off to count as a new one: it has restarted or jumped."""
+"""Seconds of deviation above which a sender's clock counts as a new one: it has restarted or jumped."""
 LATE = 0.02
-"""Seconds that a paced stream may run dry before its clock is put back."""
+"""Seconds that a paced stream may be late before its clock is reset."""
 AHEAD = 40.0
-"""Seconds that a paced stream may lie ahead: a playlist holds less."""
+"""Seconds that a paced stream may be ahead: a playlist holds less."""
 _SLEW = 2e-4
 """Seconds per second by which the clocks may drift apart: twice what bad crystals do."""
 
 
 class Timeline:
-    """Places a sender's times on `time.monotonic`, keeping their distances where it can.
+    """Maps a sender's times to `time.monotonic`, and keeps the distances between them where possible.
 
-    What came fastest counts as having come without delay, so that jitter on the way does not reach the
-    times: the offset falls at once and rises slowly, as a clock drifts.
+    The packet that came fastest counts as having come without delay, so that jitter on the way does not
+    reach the times: the offset falls at once and rises slowly, as a clock drifts.
     """
 
     def __init__(self, *, paced: bool) -> None:
-        """`paced`: what arrives in heaps (HLS) is due at its own time after the first, never before."""
+        """`paced`: pictures that arrive in bursts (HLS) are due at their own times after the first,
+        never before."""
         self._paced = paced
         self._offset: float | None = None
         self._before = 0.0
 
     def place(self, seconds: float | None, arrived: float) -> float:
-        """The moment of `time.monotonic` for what says `seconds`, or nothing, and came at `arrived`."""
+        """Returns the moment of `time.monotonic` for a picture of time `seconds`, or None, that came at
+        `arrived`."""
         if seconds is None:
             return arrived
         way = arrived - seconds
@@ -81,25 +83,25 @@ class Timeline:
         return seconds + offset
 
     def of(self, seconds: float) -> float | None:
-        """The moment for another stream of the same sender; None before the first picture."""
+        """Returns the moment for another stream of the same sender; None before the first picture."""
         return None if self._offset is None else seconds + self._offset
 
     def reset(self) -> None:
-        """Another connection, another clock."""
+        """Forget the clock of the last connection."""
         self._offset = None
 
 
 LONGEST = 1.0
-"""Seconds that the oldest packet of a live stream may wait before the rest is caught up with."""
+"""Seconds that the oldest packet of a live stream may wait before packets are skipped."""
 MOST = 600
-"""Packets of a paced stream that wait; its sender waits for more room."""
+"""Packets of a paced stream that wait at most; its sender waits for more room."""
 
 Item = tuple["Packet[Any]", float]
-"""A packet, and the second of `time.monotonic` at which it came."""
+"""A packet, and its arrival in seconds of `time.monotonic`."""
 
 
 class Backlog:
-    """Never grows without bound: a live one leaves packets out, a paced one lets its sender wait."""
+    """A bounded queue of packets: a live stream skips packets, a paced one lets its sender wait."""
 
     def __init__(self, *, paced: bool) -> None:
         self.left_out = 0
@@ -110,7 +112,7 @@ class Backlog:
         self._changed = threading.Condition()
 
     def put(self, packet: "Packet[Any]") -> None:
-        """Leave a packet of the video stream."""
+        """Add a packet of the video stream."""
         now = time.monotonic()
         with self._changed:
             if self._paced:
@@ -125,7 +127,7 @@ class Backlog:
             self._changed.notify_all()
 
     def _catch_up(self) -> None:
-        """Go on at the newest picture that needs no other; where none waits, at the next that comes."""
+        """Skip to the newest key frame; where none waits, to the next one that comes."""
         keys = [index for index, (packet, _) in enumerate(self._items) if packet.is_keyframe]
         # The oldest is the one that waits too long: to begin there again would change nothing.
         start = keys[-1] if keys and keys[-1] > 0 else len(self._items)
@@ -135,7 +137,7 @@ class Backlog:
             self._items.popleft()
 
     def take(self) -> Item | None:
-        """The oldest; None when closed and empty."""
+        """Returns the oldest packet; None when closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed)
             item = self._items.popleft() if self._items else None
@@ -143,7 +145,7 @@ class Backlog:
             return item
 
     def close(self, *, drop: bool) -> None:
-        """No more will come; what waits is still given out unless it is to be dropped."""
+        """End the queue: waiting packets are still given out unless `drop` is set."""
         with self._changed:
             self._closed = True
             if drop:
@@ -152,11 +154,11 @@ class Backlog:
 
 
 LAG = 0.25
-"""Seconds that a packet waits before pictures that no other needs are not decoded."""
+"""Seconds that a packet may wait before non-reference pictures are no longer decoded."""
 _HOPELESS = 50
-"""Packets in a row that give an error and nothing else before the connection is made anew."""
+"""Packets in a row that give nothing but errors before the connection is made again."""
 _MEASURED = 8
-"""Pictures that a frame rate is measured on where the stream states none."""
+"""Pictures over which a frame rate is measured where the stream states none."""
 
 _FATAL = (
     DemuxerNotFoundError,
@@ -165,32 +167,33 @@ _FATAL = (
     OptionNotFoundError,
     ProtocolNotFoundError,
 )
-"""What no second attempt makes better."""
+"""Errors that a second attempt does not cure."""
 
 
 class NothingThereError(SourceError):
-    """What is to be captured does not exist, or no longer."""
+    """The thing to be captured does not exist, or no longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What FFmpeg opens."""
+    """The arguments with which FFmpeg opens a source."""
 
     url: str
     format: str | None = None
     options: Mapping[str, str] = field(default_factory=dict[str, str])
     moved: Callable[[], bool] | None = None
-    """Asked once a second: whether what it captures is no longer of the size that was opened."""
+    """Called once a second: returns whether the captured area no longer has the size that was
+    opened."""
 
 
 class StreamSource(LiveSource):
-    """One container after another of the same sender: what breaks off is opened again.
+    """Reads one sender: a connection that breaks off is opened again.
 
     One thread receives, so that no packet waits in the sender; another decodes the newest.
     """
 
     def __init__(self, address: Address, *, find: Callable[[], Target], paced: bool = False) -> None:
-        """`find` is asked before each attempt. Raises SourceError when no picture comes in time."""
+        """`find` is called before each attempt. Raises SourceError when no picture comes in time."""
         super().__init__(address.uri, keep=paced)
         self._find = find
         self._paced = paced
@@ -247,7 +250,7 @@ class StreamSource(LiveSource):
         return SourceError(f"{self.uri} cannot be opened: {error.strerror}")
 
     def _attend(self, target: Target) -> bool:
-        """`_receive` in a thread that is left behind when it hangs.
+        """Run `_receive` in a thread that is abandoned when it hangs.
 
         FFmpeg's own time limits do not hold where packets come that PyAV passes over without a word.
         """
@@ -278,7 +281,7 @@ class StreamSource(LiveSource):
         return outcome[0]
 
     def _receive(self, target: Target, turn: int) -> bool:
-        """Follow one connection to its end; True where the stream itself is at an end."""
+        """Follow one connection to its end; returns True where the stream itself has ended."""
         patience = self._stall if self._begun.is_set() else self._patience
         # What a container holds is freed in the thread that reads it: no other may close it.
         with open_input(
@@ -323,7 +326,7 @@ class StreamSource(LiveSource):
         target: Target,
         turn: int,
     ) -> bool:
-        """Hand packets on until the connection breaks; True when it ended in good order."""
+        """Hand packets on until the connection breaks; returns True when it ended in good order."""
         look = time.monotonic() + 1
         last = self._count, time.monotonic()
         wrong = 0
@@ -439,7 +442,7 @@ class StreamSource(LiveSource):
         )
 
     def _describe(self, image: VideoFrame, own: float | None) -> bool:
-        """Say what comes; False as long as its rate must still be measured."""
+        """Describe the stream; returns False as long as its rate must still be measured."""
         self._seen += 1
         if own is not None:
             self._times.append(own)
@@ -490,7 +493,7 @@ def _usual(image: VideoFrame) -> Colour:
 
 
 def _measured(times: list[float]) -> Fraction | None:
-    """The rate by the median distance of pictures."""
+    """Returns the rate by the median distance of pictures."""
     if len(times) < _MEASURED:
         return None
     ordered = sorted(times)

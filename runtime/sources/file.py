@@ -110,7 +110,8 @@ class FileSource(Source):
             self._damage = Damage(1, "the last frame is cut off")
 
     def _is_cut(self) -> bool:
-        """Whether bytes follow the last frame of a y4m, which states no length and has only frames."""
+        """Returns whether bytes follow the last frame of a y4m, which states no length and has only
+        frames."""
         if self._container.format.name != "yuv4mpegpipe":
             return False
         size = max(self._container.size, self._pipe.received if self._pipe is not None else 0)
@@ -133,7 +134,7 @@ class FileSource(Source):
         )
 
     def _read(self) -> None:
-        """Begin to decode where the container is."""
+        """Start decoding at the container's current position."""
         stream, container = self._stream, self._container
         base = ratio(stream.time_base) or Fraction(1, av.time_base)
         self._clock = Clock(
@@ -150,14 +151,14 @@ class FileSource(Source):
             self._pictures = deinterlaced(self._pictures, self._fields, base)
 
     def _reopen(self) -> None:
-        """Read from the beginning."""
+        """Reopen the file and read from the beginning."""
         self._container.close()
         self._container, self._pipe = open_container(self.uri)
         self._stream = choose_stream(self._container, self.uri, self._wanted)
         self._read()
 
     def _probe(self, deinterlace: Deinterlace) -> None:
-        """Look at the first frames, which still come first, and describe what will come."""
+        """Decode the first frames, which are kept for iteration, and describe the video."""
         stream, container, context = self._stream, self._container, self._stream.codec_context
         base = ratio(stream.time_base) or Fraction(1, av.time_base)
         self._rate = usual_rate(container, stream)

@@ -13,11 +13,11 @@ from ..frame import GRAY, RGB, Array, Colour, Frame, PixelFormat, VideoInfo
 from .live import TIME_BASE, LiveSource
 
 _COLOUR = Colour(matrix="bt709", range="limited", primaries=1, transfer=13)
-"""Of arrays, which say nothing: sRGB."""
+"""The colour of arrays, which state none: sRGB."""
 
 
 class GeneratorSource(LiveSource):
-    """Whatever an iterable gives, in a thread of its own: it may wait for as long as it likes."""
+    """Frames of an iterable that runs in a thread of its own: it may wait for as long as it likes."""
 
     def __init__(
         self,
@@ -27,11 +27,12 @@ class GeneratorSource(LiveSource):
         patience: float = 10.0,
         keep: bool = True,
     ) -> None:
-        """Frames, or arrays: (H, W, 3) RGB or (H, W) gray, uint8, or uint16 up to 65535.
+        """`frames` are frames, or arrays: (H, W, 3) RGB or (H, W) gray, uint8, or uint16 up to 65535.
 
-        With `rate` they are asked for so many times a second, else as soon as one is taken; their times
-        are those at which they come. Without `keep` the iterable does not wait for its reader, and the
-        newest frame wins. Raises SourceError with what it gave instead, or what it raised.
+        With `rate` the iterable is asked for so many a second, else as soon as one is taken; their
+        times are those at which they come. Without `keep` the iterable does not wait for its reader,
+        and the newest frame replaces older ones. Raises SourceError for an item of another kind, or the
+        iterable's own error.
         """
         super().__init__("generator:", keep=keep)
         if rate is not None and rate <= 0:

@@ -1,4 +1,4 @@
-"""Live sources: they do not wait for who reads them, and can be closed while they are read."""
+"""Live sources: they do not wait for their readers, and can be closed while they are read."""
 
 import threading
 import time
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     from ..media.live_audio import LiveAudio
 
 TIME_BASE = Fraction(1, 90_000)
-"""Of the frames of every live source; their times count from its first frame."""
+"""The time base of every live source; times count from its first frame."""
 PATIENCE = 10.0
 """Seconds in which the first picture must come."""
 STALL = 5.0
-"""Seconds without anything after which a connection is taken for dead."""
+"""Seconds without data after which a connection is taken for dead."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
 """Seconds before the first attempt to reconnect, and at most between two; each wait doubles."""
 
 DEPTH = 3
-"""Frames that wait for a reader: enough for its thread to be late once, too few to be seen."""
+"""Frames that wait for a reader: enough for its thread to be late once, too few to be noticed."""
 
 T = TypeVar("T")
 Tell = Callable[[str], None]
-"""Hears, in one line, of what a person may want to know; called from the source's own thread."""
+"""Receives one line about an event that matters to a person; called from the source's own thread."""
 
 
 class Slot(Generic[T]):
-    """Where a few things wait between two threads."""
+    """A bounded queue between two threads."""
 
     def __init__(self, *, keep: bool, depth: int = DEPTH) -> None:
-        """With `keep` who gives waits for who takes; else the newest take the place of the oldest."""
+        """With `keep` the giver waits for the taker; else new items replace the oldest."""
         self.dropped = 0
         self._keep = keep
         self._depth = depth
@@ -46,7 +46,7 @@ class Slot(Generic[T]):
         self._changed = threading.Condition()
 
     def put(self, item: T) -> None:
-        """Leave something; waits only with `keep`, and not once the slot is closed."""
+        """Add an item; waits only with `keep`, and not once the slot is closed."""
         with self._changed:
             if self._keep:
                 self._changed.wait_for(lambda: len(self._items) < self._depth or self._closed)
@@ -59,7 +59,7 @@ class Slot(Generic[T]):
             self._changed.notify_all()
 
     def take(self) -> T | None:
-        """The oldest; None at the end, and as soon as the slot is closed."""
+        """Returns the oldest item; None at the end, and as soon as the slot is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._ended or self._closed)
             if self._closed or not self._items:
@@ -69,13 +69,13 @@ class Slot(Generic[T]):
             return item
 
     def end(self) -> None:
-        """No more will come; what waits is still given out."""
+        """End the queue: items that wait are still given out."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Nobody reads any more, and nobody has to wait."""
+        """Close the queue: items are dropped, and nobody waits any more."""
         with self._changed:
             self._closed = True
             self._items.clear()
@@ -83,15 +83,15 @@ class Slot(Generic[T]):
 
 
 class LiveSource(Source):
-    """Frames from a thread of the source's own; the newest wins while nobody takes them.
+    """Frames from a thread of the source's own; newer ones replace older ones that nobody takes.
 
     `close` may be called from any thread, also while another iterates, whose iteration then ends within
-    a second. A read that nothing can interrupt is left to its daemon thread, which lets go of the
-    device when that read returns (streams: after `stall` seconds at the latest).
+    a second. A read that nothing can interrupt is left to its daemon thread, which releases the device
+    when that read returns (streams: after `stall` seconds at the latest).
 
-    Frames carry `captured`, the second of `time.monotonic` at which they arrived or, for what is paced,
-    were due. Their `pts`, in units of `TIME_BASE`, strictly increase whatever the source's clock does.
-    They may change their size and format in mid-stream; `info` describes the first.
+    Frames carry `captured`, the second of `time.monotonic` at which they arrived or, from a paced
+    source, were due. Their `pts`, in units of `TIME_BASE`, strictly increase whatever the source's
+    clock does. They may change their size and format in mid-stream; `info` describes the first.
     """
 
     audio: "LiveAudio | None" = None
@@ -99,7 +99,7 @@ class LiveSource(Source):
 
     def __init__(self, uri: str, *, keep: bool = False) -> None:
         self.uri = without_secrets(uri)
-        """As it may be shown."""
+        """The address as it may be shown, without passwords."""
         self._slot = Slot[Frame](keep=keep)
         self._closing = threading.Event()
         self._begun = threading.Event()
@@ -114,7 +114,7 @@ class LiveSource(Source):
 
     @property
     def tell(self) -> Tell:
-        """Hears of reconnections, damage and changes; what happened before somebody listens waits."""
+        """The function that gets reconnections, damage and changes; earlier messages wait for it."""
         return self._say
 
     @tell.setter
@@ -125,12 +125,12 @@ class LiveSource(Source):
 
     @property
     def dropped(self) -> int:
-        """Frames that a newer one replaced before they were taken."""
+        """The number of frames that a newer one replaced before they were taken."""
         return self._slot.dropped
 
     @property
     def damage(self) -> Damage:
-        """Pictures that arrived damaged, or not at all, so far."""
+        """The number of pictures so far that arrived damaged, or not at all."""
         return Damage(self._errors, self._reason if self._errors else "")
 
     def __iter__(self) -> Iterator[Frame]:
@@ -141,7 +141,7 @@ class LiveSource(Source):
             raise self._failure
 
     def close(self) -> None:
-        """End it, from any thread, and at once: nobody waits for a frame or a device any more."""
+        """Close the source at once, from any thread: nobody waits for a frame or a device any more."""
         self._closing.set()
         self._slot.close()
         if self.audio is not None:
@@ -149,10 +149,11 @@ class LiveSource(Source):
 
     @abstractmethod
     def _work(self) -> None:
-        """In the source's thread: set `info`, call `_opened`, then `_put` frames until `_closing`."""
+        """Set `info`, call `_opened`, then `_put` frames until `_closing`; runs in the source's
+        thread."""
 
     def _start(self, patience: float) -> None:
-        """Begin, and wait for the first picture. Raises SourceError when it does not come in time."""
+        """Start, and wait for the first picture. Raises SourceError when it does not come in time."""
         threading.Thread(target=self._run, name=f"velatura-{self.uri}", daemon=True).start()
         try:
             in_time = self._begun.wait(patience)
@@ -187,7 +188,7 @@ class LiveSource(Source):
                 self.audio.close()
 
     def _opened(self) -> None:
-        """`info` and `audio` are known."""
+        """Signal that `info` and `audio` are known."""
         self._begun.set()
 
     def _put(self, frame: Frame) -> None:
@@ -195,14 +196,15 @@ class LiveSource(Source):
         self._slot.put(frame)
 
     def _ticks(self, moment: float) -> int:
-        """The time of a frame of that moment of `time.monotonic`, and after that of the one before."""
+        """Returns the ticks of a frame of that moment of `time.monotonic`, later than the one
+        before."""
         if self._origin is None:
             self._origin = moment
         self._last = max(round((moment - self._origin) / TIME_BASE), self._last + 1)
         return self._last
 
     def _pause(self, seconds: float) -> bool:
-        """Wait; True as soon as the source is closed."""
+        """Wait; returns True as soon as the source is closed."""
         return self._closing.wait(max(seconds, 0.0))
 
     def _say(self, text: str) -> None:
@@ -215,7 +217,7 @@ class LiveSource(Source):
 
 
 class Backoff:
-    """How long to wait before the next attempt, and when to give up."""
+    """The pauses between attempts, which double, and the point at which to give up."""
 
     def __init__(self, retries: int | None) -> None:
         """`retries` attempts in a row may fail; None is for ever."""
@@ -223,12 +225,12 @@ class Backoff:
         self.reset()
 
     def reset(self) -> None:
-        """It worked."""
+        """Reset after a success."""
         self._failures = 0
         self._wait = FIRST_WAIT
 
     def next(self) -> float | None:
-        """Seconds to wait; None to give up."""
+        """Returns the seconds to wait; None to give up."""
         self._failures += 1
         if self._retries is not None and self._failures > self._retries:
             return None
@@ -237,7 +239,7 @@ class Backoff:
 
 
 class Seldom:
-    """Says whether something that happens often may be told again."""
+    """Limits repeated messages: returns whether one may be given again."""
 
     def __init__(self, seconds: float = 10.0) -> None:
         self._seconds = seconds

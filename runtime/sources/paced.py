@@ -1,4 +1,4 @@
-"""A video file as if it were a camera: every frame at its time, again and again if wanted."""
+"""A video file played like a camera: every frame at its time, in a loop if wanted."""
 
 import threading
 import time
@@ -25,13 +25,13 @@ from .pattern import PatternSource
 from .sequence import SequenceSource
 
 LATE = 0.5
-"""Seconds by which a frame may be late before the clock is put back: the file is too slow to decode."""
+"""Seconds by which a frame may be late before the clock is reset: the file is too slow to decode."""
 _AHEAD = 8
-"""Frames that are decoded before they are due, which hides the moment between two rounds."""
+"""Frames that are decoded before they are due, which hides the gap between two rounds."""
 _JITTER = 0.02
-"""The same for what comes through a pipe, whose sender has a clock of its own."""
+"""Seconds of lateness before the clock is reset for a pipe, whose sender has a clock of its own."""
 _SOUND_AHEAD = 0.2
-"""Seconds that sound is given before its picture."""
+"""Seconds by which sound is given before its picture."""
 
 
 def open_live(address: Address, *, options: Mapping[str, str], keep: bool) -> LiveSource:
@@ -58,7 +58,7 @@ def open_live(address: Address, *, options: Mapping[str, str], keep: bool) -> Li
 
 
 class PacedSource(LiveSource):
-    """Frames of another source, each when it is due, which `captured` says however late it comes."""
+    """Frames of another source, each when it is due; `captured` is that time, however late it comes."""
 
     def __init__(
         self,
@@ -72,9 +72,9 @@ class PacedSource(LiveSource):
         keep: bool = False,
         patience: float = 10.0,
     ) -> None:
-        """`make` opens the source, for each round of a `loop` anew.
+        """`make` opens the source, again for each round of a `loop`.
 
-        With `follow` the sender has a clock of its own, as behind a pipe: what is late was sent late.
+        With `follow` the sender has a clock of its own, as behind a pipe: late frames were sent late.
         Without `paced` every frame is due when it comes. Raises SourceError.
         """
         super().__init__(uri, keep=keep)
@@ -117,7 +117,7 @@ class PacedSource(LiveSource):
             raise self._broken
 
     def _read(self) -> None:
-        """Open and decode ahead, so that neither shows in the times."""
+        """Open and decode ahead, so that neither affects the times."""
         try:
             before = -1
             while not self._closing.is_set() and self._frames > before:
@@ -152,7 +152,7 @@ class PacedSource(LiveSource):
         self._opened()
 
     def _play(self, source: Source) -> None:
-        """One round."""
+        """Play the source once."""
         sound = _FileSound(source.info.path, source.info.start) if self.audio is not None else None
         end = 0.0
         try:
@@ -193,7 +193,7 @@ class PacedSource(LiveSource):
 
 
 class _FileSound:
-    """The sound of a file, decoded beside its pictures up to a moment."""
+    """The sound of a file, decoded along with its pictures."""
 
     def __init__(self, path: str | None, start: float) -> None:
         self._start = start
@@ -202,7 +202,7 @@ class _FileSound:
         self._next: Packet[Any] | None = None
 
     def give(self, audio: LiveAudio, until: float, base: float) -> None:
-        """Hand over what is heard before `until`, in seconds of the file, `base` later."""
+        """Hand over the sound before `until`, in seconds of the file, shifted by `base`."""
         while self._packets is not None:
             packet = self._next or next(self._packets, None)
             self._next = None

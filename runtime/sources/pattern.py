@@ -1,4 +1,4 @@
-"""A moving test pattern, for trying things without a file."""
+"""A moving test pattern, for trials without a file."""
 
 import re
 from collections.abc import Iterator

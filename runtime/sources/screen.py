@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 _LINE = re.compile(
     r'\s*(0x[0-9a-f]+) "(.*)": \(.*\)\s+(\d+)x(\d+)\+-?\d+\+-?\d+\s+\+(-?\d+)\+(-?\d+)\s*'
 )
-"""id "title": ("name" "class")  WxH+X+Y  +X+Y, the last two from the screen's corner."""
+"""A line of xwininfo: id "title": ("name" "class") WxH+X+Y +X+Y, where the last two are relative to the
+screen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Box:
     height: int
 
     def holds(self, other: "Box") -> bool:
-        """Whether the other lies in this one, whole."""
+        """Returns whether the other box lies completely in this one."""
         return (
             self.left <= other.left
             and self.top <= other.top
@@ -51,7 +52,7 @@ class Box:
         )
 
     def within(self, other: "Box") -> "Box | None":
-        """The part that lies in the other; None where none does."""
+        """Returns the part that lies in the other; None where none does."""
         left, top = max(self.left, other.left), max(self.top, other.top)
         right = min(self.left + self.width, other.left + other.width)
         bottom = min(self.top + self.height, other.top + other.height)
@@ -63,7 +64,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A window that has a title."""
+    """A window with a title."""
 
     id: int
     title: str
@@ -71,7 +72,7 @@ class Window:
 
 
 def list_windows() -> list[Window]:
-    """Those that can be seen and have a title. Raises SourceError with the reason."""
+    """Returns the visible windows with a title. Raises SourceError with the reason."""
     found: list[Window] = []
     for line in _ask("-root", "-tree").splitlines():
         match = _LINE.fullmatch(line)
@@ -85,7 +86,7 @@ def list_windows() -> list[Window]:
 
 
 def find_window(title: str) -> Window:
-    """The one of that title, or else the only one whose title holds it, whatever the case.
+    """Returns the window of that title, else the only one whose title contains it, ignoring case.
 
     Raises SourceError that lists the windows there are.
     """
@@ -104,7 +105,7 @@ def find_window(title: str) -> Window:
 
 
 def geometry(id: int) -> Box | None:
-    """Where a window is; None when it is gone, or not shown."""
+    """Returns the rectangle of a window; None when it is gone or hidden."""
     try:
         text = _ask("-id", str(id))
     except SourceError:
@@ -139,7 +140,7 @@ def _ask(*arguments: str) -> str:
 _REGION = re.compile(r"(\d+)x(\d+)\+(-?\d+)\+(-?\d+)")
 _RATE = Fraction(30)
 _LOOK = 0.2
-"""Seconds between two looks at where a window is."""
+"""Seconds between two queries of a window's position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +148,13 @@ class Screen:
     """A screen of this machine."""
 
     name: str
-    """What to write: `screen:0`."""
+    """Its URI: `screen:0`."""
     title: str
     box: Box
 
 
 def list_screens() -> list[Screen]:
-    """The screens that there are. Raises SourceError with the reason when none can be captured."""
+    """Returns the screens. Raises SourceError with the reason when none can be captured."""
     with closing(_grabber()) as grabber:
         monitors: list[dict[str, Any]] = [dict(monitor) for monitor in grabber.monitors]
     # The first is all of them together.
@@ -184,10 +185,10 @@ def open_live(address: Address, *, options: Mapping[str, str], keep: bool) -> Li
 
 
 def x11_problem() -> str:
-    """Why FFmpeg must not capture here; empty when it may.
+    """Returns the reason why FFmpeg must not capture here; empty when it may.
 
     The wheels of PyAV and OpenCV carry files of the same names that belong to different copies of
-    libxcb, and what is loaded first serves both: after OpenCV's, x11grab ends the process.
+    libxcb, and the first that is loaded serves both: after OpenCV's, x11grab ends the process.
     """
     if "x11grab" not in formats_available or not os.environ.get("DISPLAY"):
         return "x11 needs $DISPLAY, and a PyAV that has x11grab"
@@ -206,7 +207,7 @@ def x11_problem() -> str:
 
 
 class _Window:
-    """A window: the capture follows it as it moves, and begins anew when its size changes."""
+    """A window: the capture follows it as it moves, and restarts when its size changes."""
 
     def __init__(self, title: str, rate: Fraction, *, cursor: bool) -> None:
         self._title = title
@@ -252,7 +253,7 @@ def _options(size: tuple[int, int], rate: Fraction, *, cursor: bool) -> dict[str
 
 
 def _region(address: Address) -> Box:
-    """The rectangle that an address names."""
+    """Returns the rectangle that an address names."""
     place = address.place
     match = _REGION.fullmatch(place)
     with closing(_grabber()) as grabber:
@@ -278,7 +279,7 @@ def _region(address: Address) -> Box:
 
 
 class MssSource(LiveSource):
-    """A rectangle of the screen by `mss`, so many times a second; a window's follows the window.
+    """A rectangle of the screen by `mss` at a fixed rate; that of a window follows the window.
 
     What lies over a window is captured with it; what of it lies beyond the screen is black.
     """
@@ -297,7 +298,7 @@ class MssSource(LiveSource):
         self._start(address.number("patience", 10.0))
 
     def _follow(self) -> None:
-        """Look where the window is; one that is gone is looked for by its title."""
+        """Track the window's position; one that is gone is searched for by its title."""
         gone = False
         while self._window is not None and not self._pause(_LOOK if not gone else 10 * _LOOK):
             box = geometry(self._window.id)
@@ -378,7 +379,7 @@ class MssSource(LiveSource):
 
 
 def _shoot(grabber: "mss.MSS", box: Box, whole: Box) -> Array:
-    """(H, W, 3) of a rectangle, black beyond the screen."""
+    """Returns (H, W, 3) pixels of a rectangle, black beyond the screen."""
     seen = box.within(whole)
     if seen is None:
         return np.zeros((box.height, box.width, 3), np.uint8)

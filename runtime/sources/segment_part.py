@@ -1,4 +1,4 @@
-"""Some of a source's frames: those that nobody else makes, or has made."""
+"""A part of a source's frames, which no other process makes or has made."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -9,7 +9,8 @@ from .base import Source
 
 
 class PartSource(Source):
-    """The frames whose number, from 0, is `wanted`, of at most `limit`; the others are decoded, too.
+    """The frames for whose number, from 0, `wanted` is true, at most `limit`; the others are decoded,
+    too.
 
     Nothing is sought: an index or a key frame may be wrong, and then other frames would come than in a
     run over all of them. The inner source stays its owner's to close.
@@ -30,7 +31,7 @@ class PartSource(Source):
         self.uri = source.uri
         self.info = source.info
         self.seen = 0
-        """How many frames have come from the inner source."""
+        """The number of frames that have come from the inner source."""
         self._source = source
         self._frames = iter(source)
         self._wanted = wanted
@@ -40,13 +41,14 @@ class PartSource(Source):
         if first is None:
             raise SourceError(f"{source.uri} gave no frame: it holds none that can be decoded")
         self.first = first
-        """What a stage that looks back may have to see before all others."""
+        """The first frame, which a stage with memory may have to see before all others."""
 
     def __iter__(self) -> Iterator[Frame]:
         frame: Frame | None = self.first
         last = -1
         while frame is not None and (self._limit is None or self.seen < self._limit):
-            # As a sink does with two of one time, which must come out the same whoever makes them.
+            # As a sink does with two frames of one time, so that the result does not depend on the
+            # process.
             last = max(frame.pts, last + 1)
             number, self.seen = self.seen, self.seen + 1
             if self._wanted(number):

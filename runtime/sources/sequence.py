@@ -80,7 +80,7 @@ def _find(pattern: str) -> list[Path]:
 
 
 def _read(path: Path) -> tuple[Array, Array | None, PixelFormat]:
-    """(H, W, 3) RGB, (H, W) opacity where there is one, and their format."""
+    """Returns (H, W, 3) RGB, (H, W) opacity where there is one, and their format."""
     pixels = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if pixels is None:
         raise SourceError(f"{path} is not a picture that can be decoded")

@@ -14,10 +14,10 @@ class PipelinedStage(Protocol):
     """A stage that can work on several frames at once; the pump keeps their order."""
 
     in_flight: int
-    """How many frames to submit before the first result is asked for."""
+    """The number of frames to submit before the first result is asked for."""
 
     def __call__(self, frame: Frame) -> Frame: ...
 
     def submit(self, frame: Frame) -> Callable[[], Frame]:
-        """Begin on a frame; the result waits for it."""
+        """Starts on a frame; the returned function waits for the result and returns it."""
         ...

@@ -1,4 +1,4 @@
-"""Conform: frames that change in the middle of a film, made to fit its first one."""
+"""Conform: frames that change in the middle of a film are converted to the form of its first one."""
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -13,18 +13,18 @@ from .resize import Resize
 from .upright import turned
 
 SAME_SHAPE = 0.01
-"""Relative difference of two shapes on the screen that nobody sees."""
+"""Relative difference of two displayed shapes that is invisible."""
 
 UNSPECIFIED = (2, 2)
 """Primaries and transfer of a film that does not state them."""
 
 LINES = 8
-"""Notes, beyond which changes are only counted."""
+"""Notes at most; further changes are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """All that a video stream says once for all of its frames."""
+    """The properties that a video stream states once for all of its frames."""
 
     width: int
     height: int
@@ -36,7 +36,7 @@ class Shape:
 
     @classmethod
     def of(cls, frame: Frame) -> Self:
-        """The frame's."""
+        """Returns the frame's properties."""
         return cls(
             frame.width,
             frame.height,
@@ -49,7 +49,7 @@ class Shape:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What frames are converted in, in words."""
+        """The properties to which frames are converted, in words."""
         return {
             "size": f"{self.width}x{self.height}",
             "shape of pixels": f"{float(self.aspect):.2f}",
@@ -68,7 +68,7 @@ class Shape:
 
 
 class Conform:
-    """Makes every frame what the first one was: size, pixel format, matrix, range and rotation.
+    """Converts every frame to the first one's size, pixel format, matrix, range and rotation.
 
     The last of all stages. A frame that fits passes untouched. One of the same shape on the screen is
     resized, one of another shape is scaled to fit and framed in black. Primaries and transfer are those
@@ -78,9 +78,9 @@ class Conform:
 
     def __init__(self) -> None:
         self.first: Shape | None = None
-        """What all frames become, once one was there."""
+        """The shape of all frames, once the first was there."""
         self.notes: tuple[str, ...] = ()
-        """What was changed, and from which frame on, one line for each kind of change."""
+        """Notes on changes and the first frame of each, one line for each kind."""
         self._seen: set[Shape] = set()
 
     def __call__(self, frame: Frame) -> Frame:
@@ -101,7 +101,7 @@ class Conform:
         return frame if first.alpha else replace(frame, alpha=None)
 
     def _note(self, frame: Frame, shape: Shape, first: Shape) -> None:
-        """Say what is done to frames of that shape, once."""
+        """Note the conversion of frames of that shape, once."""
         if shape in self._seen or len(self.notes) > LINES:
             return
         self._seen.add(shape)
@@ -123,7 +123,8 @@ class Conform:
 
 
 def _fitted(frame: Frame, first: Shape) -> Frame:
-    """The frame at the first one's size, in black bars where its shape on the screen is another."""
+    """Returns the frame at the first one's size, with black bars where its displayed shape is
+    another."""
     size = (first.width, first.height)
     shape = Fraction(frame.width, frame.height) * frame.aspect
     wanted = Fraction(first.width, first.height) * first.aspect
@@ -140,12 +141,12 @@ def _fitted(frame: Frame, first: Shape) -> Frame:
 
 
 def _within(length: Fraction, step: int, most: int) -> int:
-    """The nearest whole number of steps, at least one and no more than `most`."""
+    """Returns the nearest multiple of `step`, at least one step and no more than `most`."""
     return min(max(round(length / step), 1) * step, most)
 
 
 def _framed(frame: Frame, first: Shape, left: int, top: int) -> Frame:
-    """The frame in a black picture, at whole chroma samples."""
+    """Returns the frame within a black picture, at whole chroma samples."""
     format, colour = first.format, first.colour
     step_x, step_y = format.subsample
     left, top = left - left % step_x, top - top % step_y

@@ -1,4 +1,4 @@
-"""Neural: an engine applied to frames."""
+"""Neural: the stage that applies an engine to frames."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +26,7 @@ class Neural:
         return self.submit(frame)()
 
     def submit(self, frame: Frame) -> Callable[[], Frame]:
-        """Begin inference; the result waits for it and returns the new frame."""
+        """Starts inference; the returned function waits for it and returns the new frame."""
         if self.engine.card.input_colour == "luma":
             return self._submit_luma(frame)
         rgb = to_rgb(frame, self._buffers.take)
@@ -54,7 +54,7 @@ class Neural:
         return lambda: _with_alpha(frame.with_planes((pending(), *chroma), format, colour), alpha)
 
     def _alpha(self, frame: Frame) -> Array | None:
-        """The opacity at the model's scale."""
+        """Returns the opacity at the model's scale."""
         if frame.alpha is None:
             return None
         scale = self.engine.card.scale

@@ -8,7 +8,7 @@ from ..frame import Array, Frame
 
 
 class Resize:
-    """To `width` x `height`: bicubic when growing, area-averaged when shrinking.
+    """Resizes to `width` x `height`: bicubic when growing, area-averaged when shrinking.
 
     The sample aspect ratio follows, so that the picture keeps its shape on the screen. Raises
     ValueError for a size below 1.

@@ -1,4 +1,4 @@
-"""Upright: what a player would be told to do to the picture, done to its pixels."""
+"""Upright: rotation and pixel aspect that a player would apply, applied to the pixels."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -11,14 +11,14 @@ from ..frame import Array, Frame
 from .resize import Resize
 
 LARGEST = 32_768
-"""Longest side that pixels are made square up to: beyond it the stated aspect is no aspect."""
+"""Longest side up to which pixels are made square: an aspect that needs more is taken for invalid."""
 
 
 class Upright:
     """Turns pictures by their rotation, and makes their pixels square.
 
-    Luma is moved, not changed, by the turn. Square pixels come of enlarging along the axis with fewer
-    samples, so that none is lost. Depth and motion are dropped where anything changes. Raises
+    The turn moves luma without changing it. Pixels are made square by enlarging along the axis with
+    fewer samples, so that none is lost. Depth and motion are dropped where anything changes. Raises
     SourceError for an aspect that would make a picture of more than `LARGEST` pixels.
     """
 
@@ -29,7 +29,8 @@ class Upright:
 
 
 def turned(frame: Frame, quarters: int) -> Frame:
-    """The frame turned by `quarters` times 90 degrees, counter-clockwise; that much less is left to do.
+    """Returns the frame turned by `quarters` times 90 degrees, counter-clockwise; its rotation is
+    reduced by that.
 
     Luma, RGB and opacity are exact. Chroma goes back to the frame's own subsampling and siting.
     """
@@ -56,7 +57,7 @@ def turned(frame: Frame, quarters: int) -> Frame:
 
 
 def squared(frame: Frame) -> Frame:
-    """The frame with pixels as wide as high, its longer-shaped axis enlarged to an even size."""
+    """Returns the frame with square pixels; the axis with fewer samples is enlarged to an even size."""
     if frame.aspect == 1:
         return frame
     width, height = frame.width, frame.height

@@ -1,1 +1,1 @@
-"""Results that stay with what moves: where each pixel was, what was shown there, and what was not."""
+"""Temporal stability: where each pixel was before, the result shown there, and disoccluded areas."""

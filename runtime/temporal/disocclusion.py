@@ -1,4 +1,4 @@
-"""Uncovered: what an earlier frame did not show of a newer one, and what is shown there instead."""
+"""Disocclusion: areas of a newer frame that an earlier one did not show, and their filling."""
 
 from typing import Any
 
@@ -11,19 +11,19 @@ from .planes import Floats, Mask, cv, grid
 from .reprojection_map import NEARER, Track
 
 HALO = 4
-"""Pixels beside what was in front that models have painted with that in view."""
+"""Pixels beside a foreground object that models have painted with it in view."""
 TILE = 32
 """Pixels, per side, of the tiles in which colours are compared."""
 STEP = 8
-"""Of so many rows and columns one is looked at for that."""
+"""Step of rows and columns that are sampled for comparing colours."""
 ROWS = 30_000
-"""Most that OpenCV moves at once: it counts them in 16 bits."""
+"""The most that OpenCV moves at once: it counts them in 16 bits."""
 RIDGE = 60.0
 """Variance, in levels of 255 squared, below which a difference of colours does not count."""
 
 
 def seen_motion(frame: Frame, track: Track | None) -> Floats:
-    """A frame's motion, which is none where the frame before it does not show the pixel.
+    """Returns a frame's motion, with NaN where the frame before it does not show the pixel.
 
     So it is where something was in front of it, by depth; or, where that is not known, where it looks
     different and is not said to (`Frame.reactive`). With `track` None, another scene, it is so
@@ -42,7 +42,8 @@ def seen_motion(frame: Frame, track: Track | None) -> Floats:
 
 
 def haloed(uncovered: Mask, depth: Array | None) -> Mask:
-    """With what is within `HALO` of it and no nearer to the eye: not with what is in front of it."""
+    """Returns the mask with the pixels within `HALO` of it that are no nearer to the camera: without
+    foreground."""
     if depth is None:
         return uncovered
     around = np.ones((2 * HALO + 1, 2 * HALO + 1), np.uint8)
@@ -52,7 +53,7 @@ def haloed(uncovered: Mask, depth: Array | None) -> Mask:
 
 
 def filled(made: Frame, plain: Frame, uncovered: Mask) -> Frame:
-    """`made` with `plain` where it is uncovered, in the colours of what is around; both RGB.
+    """Returns `made` with `plain` where it is uncovered, in the colours of its surroundings; both RGB.
 
     `plain` has the size and format of `made`; `uncovered` is (H, W) of any size. In each tile and its
     neighbours the affine change of colour is found that brings one nearest to the other (a colour
@@ -74,7 +75,7 @@ def filled(made: Frame, plain: Frame, uncovered: Mask) -> Frame:
     known = np.float32(1) - hole[some]
     tiles = (max(width // TILE, 1), max(height // TILE, 1))
     change = _changes(source[some] * unit, result[some] * unit, known, tiles)
-    # Between the middles of tiles the change goes over from one to the next.
+    # Between the centres of tiles the change is interpolated.
     places = np.empty((count, 1, 2), np.float32)
     places[:, 0, 0] = (index % width + 0.5) * (tiles[0] / width) - 0.5
     places[:, 0, 1] = (index // width + 0.5) * (tiles[1] / height) - 0.5
@@ -91,12 +92,13 @@ def filled(made: Frame, plain: Frame, uncovered: Mask) -> Frame:
 
 
 def _changes(source: Floats, result: Floats, known: Floats, tiles: tuple[int, int]) -> Floats:
-    """(3, rows, columns, 4): what takes (R, G, B, 1) to each channel of the result, by tiles."""
+    """Returns (3, rows, columns, 4): the affine maps from (R, G, B, 1) to each channel of the result,
+    by tiles."""
 
     def mean(values: Floats) -> npt.NDArray[np.float64]:
         small = cv2.resize(values * known[..., None], tiles, interpolation=cv2.INTER_AREA)
         small = np.asarray(cv2.blur(small, (3, 3)), np.float64).reshape(*tiles[::-1], -1)
-        # Where nothing is known around, what is known elsewhere counts.
+        # Where no surrounding tile is known, the mean of all known ones is used.
         return small + 0.01 * small.mean((0, 1))
 
     weight = np.maximum(mean(np.ones((*known.shape, 1), np.float32)), 1e-9)
@@ -115,7 +117,8 @@ def _changes(source: Floats, result: Floats, known: Floats, tiles: tuple[int, in
 
 
 def _between(tiles: Floats, places: Floats) -> Floats:
-    """(n, 4): values of tiles at (n, 1, 2) places, x and y, linearly between their middles."""
+    """Returns (n, 4): values of tiles at (n, 1, 2) places, x and y, interpolated linearly between their
+    centres."""
     found: list[Any] = []
     for begin in range(0, len(places), ROWS):
         some, how = places[begin : begin + ROWS], cv.INTER_LINEAR

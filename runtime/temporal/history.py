@@ -1,4 +1,4 @@
-"""History: what was shown before, moved to where it is by now, in more than the samples' precision."""
+"""History: earlier results, moved to their present places, in higher precision than the samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,37 +11,38 @@ from .planes import Floats, Mask, Planes, cv, grid
 from .reprojection_map import Track
 
 GROWTH = 0.85
-"""Part by which the confidence in a pixel's history grows with each result, from 0 to 1.
+"""The part by which the confidence in a pixel's history grows with each result, from 0 to 1.
 
-What comes out from behind something has been painted with that in view: it must not stay so.
+It grows slowly, since a surface that was just uncovered has been painted with the foreground in view,
+which must not stay.
 """
 TAPS = (0.52, 0.05)
-"""Of the luma's interpolation between samples: of their second and fourth differences, by q.
+"""Weights of the second and fourth differences in the luma's interpolation between samples, by q.
 
-Linear interpolation at the part f between two samples dims a wave of w radians a pixel by
-sqrt(1 - q l), q = f (1 - f), l = 2 - 2 cos w; its inverse is 1 + q l / 2 + 3 q^2 l^2 / 8 + ... With
-these weights waves of five pixels and longer keep 97% at any f, and none exceeds 102.4%: what is moved
-again with every frame would grow, and more than that the history's weight could not hold.
+Linear interpolation at the part f between two samples dims a wave of w radians a pixel by sqrt(1 - q
+l), q = f (1 - f), l = 2 - 2 cos w; its inverse is 1 + q l / 2 + 3 q^2 l^2 / 8 + ... With these weights
+waves of five pixels and longer keep 97% at any f, and none exceeds 102.4%: the history is moved again
+with every frame, and its weight could not limit a larger growth.
 """
 FINE = 5
-"""Pixels, per side, of the neighbourhood from whose mean detail differs."""
+"""Pixels, per side, of the neighbourhood from whose mean detail is measured."""
 PULL = 0.1
-"""Most that detail grows or shrinks in one frame, to be as strong as in the newest result."""
+"""The largest change of detail in one frame towards the strength of the newest result."""
 ENOUGH = 0.94
-"""Part of the newest result's gradient energy that the picture as a whole is held to."""
+"""The part of the newest result's gradient energy that the whole picture must have."""
 AIM = (0.6, 1.5)
-"""Least and most of it that is aimed at in each tile for that; some tiles fall short of it."""
+"""Least and most energy that is aimed at in a tile for that; some tiles fall short of it."""
 TILE = 16
 """Pixels, per side, of the tiles in which gradient energy is compared."""
 COARSE = 32
-"""Pixels, per side, of the tiles whose colours are coarse."""
+"""Pixels, per side, of the tiles in which coarse colours are compared."""
 LIGHT = (1.5, 4.0)
-"""Levels of 255 by which a tile of the source must have brightened or darkened of late for coarse
-colours to follow, and to follow by `FOLLOW`."""
+"""Levels of 255 by which a tile of the source must have brightened or darkened recently for coarse
+colours to start following, and to follow by `FOLLOW`."""
 LATE = 0.9
-"""Part of a change of light that counts one frame later: slow changes add up, and jitter does not."""
+"""The part of a change of light that still counts one frame later: slow changes add up."""
 FOLLOW = 0.8
-"""Part of the way to the newest result's coarse colours."""
+"""The largest part of the way to the newest result's coarse colours in one frame."""
 
 _CURVE = np.array(TAPS) @ np.array([[0.0, -1.0, 2.0, -1.0, 0.0], [1.0, -4.0, 6.0, -4.0, 1.0]])
 _ONE = np.array([1.0])
@@ -57,32 +58,34 @@ class Layers:
     luma: Floats
     """(H, W)"""
     chroma: tuple[Floats, ...] = ()
-    """None or two of (h, w)."""
+    """Up to two planes of (h, w)."""
 
     def fits(self, other: "Layers") -> bool:
-        """Whether the other one is laid out the same."""
+        """Returns whether the other picture has planes of the same shapes."""
         mine, others = ([p.shape for p in (a.luma, *a.chroma)] for a in (self, other))
         return mine == others
 
 
 class History:
-    """The earlier results that the next one is blended with. Called from one thread."""
+    """The accumulated earlier results, which are blended with the next one. Used from one thread."""
 
     def __init__(self) -> None:
         self._before: Layers | None = None
         self._format: PixelFormat | None = None
         self._faith: Floats | None = None
-        """(H, W), 0..1: how many results stand behind each pixel; 0 where there was only a stand-in."""
+        """(H, W), 0..1: the confidence in each pixel, which grows with the number of results; 0 where
+        there was only a replacement."""
         self._energy: tuple[Floats, ...] = ()
-        """Of the newest result's luma and chroma, by tiles; none where there is no result."""
+        """Gradient energies of the newest result's luma and chroma, by tiles; empty without a
+        result."""
         self._aims = [ENOUGH, ENOUGH]
-        """Parts of the result's energy that tiles of luma and chroma are brought to."""
+        """The parts of the result's energy that tiles of luma and chroma are brought to."""
         self._drift: Floats | None = None
-        """How much each tile has brightened of late."""
+        """The recent brightening of each tile."""
         self._planes = Planes()
 
     def forget(self) -> None:
-        """Nothing was shown before."""
+        """Forget all earlier results."""
         self._before = self._faith = None
         self._energy = ()
         self._aims = [ENOUGH, ENOUGH]
@@ -97,10 +100,10 @@ class History:
         fresh: bool,
         uncovered: Array | Mask | None = None,
     ) -> Frame:
-        """`made` with `weight` (0..1) of what was shown before, where `track` trusts it.
+        """Returns `made` with `weight` (0..1) of what was shown before, where `track` trusts it.
 
-        Without `fresh`, only what was shown before, and `made` in its colours where there is nothing;
-        where `uncovered`, the same without the colours, which are for whoever says so to see to.
+        Without `fresh`, returns only what was shown before, and where there is nothing, `made` in the
+        colours of that; where `uncovered`, `made` in its own colours, which the caller must match.
         """
         planes, before, faith = self._planes, self._before, self._faith
         now = self._layers(made)
@@ -112,7 +115,7 @@ class History:
         places, trust = self._scaled(track, width, height)
         moved, faith = self._moved(before, faith, track, places)
         faith = planes.product(faith, trust)
-        # Whatever was shown is better than what no model has made.
+        # Any earlier picture is better than one that no model has made.
         if fresh:
             hole = None if uncovered is None else _hole(uncovered, width, height)
             following = self._following(track)
@@ -136,7 +139,7 @@ class History:
         return made.with_planes(self._samples(moved, made.format), made.format)
 
     def _begun(self, made: Frame, now: Layers, *, fresh: bool, uncovered: Array | Mask | None) -> Frame:
-        """The first frame: itself."""
+        """Returns the first frame unchanged, and starts the history with it."""
         self.forget()
         if fresh:
             self._before, self._format = now, made.format
@@ -147,7 +150,7 @@ class History:
         return made
 
     def _layers(self, frame: Frame) -> Layers:
-        """A frame's samples as they are blended; those of RGB as luma and differences."""
+        """Returns a frame's samples as they are blended; those of RGB as luma and differences."""
         planes = self._planes
         if frame.format.family == "rgb":
             pixels = planes.floats(frame.planes[0])
@@ -157,7 +160,7 @@ class History:
         return Layers(luma, tuple(chroma))
 
     def _samples(self, layers: Layers, format: PixelFormat) -> tuple[Array, ...]:
-        """Layers as a frame's planes, rounded."""
+        """Returns layers as a frame's planes, rounded."""
         planes = self._planes
         wholes: list[Any] = [layers.luma, *layers.chroma]
         if format.family == "rgb":
@@ -177,10 +180,11 @@ class History:
     def _moved(
         self, before: Layers, faith: Floats, track: Track, places: Floats
     ) -> tuple[Layers, Floats]:
-        """Each pixel from where it was, from six samples of luma along each axis and two of all else.
+        """Returns each pixel from its earlier place, by six samples of luma along each axis and two of
+        the rest.
 
-        OpenCV moves four planes at once in the time of one: differences go along with what they
-        sharpen.
+        OpenCV moves four planes in the time of one: the differences that sharpen a plane are moved with
+        it.
         """
         planes, luma, chroma = self._planes, before.luma, before.chroma
         across, down = self._curve(luma, 0), self._curve(luma, 1)
@@ -208,25 +212,25 @@ class History:
         return Layers(luma, chroma), faith
 
     def _curve(self, plane: Floats, axis: int) -> Floats:
-        """What linear interpolation along x (0) or y (1) takes away, by q."""
+        """Returns the correction of linear interpolation along x (0) or y (1), by q."""
         across, down = (_CURVE, _ONE) if axis == 0 else (_ONE, _CURVE)
         found = self._planes.new(plane.shape)
         cv.sepFilter2D(plane, -1, across, down, found, borderType=cv.BORDER_REPLICATE)
         return found
 
     def _fetched(self, four: Sequence[Floats], places: Floats) -> list[Floats]:
-        """Four planes as they are at `places`."""
+        """Returns four planes sampled at `places`."""
         planes = self._planes
         return planes.parted(planes.linear(planes.merged(four), places))
 
     def _scaled(self, track: Track, width: int, height: int) -> tuple[Floats, Floats]:
-        """Places and trust for a picture of another size."""
+        """Returns places and trust for a picture of another size."""
         rows, columns = track.trust.shape
         if (rows, columns) == (height, width):
             return track.places, track.trust
         planes, size = self._planes, (width, height)
         motion = planes.difference(track.places, grid(columns, rows))
-        # The nearest: between two surfaces there is no motion.
+        # Nearest neighbours: between two surfaces there is no motion.
         motion = planes.resized(motion, size, cv.INTER_NEAREST_EXACT)
         places = planes.product(motion, (width / columns, height / rows, 0.0, 0.0))
         cv.add(places, grid(width, height), places)
@@ -234,7 +238,7 @@ class History:
         return places, planes.resized(track.trust, size, cv.INTER_AREA if shrinks else cv.INTER_LINEAR)
 
     def _mix(self, moved: Layers, now: Layers, share: Floats) -> None:
-        """`share` of what has moved over what is new, into `moved`."""
+        """Blend `share` of the moved picture with the new one, into `moved`."""
         planes = self._planes
         rest = planes.difference(1.0, share)
         cv.blendLinear(moved.luma, now.luma, share, rest, moved.luma)
@@ -261,7 +265,7 @@ class History:
                 tiles = cv.resize(one, (columns, rows), interpolation=cv.INTER_AREA)
                 # A plain mean would turn what alternates from tile to tile: it would be corrected away.
                 tiles = cv.GaussianBlur(tiles, (3, 3), 0)
-                # Where nothing is known around, what is known elsewhere counts.
+                # Where no surrounding tile is known, the mean of all known ones is used.
                 sums.append(tiles + 0.01 * float(cv.mean(tiles)[0]))
             tint = sums[0] / np.maximum(sums[1], 1e-6)
             if by is not None:
@@ -269,12 +273,13 @@ class History:
             cv.add(mine, self._planes.resized(tint, (width, height)), mine)
 
     def _following(self, track: Track) -> Floats | None:
-        """By which part coarse colours follow, by tiles; None where no light has changed."""
+        """Returns the part by which coarse colours follow, by tiles; None where no light has
+        changed."""
         drift = track.brighter
         if self._drift is not None and self._drift.shape == drift.shape:
             drift = drift + LATE * self._drift
         least, most = LIGHT
-        # A tile in which something else is seen is not lit differently.
+        # A tile in which another surface is seen is not lit differently.
         size = (drift.shape[1], drift.shape[0])
         same = np.clip(
             4 * cv.resize(track.trust[::4, ::4], size, interpolation=cv.INTER_AREA) - 3, 0, 1
@@ -286,7 +291,8 @@ class History:
         return np.asarray(np.clip((light - least) / (most - least), 0.0, 1.0) * FOLLOW, np.float32)
 
     def _sharpen(self, layers: Layers, trust: Floats, level: float) -> None:
-        """Let detail grow where it has less than `ENOUGH` of a result's energy, and shrink above that.
+        """Enhance detail where it has less than `ENOUGH` of a result's energy, and reduce it above
+        that.
 
         Strokes that come out differently in each frame fade in their mean, as does all that is
         interpolated. What stays of them is made as strong as strokes of one result are.
@@ -315,7 +321,7 @@ class History:
 
 
 def _hole(uncovered: Array | Mask, width: int, height: int) -> Any:
-    """The mask at another size."""
+    """Returns the mask at another size."""
     if uncovered.shape != (height, width):
         size, how = (width, height), cv.INTER_NEAREST_EXACT
         uncovered = np.asarray(cv.resize(uncovered.view(np.uint8), size, interpolation=how))
@@ -323,7 +329,7 @@ def _hole(uncovered: Array | Mask, width: int, height: int) -> Any:
 
 
 def _energies(layers: Layers) -> tuple[Floats, ...]:
-    """Of luma, and of chroma where there is some, by tiles of their own samples."""
+    """Returns the gradient energies of luma, and of chroma if any, by tiles of their own samples."""
     luma = _energy(layers.luma)
     if not layers.chroma:
         return (luma,)
@@ -332,9 +338,10 @@ def _energies(layers: Layers) -> tuple[Floats, ...]:
 
 
 def _energy(plane: Floats) -> Floats:
-    """Mean squared differences of neighbours by tiles, looked for in every fifth row.
+    """Returns mean squared differences of neighbours by tiles, sampled in every fifth row.
 
-    Networks halve a picture again and again: what they make has patterns of four rows, and of eight.
+    Five is no divisor of the patterns of four and eight rows in results of networks, which halve a
+    picture repeatedly.
     """
     height, width = plane.shape
     if min(height, width) < TILE:

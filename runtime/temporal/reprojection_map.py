@@ -1,4 +1,4 @@
-"""Tracker: where each pixel of a frame was in the frame before, and how far to trust that place."""
+"""Tracker: each pixel's place in the previous frame, and the trust in that place."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from ..frame import Array, Frame
 from .planes import Bytes, Floats, Planes, cv, grid
 
 NEARER = 0.1
-"""Part of a pixel's depth by which what was there before must be nearer to have hidden it."""
+"""The part of a pixel's depth by which the earlier surface must be nearer to have hidden it."""
 NOISE = (2.0, 6.0)
 """Least and most levels of 255, over 6x6 pixels, that count as noise; between them it is measured."""
 CHANGE = 6.0
@@ -17,70 +17,72 @@ CHANGE = 6.0
 CONTRAST = 1.1
 """Part of the contrast around a pixel that aliasing and resampling may change."""
 ALONE = 0.4
-"""The same where no depth tells what was hidden, or where motion had to be looked for."""
+"""The part of the contrast where no depth tells what was hidden, or where motion was estimated."""
 ANOTHER = 0.6
-"""Part of the picture that has changed, beyond which it is another scene."""
+"""The changed part of the picture above which it counts as another scene."""
 TILE = 16
 """Pixels, per side, at half the size, of the tiles in which light is compared."""
 WIDE = 320
-"""Columns, at most, of the pictures in which motion is looked for where none is given."""
+"""Largest width of the pictures in which motion is estimated where none is given."""
 LEAST = 48
-"""Rows and columns below which optical flow finds no place for its patches."""
+"""Rows and columns below which optical flow has no room for its patches."""
 STILL = 1.0
-"""Levels of 255 by which moved pixels must fit better than unmoved ones to have moved."""
+"""Levels of 255 by which moved pixels must fit better than unmoved ones to count as moved."""
 
 _CROSS = np.ones((3, 3), np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Track:
-    """Where a frame's pixels were."""
+    """The places of a frame's pixels in the frame before."""
 
     places: Floats
     """(H, W, 2): x and y in the frame before, all within it."""
     trust: Floats
     """(H, W), 0..1: 0 where the frame before does not show this pixel."""
     brighter: Floats
-    """(rows, columns, 1 or 3): by tiles of the picture, how many levels of 255 it has brightened."""
+    """(rows, columns, 1 or 3): the levels of 255 by which each tile of the picture has brightened."""
     inside: Bytes
-    """(H, W): 0 where that place is beyond the picture, or no place, or behind what was nearer."""
+    """(H, W): 0 where that place is outside of the picture, not finite, or hidden by a nearer
+    surface."""
 
     @property
     def light(self) -> Floats:
-        """(rows, columns): how many levels of 255 a tile has brightened or darkened, in any colour."""
+        """(rows, columns): the levels of 255 by which a tile has brightened or darkened, in any
+        colour."""
         return np.abs(self.brighter).max(2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """What is kept of a frame for the next one."""
+    """The data of a frame that are kept for the next one."""
 
     size: tuple[int, int]
     soft: Bytes
-    """(h, w, 3), or (h, w) of a grey frame: half the size, averaged over 3x3 of that."""
+    """(h, w, 3), or (h, w) of a grey frame: half the size, averaged over 3x3 of its pixels."""
     contrast: Bytes
-    """Greatest less least of each 3x3 neighbourhood of it."""
+    """The range, maximum less minimum, of each 3x3 neighbourhood of `soft`."""
     depth: tuple[Floats, Floats] | None
-    """(H, W) each: of every pixel, and the least of its 3x3 neighbours."""
+    """(H, W) each: the depth of every pixel, and the least of its 3x3 neighbours."""
     small: Bytes | None
-    """Luma in which motion is looked for; None where it is given."""
+    """The luma in which motion is estimated; None where motion is given."""
 
 
 class Tracker:
-    """Compares each frame with the one before it. One thread's, in the order of the frames."""
+    """Compares each frame with the one before it. Used from one thread, in the order of the frames."""
 
     def __init__(self) -> None:
         self.before: Seen | None = None
-        """What is kept of the frame before."""
+        """The data kept of the frame before."""
         self._planes = Planes()
         self._flow: Any = None
 
     def forget(self) -> None:
-        """The next frame is the first one."""
+        """Forget the frame before: the next one is the first."""
         self.before = None
 
     def follow(self, frame: Frame) -> Track | None:
-        """Where its pixels were; None where nothing of the frame before counts.
+        """Returns the places of its pixels; None where the frame before does not count.
 
         Raises ValueError where motion, depth or reactivity are not of the frame's size.
         """
@@ -94,13 +96,14 @@ class Tracker:
         if frame.motion is None:
             places = self._searched(before, seen)
         else:
-            # Each pixel's own. To let the rim of what is behind move with what is in front, as is done
-            # against jagged edges, makes E_warp a fifth larger, and no edge looked better.
+            # Each pixel's own motion. Letting the rim of the background move with the foreground, as is
+            # done against jagged edges, makes E_warp a fifth larger, and no edge looked better.
             motion = np.ascontiguousarray(frame.motion, np.float32)
             places: Any = cv.add(motion, grid(*seen.size), planes.new(motion.shape))
         inside = self._inside(places)
         if seen.depth is not None and before.depth is not None:
-            # Something nearer was there, or beside it, where nothing is as near, or beside it, now.
+            # Hidden: something nearer was there, or beside it, and nothing is as near there, or beside
+            # it, now.
             for now, then in zip(seen.depth, before.depth, strict=True):
                 there = planes.nearest(then, places)
                 hidden = cv.compare(there, planes.product(now, 1 - NEARER), cv.CMP_LT)
@@ -116,14 +119,15 @@ class Tracker:
         return Track(places, trust, brighter, inside)
 
     def _depth(self, frame: Frame) -> tuple[Floats, Floats] | None:
-        """What `Seen` keeps of a frame's depth."""
+        """Returns what `Seen` keeps of a frame's depth."""
         if frame.depth is None:
             return None
         own = self._planes.floats(frame.depth)
         return own, cv.erode(own, _CROSS, self._planes.new(own.shape))
 
     def _searched(self, before: Seen, seen: Seen) -> Any:
-        """Places by dense inverse search (Kroeger et al. 2016, OpenCV's DIS), from this to the last."""
+        """Returns places by dense inverse search (Kroeger et al. 2016, OpenCV's DIS), from this frame
+        to the last."""
         own, planes = grid(*seen.size), self._planes
         now, last = seen.small, before.small
         if now is None or last is None or min(now.shape) < LEAST:
@@ -133,7 +137,7 @@ class Tracker:
         flow = np.asarray(self._flow.calc(now, last, np.zeros((*now.shape, 2), np.float32)), np.float32)
         height, width = now.shape
         there: Any = cv.add(flow, grid(width, height))
-        # Noise looks like motion: what stands still must be seen to move to be moved.
+        # Noise looks like motion: pixels are moved only where moving makes them fit visibly better.
         still, moved = (
             cv.blur(cv.absdiff(now, one), (5, 5)) for one in (last, planes.linear(last, there))
         )
@@ -143,7 +147,7 @@ class Tracker:
         return cv.add(places, own, places)
 
     def _inside(self, places: Any) -> Bytes:
-        """255 where a place is in the picture, else 0, and the place is the pixel's own then."""
+        """Returns 255 where a place is in the picture, else 0, and replaces it by the pixel's own."""
         height, width = places.shape[:2]
         least, most = (-0.5, -0.5, 0.0, 0.0), (width - 0.5, height - 0.5, 0.0, 0.0)
         # What is not finite is not in the range, either.
@@ -155,7 +159,7 @@ class Tracker:
     def _compared(
         self, before: Seen, seen: Seen, places: Any, tolerance: float
     ) -> tuple[Floats, Floats]:
-        """Whether the picture there looked as it does here, (H, W) of 0..1, and `Track.brighter`.
+        """Returns (H, W) of 0..1, how alike the picture is there and here, and `Track.brighter`.
 
         Compared are means over 6x6 pixels, which noise, aliasing and resampling change little.
         """
@@ -180,7 +184,7 @@ class Tracker:
 
 
 def _calm(reactive: Array) -> Floats:
-    """How far earlier frames may stand in for a pixel, 0..1; not where its reactivity is no number."""
+    """Returns the share, 0..1, that earlier frames may have in a pixel; 0 for a reactivity of NaN."""
     share = np.nan_to_num(np.asarray(reactive, np.float32), nan=1.0, posinf=1.0, neginf=0.0)
     return _array(1.0 - np.clip(share, 0.0, 1.0))
 

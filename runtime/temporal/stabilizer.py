@@ -1,4 +1,4 @@
-"""Stabilize: results of models that stay with the surfaces they were painted on."""
+"""Stabilize: results of models that stay on the surfaces they were painted on."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,9 +11,9 @@ from .planes import Mask
 from .reprojection_map import Track, Tracker
 
 MOST = 0.98
-"""Part of an earlier result in the picture at full strength: what is wrong must fade."""
+"""The part of earlier results in the picture at full strength: errors must fade."""
 FADED = 0.05
-"""Part of a result in the picture at which it no longer counts."""
+"""The part of a result in the picture below which it no longer counts."""
 
 
 class Stabiliser:
@@ -21,8 +21,8 @@ class Stabiliser:
 
     Earlier results count where the source shows what it showed then: not where something else was in
     front of it, not where its colours have changed, and not after a cut. Motion and depth are those of
-    the source's frames; without motion it is looked for by optical flow. One thread's, and frames come
-    in order.
+    the source's frames; without motion it is estimated by optical flow. Used from one thread, with
+    frames in order.
     """
 
     def __init__(self, strength: float = 0.9) -> None:
@@ -33,7 +33,7 @@ class Stabiliser:
 
     @property
     def strength(self) -> float:
-        """How much earlier results count, 0..1. Raises ValueError when set beyond."""
+        """The weight of earlier results, 0..1. Raises ValueError when set out of range."""
         return self._strength
 
     @strength.setter
@@ -44,13 +44,13 @@ class Stabiliser:
     def __call__(
         self, source: Frame, made: Frame, *, fresh: bool = True, uncovered: Array | Mask | None = None
     ) -> Frame:
-        """`made` in keeping with what was shown before.
+        """Returns `made` blended with what was shown before.
 
-        `source` is what the models saw, `made` their result, of the same size or a multiple of it.
-        Without `fresh`, `made` only stands in for a result: what was shown before is shown again,
-        moved, and `made` only where there is nothing. `uncovered`, (H, W) booleans of the source's
-        size, says where `made` is no more than such a stand-in, though it is a result elsewhere. Raises
-        ValueError where motion, depth or reactivity are not of the source's size.
+        `source` is the input of the models, `made` their result, of the same size or a multiple of it.
+        Without `fresh`, `made` only replaces a missing result: the earlier picture is shown again,
+        warped, and `made` only where there is none. `uncovered`, (H, W) booleans of the source's size,
+        says where `made` is only such a replacement, though it is a result elsewhere. Raises ValueError
+        where motion, depth or reactivity are not of the source's size.
         """
         if not self._strength:
             self.forget()
@@ -65,11 +65,11 @@ class Stabiliser:
         fresh: bool = True,
         uncovered: Array | Mask | None = None,
     ) -> Frame:
-        """The same for who follows the source with a `Tracker` of his own, frame by frame."""
+        """Returns the blended result, for a caller that follows the source with its own `Tracker`."""
         return self._history.blend(made, track, self._weight, fresh=fresh, uncovered=uncovered)
 
     def forget(self) -> None:
-        """Nothing of what was shown counts for what comes."""
+        """Forget all that was shown."""
         self._tracker.forget()
         self._history.forget()
 
@@ -77,7 +77,7 @@ class Stabiliser:
 class Stabilize:
     """Stages whose result is stabilised: `Stabilize([Neural(engine)], 0.9)`.
 
-    Frames must come in order, as a pump gives them. Pipelined as the first of the stages is.
+    Frames must come in order, as a pump gives them. The stage is pipelined as its first inner stage is.
     """
 
     def __init__(
@@ -85,14 +85,14 @@ class Stabilize:
     ) -> None:
         """`strength` is that of `Stabiliser`.
 
-        With `spell`, every `spell`-th frame of the source is the first of a spell, whose history began
-        `overlap` frames earlier: whoever begins there makes the same frames as who has made all before.
-        Raises ValueError for a strength beyond 0..1.
+        With `spell`, the history restarts at every `spell`-th frame of the source, from one that was
+        built up over the `overlap` frames before: a process that begins with those makes the same
+        frames as one that has made all before. Raises ValueError for a strength beyond 0..1.
         """
         self.stages = tuple(stages)
         self.strength = strength
         self.overlap = min(_lasting(weight_of(strength)), spell or 0)
-        """How many frames before a spell must come in for it to be complete."""
+        """The number of frames before a restart that its history is built up over."""
         first = self.stages[0] if self.stages else None
         self.in_flight = first.in_flight if isinstance(first, PipelinedStage) else 1
         names = [str(stage.engine.card.name) for stage in self.stages if isinstance(stage, Neural)]
@@ -101,20 +101,20 @@ class Stabilize:
         self._tracker = Tracker()
         self._history = History()
         self._heir: History | None = None
-        """The next spell's history, while it begins."""
+        """The history of the next restart, while it is being built up."""
         self._first: int | None = None
         self._last = 0
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The stages' own."""
+        """The stages' notes."""
         return tuple(note for stage in self.stages for note in getattr(stage, "notes", ()))
 
     def __call__(self, frame: Frame) -> Frame:
         return self.submit(frame)()
 
     def submit(self, frame: Frame) -> Callable[[], Frame]:
-        """Begin with the first stage; results must be asked for in order."""
+        """Starts the first stage; results must be asked for in order."""
         pending = _begun(self.stages[:1], frame)
 
         def result() -> Frame:
@@ -137,7 +137,7 @@ class Stabilize:
         return shown
 
     def _count(self, source: Frame) -> None:
-        """Exchange histories where a spell begins, and begin anew where frames are missing."""
+        """Switch histories at a restart, and forget all where frames are missing."""
         if self._first is None:
             self._first, self._last = source.index, source.index - 1
         if source.index != self._last + 1:
@@ -154,19 +154,20 @@ class Stabilize:
 
 
 def weight_of(strength: float) -> float:
-    """Part of the picture, at most, that is an earlier result. Raises ValueError beyond 0..1."""
+    """Returns the largest part of the picture that is earlier results. Raises ValueError beyond
+    0..1."""
     if not 0 <= strength <= 1:
         raise ValueError(f"a strength of {strength} is not within 0..1")
     return MOST * (1 - (1 - strength) ** 1.7)
 
 
 def _lasting(weight: float) -> int:
-    """Frames until a result has faded."""
+    """Returns the number of frames until a result has faded."""
     return math.ceil(math.log(FADED) / math.log(weight)) if weight > FADED else 1
 
 
 def _begun(stages: Sequence[Stage], frame: Frame) -> Callable[[], Frame]:
-    """The first stage at work, if there is one."""
+    """Starts the first stage, if there is one; the returned function waits for its result."""
     for stage in stages:
         if isinstance(stage, PipelinedStage):
             return stage.submit(frame)

@@ -1,4 +1,4 @@
-"""Carried: a result for an earlier frame, moved to where its picture is by now."""
+"""Carried: an earlier frame's result, warped to the present place of its picture."""
 
 from typing import Self, cast
 
@@ -9,22 +9,22 @@ from ..frame import Array, Frame
 from .planes import Floats, Mask, cv, grid
 
 WIDE = 192
-"""Columns of the small pictures in which motion is looked for: a fifth of a millisecond a frame."""
+"""Columns of the small pictures in which motion is estimated: a fifth of a millisecond a frame."""
 LEAST = 48
-"""Rows and columns below which optical flow finds no place for its patches."""
+"""Rows and columns below which optical flow has no room for its patches."""
 
 
 class Way:
-    """Motion from the newest frame back to an earlier one, put together while frames come."""
+    """Motion from the newest frame back to an earlier one, composed as frames come."""
 
     def __init__(self) -> None:
         self.motion: Floats | None = None
-        """(H, W, 2) as `Frame.motion`; None at the frame itself, and where it is not known."""
+        """(H, W, 2) as `Frame.motion`; None at the frame itself, and where it is unknown."""
         self.known = True
-        """Whether every frame since has said where its pixels were in the one before."""
+        """True if every frame since has brought its motion."""
 
     def step(self, frame: Frame) -> None:
-        """The next frame has come; its motion is kept."""
+        """Add the next frame's motion."""
         if frame.motion is None or frame.cut:
             self.motion, self.known = None, False
         elif self.known:
@@ -33,7 +33,7 @@ class Way:
 
 
 class Carried:
-    """Pixels of an earlier frame's result, and what is needed to move them.
+    """An earlier frame's result, and what is needed to warp it.
 
     Motion is dense inverse search (Kroeger et al. 2016, OpenCV's DIS) between small lumas of the two
     frames, from the newer to the older; each pixel is then fetched from where it was, bilinearly.
@@ -46,12 +46,12 @@ class Carried:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
 
     def succeed(self, result: Frame, small: Array) -> Self:
-        """Go on with a newer result."""
+        """Replace it by a newer result; returns itself."""
         self.result, self._small = result, small
         return self
 
     def at(self, small: Array) -> tuple[Array, ...]:
-        """The result's planes, as if made from the frame with that small luma."""
+        """Returns the result's planes, as if made from the frame with that small luma."""
         if small.shape != self._small.shape or min(small.shape) < LEAST:
             return self.result.planes
         nothing = np.zeros((*small.shape, 2), np.float32)
@@ -59,7 +59,8 @@ class Carried:
         return tuple(self._moved(plane, flow, cv2.INTER_LINEAR) for plane in self.result.planes)
 
     def along(self, motion: Floats) -> tuple[tuple[Array, ...], Mask | None]:
-        """The same by known motion, (H, W, 2) from where pixels are by now, and which have none.
+        """Returns the planes warped by known motion, (H, W, 2) from the present places, and the mask of
+        pixels without any.
 
         (H, W); None is no pixel. What stands there is no result for the newer frame: it has not moved.
         """
@@ -69,7 +70,7 @@ class Carried:
         else:
             unknown, motion = lost, motion.copy()
             motion[lost] = 0
-        # The nearest: between two surfaces there is no motion.
+        # Nearest neighbours: between two surfaces there is no motion.
         how = cv2.INTER_NEAREST_EXACT
         return tuple(self._moved(plane, motion, how) for plane in self.result.planes), unknown
 
@@ -86,7 +87,7 @@ class Carried:
 
 
 def composed(newer: Floats, older: Floats) -> Floats:
-    """Motion over two frames: `newer` back to the one between them, `older` from there.
+    """Returns the motion over two frames: `newer` back to the one between them, `older` from there.
 
     (H, W, 2) as `Frame.motion`. Where the older vector begins outside of the picture, or one of the two
     is none, so is the result. The older one is the nearest: between two surfaces there is no motion.
@@ -101,7 +102,7 @@ def composed(newer: Floats, older: Floats) -> Floats:
 
 
 def small_luma(frame: Frame) -> Array:
-    """(h, w) uint8, at most `WIDE` columns: enough to see where things go."""
+    """Returns (h, w) uint8, at most `WIDE` columns: enough for estimating motion."""
     plane = frame.planes[0]
     scale = max(frame.width / WIDE, 1.0)
     size = (max(round(frame.width / scale), 1), max(round(frame.height / scale), 1))

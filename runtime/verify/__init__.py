@@ -1,1 +1,2 @@
-"""What an output must hold, what it holds, and the difference."""
+"""Verification of outputs: the expected contents, the contents that are found, and their
+differences."""

@@ -1,9 +1,9 @@
-"""The output contract: a written file is read again and compared with what it was meant to hold.
+"""The output contract: a written file is read again and compared with its expected contents.
 
 Every difference that a viewer could notice is a mismatch. The tolerances are what containers round, and
 no more; each states its reason.
 
-How the frames and the sound of two files lie over each other.
+Also the alignment of two files' frames and sound.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,19 +23,19 @@ from .inspect import Found, inspect
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shift:
-    """How one list of frame times differs from another."""
+    """The difference between two lists of frame times."""
 
     missing: tuple[float, ...] = ()
-    """Wanted times, in seconds after the first frame, at which nothing is shown."""
+    """Expected times, in seconds after the first frame, at which nothing is shown."""
     extra: tuple[float, ...] = ()
-    """Times at which a frame is shown that was not wanted."""
+    """Times at which an unexpected frame is shown."""
     kind: Literal["none", "speed", "even", "moved"] = "none"
-    """For lists of one length. `speed`: all times are stretched. `even`: varying steps became equal.
-    `moved`: anything else."""
+    """The kind of change, for lists of one length. `speed`: all times are stretched. `even`: varying
+    steps became equal. `moved`: anything else."""
     stretch: float = 0.0
-    """For `speed`: by how much longer everything takes, as a fraction."""
+    """The fraction, for `speed`, by which everything takes longer."""
     clock: float = 0.0
-    """Seconds by which the given list lies later as a whole; all other fields count without it."""
+    """Seconds by which the given list is later as a whole; all other fields are relative to it."""
     worst: float = 0.0
     """The largest difference of a frame's time, in seconds; positive is later."""
     index: int = 0
@@ -43,11 +43,11 @@ class Shift:
 
     @property
     def none(self) -> bool:
-        """Whether every frame is there, and at its time."""
+        """True if every frame is there, and at its time."""
         return self.kind == "none" and not self.missing and not self.extra
 
     def losses(self) -> str:
-        """In words, which frames are missing or too many; empty where none is."""
+        """Returns words that say which frames are missing or too many; empty where none is."""
         parts = [
             f"{len(times)} {word}, the first at {times[0]:.3f} s"
             for times, word in ((self.missing, "missing"), (self.extra, "too many"))
@@ -56,7 +56,7 @@ class Shift:
         return "; ".join(parts)
 
     def moves(self) -> str:
-        """In words, how times moved; empty where they did not."""
+        """Returns words that say how times moved; empty where they did not."""
         if self.missing and self.extra:
             return "frames are shown at other times than they were meant to"
         if self.kind == "none":
@@ -108,13 +108,13 @@ def compare_times(
 
 
 def _slope(times: Values, late: Values) -> float:
-    """The slope of the straight line that fits best."""
+    """Returns the slope of the straight line that fits best."""
     centred = times - times.mean()
     return float(centred @ (late - late.mean()) / max(float(centred @ centred), 1e-12))
 
 
 def _align(wanted: Values, given: Values, tolerance: float, clocks: list[float]) -> Shift:
-    """Lay the lists over each other by the clock that fits best, the first of equals."""
+    """Aligns the lists by the clock offset that fits best, the first of equals."""
     fits: list[Shift] = []
     for clock in clocks:
         missing, extra = _unmatched(wanted, given - clock, tolerance)
@@ -125,7 +125,8 @@ def _align(wanted: Values, given: Values, tolerance: float, clocks: list[float])
 def _unmatched(
     wanted: Values, given: Values, tolerance: float
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """What of each list has no partner in the other, in seconds after the first that is wanted."""
+    """Returns the times in each list without a partner in the other, in seconds after the first
+    expected one."""
     missing: list[float] = []
     extra: list[float] = []
     i = j = 0
@@ -147,10 +148,10 @@ def _unmatched(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """From where two tracks are compared, in seconds, and with how many packets from there.
+    """The ranges in which two tracks are compared: a start in seconds and a count of packets for each.
 
-    What is not played, such as an encoder's priming, is counted by some containers and programs and
-    left out by others: a track begins at its first packet, or at the first that is played.
+    Packets that are not played, such as an encoder's priming, are counted by some containers and
+    programs and left out by others: a track begins at its first packet, or at the first that is played.
     """
 
     wanted_start: float
@@ -160,7 +161,8 @@ class Match:
 
 
 def match_tracks(wanted: Track, given: Track, clock: float, *, near: float) -> Match:
-    """The way of counting that explains most of what was given, whose times are `clock` seconds later.
+    """Returns the way of counting that explains most of the given track, whose times are `clock`
+    seconds later.
 
     One of equal counts that starts within `near` seconds; else every packet of both, if those are as
     many; else the one that starts nearest.
@@ -182,18 +184,18 @@ def match_tracks(wanted: Track, given: Track, clock: float, *, near: float) -> M
 
 
 def is_counted(track: Track) -> bool:
-    """Whether its packets can be counted: uncompressed sound is cut as each container likes."""
+    """Returns whether its packets can be counted: containers cut uncompressed sound differently."""
     return not track.codec.startswith(("pcm_", "adpcm_"))
 
 
 def is_same(wanted: Track, given: Track) -> bool:
-    """Whether two tracks are of one codec. MP4 has one code for all layers of MPEG audio."""
+    """Returns whether two tracks are of one codec. MP4 has one code for all layers of MPEG audio."""
     alike = {"mp1", "mp2", "mp3"}
     return wanted.codec in (given.codec, "unknown") or {wanted.codec, given.codec} <= alike
 
 
 def pair_tracks(wanted: list[Track], given: list[Track]) -> Iterator[tuple[int, Track, Track]]:
-    """(number from 1, wanted, given) of tracks of one kind, in order.
+    """Yields (number from 1, wanted, given) for tracks of one kind, in order.
 
     Where some are missing, those are left out without which the others agree best.
     """
@@ -240,14 +242,15 @@ SOUND = 0.05
 count it whole; AAC's 1024 samples last 46 ms at 22 kHz. Tracks of longer packets may differ by the
 longest of them."""
 SILENT = frozenset({"mpegts", "mpeg", "flv", "live_flv", "avi"})
-"""Containers that cannot say how long the last frame stands: only that it is there can be asked."""
+"""Containers that cannot state the last frame's duration: only its presence can be checked."""
 LONGEST_PACKET = 0.25
 """Seconds above which a packet no longer excuses a missing end."""
 
 SDR_PRIMARIES = frozenset({1, 2, 5, 6})
 """BT.709, unspecified, both of BT.601: players take these for one another where a file is silent."""
 SDR_TRANSFERS = frozenset({1, 2, 4, 5, 6, 13, 14, 15})
-"""The same of transfer curves: BT.709, BT.601, plain gammas, sRGB, and BT.2020's for SDR."""
+"""Transfer functions that players take for one another: BT.709, BT.601, plain gammas, sRGB, and
+BT.2020's for SDR."""
 UNSPECIFIED = 2
 
 Kind = Literal[
@@ -259,7 +262,7 @@ Kind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was compared, as it is shown."""
+    """One compared property, in words for display."""
 
     kind: Kind
     where: str
@@ -268,7 +271,7 @@ class Check:
     found: str
     holds: bool
     meaning: str
-    """What it would mean, or means, for whoever watches the file."""
+    """The consequence of a difference for a viewer of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,12 +289,12 @@ class Mismatch:
 
 
 def compare(promise: Promise, found: Found) -> tuple[Mismatch, ...]:
-    """Every part of the promise that a file does not keep; empty where all holds."""
+    """Returns every part of the promise that a file breaks; empty where all holds."""
     return _mismatches(examine(promise, found))
 
 
 def check(promise: Promise, path: str | Path, *, deep: bool = False) -> tuple[Check, ...]:
-    """Read a file and compare it; with `deep`, decode all its frames.
+    """Reads a file and returns the comparison with the promise; `deep` decodes all its frames.
 
     In some streams packets are not frames (fields, hidden frames, open groups): where they disagree
     with the promise, all frames are decoded before anything is called broken.
@@ -326,13 +329,13 @@ def require(
 
 
 def doubtful(checks: Sequence[Check]) -> bool:
-    """Whether decoding every frame might show that a file is good after all."""
+    """Returns whether decoding every frame might show that a file is good after all."""
     kinds = ("frames", "times", "speed", "tail", "offset")
     return any(not check.holds and check.kind in kinds for check in checks)
 
 
 def examine(promise: Promise, found: Found) -> tuple[Check, ...]:
-    """Compare part by part; what holds is in the result, too."""
+    """Returns the comparison part by part, with the parts that hold."""
     parts = (_timing, _geometry, _colours, _decoding, _tracks)
     checks = [check for part in parts for check in part(promise, found)]
     losses = ("frames", "tail", "pictures", "stream", "packets", "duration")
@@ -352,7 +355,7 @@ def _timing(promise: Promise, found: Found) -> Iterator[Check]:
     times, shift = _shown(promise, found)
     wanted, given = len(promise.times), len(times)
     yield Check("frames", "video", str(wanted), str(given), wanted == given, shift.losses())
-    # With frames missing, the others must at least stand where they were meant to.
+    # With frames missing, the others must at least be shown at their expected times.
     moved = shift.kind != "none" or bool(shift.missing and shift.extra)
     yield Check(
         "speed" if shift.kind == "speed" else "times",
@@ -388,7 +391,8 @@ def _timing(promise: Promise, found: Found) -> Iterator[Check]:
 
 
 def _shown(promise: Promise, found: Found) -> tuple[Values, Shift]:
-    """The file's frame times, as its packets tell or as its frames came, whichever fits."""
+    """Returns the file's frame times, by its packets or by its decoded frames, whichever fits
+    better."""
     tolerance = TIME + _grid(promise, found)
     candidates = [found.times]
     if found.pictures is not None and len(found.pictures):
@@ -402,7 +406,8 @@ def _shown(promise: Promise, found: Found) -> tuple[Values, Shift]:
 
 
 def _grid(promise: Promise, found: Found) -> float:
-    """AVI counts frames in place of times and knows no order of display: either may cost a frame."""
+    """Returns one frame's length for AVI, else 0: AVI counts frames in place of times and stores no
+    order of display, and either may shift times by a frame."""
     span = float(promise.times[-1] - promise.times[0])
     return span / max(len(promise.times) - 1, 1) if found.container == "avi" else 0.0
 

@@ -1,4 +1,4 @@
-"""What an output file must hold: noted by a sink while it writes, or read from a source file."""
+"""The expected contents of an output file: recorded by a sink, or read from a source file."""
 
 from array import array
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ COPIED_SYNC = 0.010
 """Seconds by which copied sound may move against the picture: Matroska and FLV round both times to
 1 ms, and so may the source have done."""
 WATCHED_SYNC = 0.045
-"""The same where another program wrote the file, which may count an encoder's priming as sound: ITU-R
-BT.1359-1 puts what a viewer can notice at 45 ms early and 125 ms late."""
+"""Seconds by which sound may move where another program wrote the file, which may count an encoder's
+priming as sound: ITU-R BT.1359-1 puts what a viewer can notice at 45 ms early and 125 ms late."""
 PADDING = 3
 """Pixels by which a side may differ: chroma of 4:1:1 needs a multiple of 4, and scales round."""
 BLANK = 1.0
@@ -41,16 +41,16 @@ FULL_RANGE = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Promise:
-    """What an output must hold. What is None is not promised."""
+    """The expected contents of an output. None means that the property is not checked."""
 
     times: Values
-    """Seconds at which each frame is shown, in order, on the clock that the tracks' times are on."""
+    """Seconds at which each frame is shown, in order, on the clock of the tracks' times."""
     duration: float
     """Seconds from the first frame's beginning to the last frame's end."""
     width: int
     height: int
     scalable: bool = False
-    """Whether the size may be another of the same shape, and the rotation be baked into the pixels."""
+    """True if the size may be another of the same shape, and the rotation be applied to the pixels."""
     aspect: Fraction | None = Fraction(1)
     """Width of a pixel over its height."""
     rotation: int | None = 0
@@ -64,23 +64,24 @@ class Promise:
     tracks: tuple[Track, ...] = ()
     """The streams that must be there beside the video, in order."""
     begins: tuple[float, ...] = ()
-    """Where on the file's own clock the first frame or sound may stand, in seconds."""
+    """Seconds on the file's own clock at which the first frame or sound may be."""
     sync: float = COPIED_SYNC
     """Seconds by which sound may move against the picture."""
     mirrored: bool = False
-    """Whether the source's pixels are mirrored, so that the output's orientation must be looked at."""
+    """True if the source's pixels are mirrored, so that the output's orientation must be looked at."""
     sketch: Values | None = None
-    """The last frame in small, mirrored where it must be: it tells a baked rotation from a lost one."""
+    """The last frame as a small grey picture, mirrored where it must be: it tells a rotation applied to
+    the pixels from a lost one."""
     notes: tuple[str, ...] = ()
-    """What is there and not promised, one line each."""
+    """Parts of the source that are not checked, one line each."""
 
     @property
     def begin(self) -> float:
-        """When the first frame or the first sound comes, in seconds on the promise's clock."""
+        """The time of the first frame or the first sound, in seconds on the promise's clock."""
         return earliest(self.times, self.tracks)
 
     def fits(self, found: Found, *, turned: bool = False) -> bool:
-        """Whether a file's size is the promised one, or, if that may be, one of the same shape.
+        """Returns whether a file's size is the expected one, or, if `scalable`, one of the same shape.
 
         With `turned`, whether that holds after a quarter of a turn.
         """
@@ -96,7 +97,8 @@ class Promise:
         return min(across, down) <= PADDING
 
     def turned_in(self, found: Found) -> bool:
-        """Whether a file's last frame has the rotation in its pixels, as far as that can be seen.
+        """Returns whether a file's last frame has the rotation in its pixels; True where that cannot be
+        seen.
 
         The size of a square does not tell, nor does that of half a turn.
         """
@@ -109,7 +111,7 @@ class Promise:
         return bool(np.corrcoef(turned, given)[0, 1] >= np.corrcoef(plain, given)[0, 1])
 
     def mirrored_in(self, found: Found, *, turned: bool) -> bool:
-        """Whether a file shows its last frame mirrored, as far as that can be seen.
+        """Returns whether a file shows its last frame mirrored; False where that cannot be seen.
 
         With `turned` it has the rotation in its pixels.
         """
@@ -124,7 +126,8 @@ class Promise:
 
     @classmethod
     def of_source(cls, source: Found) -> Self:
-        """That an output shows every frame of a source at its time, beside its sound.
+        """Returns the promise that an output shows every frame of a source at its time, beside its
+        sound.
 
         Sizes may differ by a scale. Of a source that was inspected with `deep`, only the frames that
         could be decoded are promised.
@@ -162,7 +165,7 @@ class Promise:
 
 
 class Tally:
-    """What a sink notes while it writes: 8 bytes a frame, and a few numbers a stream."""
+    """Records what a sink writes: 8 bytes a frame, and a few numbers a stream."""
 
     def __init__(self) -> None:
         self._times = array("d")
@@ -181,9 +184,8 @@ class Tally:
         primaries: int = 2,
         transfer: int = 2,
     ) -> None:
-        """How the frames are coded; colours in code points of H.273, `range` in FFmpeg's, where 1 is
-        limited and 2 is full. None is what the file is known not to keep.
-        """
+        """Record how the frames are coded; colours in code points of H.273, `range` in FFmpeg's, where
+        1 is limited and 2 is full. None is a property that the file is known not to keep."""
         self._picture = {
             "width": width,
             "height": height,
@@ -197,16 +199,16 @@ class Tally:
         }
 
     def frame(self, seconds: float) -> None:
-        """A frame of the video is written, to be shown at this time of the output; in any order."""
+        """Record a frame of the video that is shown at this time of the output; in any order."""
         self._times.append(seconds)
 
     def packet(self, packet: "Packet[Any]") -> None:
-        """A packet of another stream is about to be written; before it is, since muxers change it."""
+        """Record a packet of another stream, before it is written, since muxers change it."""
         stream = packet.stream
         self._spans.setdefault(stream.index, Span(stream)).add(packet)
 
     def promise(self, *, duration: float) -> Promise:
-        """What the file must hold now, its video lasting `duration` seconds.
+        """Returns the promise for the finished file, whose video lasts `duration` seconds.
 
         Raises ValueError when no frame was noted.
         """
@@ -221,5 +223,5 @@ class Tally:
 
 
 def range_of(found: Found) -> Range:
-    """The range of a file's samples; limited where it does not say, as players assume."""
+    """Returns the range of a file's samples; limited where it states none, as players assume."""
     return "full" if found.range == FULL_RANGE or found.pixels.startswith("yuvj") else "limited"

@@ -1,4 +1,4 @@
-"""What a video file really holds: every packet is read, and the last pictures are decoded."""
+"""The actual contents of a video file: every packet is read, and the last pictures are decoded."""
 
 import os
 from array import array
@@ -21,9 +21,10 @@ from ..media.pyav import open_input, ratio
 from ..media.tracks import Span, Track, Values, earliest, is_mirrored, main_video
 
 HELD = 64 << 20
-"""Bytes of one group of pictures that wait for the decoder; a longer group is decoded as it comes."""
+"""Bytes of one group of pictures that are kept for the decoder; a longer group is decoded as it
+comes."""
 SKETCH = 32
-"""Side of the small grey picture by which an upright frame is told from one upside down."""
+"""Side of the small grey picture that shows the orientation of a frame."""
 
 
 Video = int | Literal["first", "chosen"]
@@ -31,15 +32,15 @@ Video = int | Literal["first", "chosen"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Found:
-    """What a file holds. Code points are those of ITU-T H.273; 2 is unspecified."""
+    """The contents of a file. Code points are those of ITU-T H.273; 2 is unspecified."""
 
     path: str
     container: str
     """FFmpeg's names of the format, joined by commas."""
     times: Values
-    """Seconds on the file's own clock at which a frame is shown, in order, as the packets tell."""
+    """Seconds on the file's own clock at which a frame is shown, in order, by the packets."""
     pictures: Values | None
-    """The same of the frames that were decoded; None where only the last of them were."""
+    """Times of the decoded frames; None where only the last frames were decoded."""
     duration: float
     """Seconds from the first frame's beginning to the last frame's end."""
     width: int
@@ -52,7 +53,7 @@ class Found:
     """Degrees, counter-clockwise, by which a player must turn the picture; None where no frame of the
     last group could be decoded."""
     mirrored: bool
-    """Whether a player must mirror it, upside down, before that turn."""
+    """True if a player must mirror the picture, upside down, before it turns it."""
     matrix: int
     range: int
     """0 unspecified, 1 limited, 2 full."""
@@ -61,29 +62,28 @@ class Found:
     tracks: tuple[Track, ...]
     """All other streams, in the file's order."""
     cut: str
-    """Why the file seems to end before its end; empty where it does not."""
+    """The reason why the file seems to be cut off; empty where it does not."""
     tail: str
-    """Why the last packet cannot be decoded; empty where it can."""
+    """The reason why the last packet cannot be decoded; empty where it can."""
     failed: int
-    """Frames that the decoder refused or found damaged; of all where `pictures` is given, else of the
-    last group."""
+    """Frames that the decoder refused or found damaged: among all where `pictures` is given, else in
+    the last group."""
     sketch: Values | None
-    """(SKETCH, SKETCH) grey values of the last frame as it is coded, only mirrored where a player must;
-    None where it is not decoded."""
+    """(SKETCH, SKETCH) grey values of the last coded frame, mirrored only where a player must mirror
+    it; None where it is not decoded."""
 
     @property
     def begin(self) -> float:
-        """When the first frame or the first sound comes, in seconds on the file's own clock."""
+        """The time of the first frame or the first sound, in seconds on the file's own clock."""
         return earliest(self.times, self.tracks)
 
 
 def inspect(path: str | Path, *, deep: bool = False, video: Video = "first") -> Found:
-    """Read every packet of a file and decode its last group of pictures; with `deep` all pictures.
+    """Reads every packet of a file and decodes its last group of pictures; with `deep` all pictures.
 
     Of several videos `video` is the one that counts: the first, as in files that were written here, the
     one that a run would take, or that of an index. A file whose packets do not tell the times of its
-    frames is always decoded whole. Raises SourceError
-    when it cannot be opened or has no video.
+    frames is always decoded whole. Raises SourceError when it cannot be opened or has no video.
     """
     container = _open(Path(path))
     with container:
@@ -96,7 +96,7 @@ def inspect(path: str | Path, *, deep: bool = False, video: Video = "first") -> 
 
 
 def inspect_file(file: BinaryIO, name: str) -> Found:
-    """The same of an open file, all of whose pictures are decoded. Raises SourceError."""
+    """Returns the contents of an open file, all of whose pictures are decoded. Raises SourceError."""
     try:
         container = open_input(file)
     except FFmpegError as error:
@@ -108,7 +108,7 @@ def inspect_file(file: BinaryIO, name: str) -> Found:
 
 
 class _Reader:
-    """One pass over a file."""
+    """One pass over the packets of a file."""
 
     def __init__(self, container: InputContainer, stream: VideoStream, *, deep: bool) -> None:
         self.timed = True
@@ -189,7 +189,7 @@ class _Reader:
         )
 
     def _cut(self, video: Track, last: float) -> str:
-        """Why the file seems to have lost its end."""
+        """Returns the reason why the file seems to be cut off; empty where it does not."""
         if self._fault or self._damaged:
             return self._fault or f"{self._damaged} packets are incomplete"
         names = self._container.format.name
@@ -232,7 +232,7 @@ class _Decoder:
         stream.thread_type = "AUTO"
 
     def take(self, packet: "Packet[VideoStream]") -> None:
-        """The next packet in the order of decoding."""
+        """Add the next packet in the order of decoding."""
         if packet.is_keyframe:
             self._restart(packet.pts)
         # Frames before the key frame may need the group before it.
@@ -248,12 +248,13 @@ class _Decoder:
             self._decode_pending()
 
     def finish(self) -> None:
-        """Decode what waits, and drain the decoder."""
+        """Decode the kept packets, and flush the decoder."""
         self._decode_pending()
         self._decode(None)
 
     def tail(self, step: float) -> str:
-        """Why the last packet is not decodable; frames are `step` ticks apart. Empty if it is."""
+        """Returns the reason why the last packet cannot be decoded, or nothing; frames are `step` ticks
+        apart."""
         if self._reason:
             return self._reason
         if not self.ticks:

@@ -1,4 +1,4 @@
-"""Rehearsal: a few small frames by which an output's encoder and container show what they keep."""
+"""Trial encoding: a few small frames show what an output's encoder and container keep."""
 
 import io
 import time
@@ -26,24 +26,24 @@ from .inspect import inspect_file
 SIDE = 64
 """Pixels of the pictures' sides."""
 HARDWARE_SIDE = 256
-"""The same for NVENC, which takes no smaller ones."""
+"""Pixels of the sides for NVENC, which takes no smaller pictures."""
 FRAMES = 3
 TOLD = 4
-"""Lines of a library's complaint that are passed on: some list all that they would have liked."""
+"""Lines of a library's error message that are shown: some list everything they accept."""
 SETTLE = 0.002
-"""Seconds in which other threads may end what they are saying."""
+"""Seconds in which other threads may finish their log messages."""
 _TICK = Fraction(1, 1000)
 
 _DISLIKE = ("error parsing option", "unknown option", "error setting option")
-"""What FFmpeg's wrappers only warn of when a library does not know an option."""
+"""Warnings of FFmpeg's wrappers where a library does not know an option."""
 
 
 def rehearse(encoder: VideoEncoder, coding: Coding, *, kind: str, suffix: str) -> Kept:
-    """Encode a few frames as `coding` says, in memory, and read them again.
+    """Encodes a few frames in memory and reads them again; returns what the container keeps.
 
-    `kind` is FFmpeg's name of the container, and `suffix` what its files are called. Raises SinkError
-    where the encoder refuses its options, the container the stream, or where colours would be told
-    wrongly: before work starts, rather than in the proof at the end.
+    `kind` is FFmpeg's name of the container, and `suffix` that of its files. Raises SinkError where the
+    encoder refuses its options, the container the stream, or where colours would be stated wrongly:
+    before work starts, rather than in the verification at the end.
     """
     small, tally, file = _alike(encoder, coding), Tally(), io.BytesIO()
     with _heard() as logs:
@@ -70,7 +70,7 @@ def rehearse(encoder: VideoEncoder, coding: Coding, *, kind: str, suffix: str) -
 
 
 def rehearsed(encoder: VideoEncoder, coding: Coding, *, kind: str, suffix: str) -> Kept:
-    """The same, once for all streams that are alike."""
+    """Returns the result of `rehearse`, which runs once for all streams that are alike."""
     alike = _alike(encoder, coding)
     if alike not in encoder.kept:
         encoder.kept[alike] = rehearse(encoder, coding, kind=kind, suffix=suffix)
@@ -78,7 +78,7 @@ def rehearsed(encoder: VideoEncoder, coding: Coding, *, kind: str, suffix: str) 
 
 
 def _alike(encoder: VideoEncoder, coding: Coding) -> Coding:
-    """The same stream of small pictures; encoders that are not known may not take every size."""
+    """Returns the same parameters for small pictures; unknown encoders may not take every size."""
     if encoder.name not in CODECS:
         return coding
     side = HARDWARE_SIDE if codec_of(encoder.name).software else SIDE
@@ -90,8 +90,8 @@ def _write(encoder: VideoEncoder, coding: Coding, file: io.BytesIO, kind: str, t
     step = max(round(1 / coding.rate / coding.time_base), 1)
     with av.open(file, "w", format=kind) as container:
         stream = encoder.add_stream(container, coding)
-        # Threads of the codec's own, which say something while PyAV ends them, wait for it for ever:
-        # what they say is heard in Python, where it holds the interpreter.
+        # The codec's own threads, which log while PyAV ends them, can wait for it for ever: their
+        # messages are received in Python, where it holds the interpreter's lock.
         stream.codec_context.thread_count = 1
         stretched = coding.aspect != 1 and kind in KINDS
         if stretched:
@@ -119,7 +119,7 @@ def _write(encoder: VideoEncoder, coding: Coding, file: io.BytesIO, kind: str, t
 
 
 def _noise(index: int, width: int, height: int) -> Frame:
-    """A picture of some bytes: FFmpeg recognises no MPEG-TS of less."""
+    """Returns a noisy picture, which gives some bytes: FFmpeg does not recognise a shorter MPEG-TS."""
     pixels = np.random.default_rng(index).integers(110, 140, (height, width), np.uint8)
     format = PixelFormat("gray")
     return Frame(planes=(pixels,), format=format, pts=index, time_base=_TICK)
@@ -153,7 +153,7 @@ def _refusal(
 
 @contextmanager
 def _heard() -> Generator[list[tuple[int, str, str]]]:
-    """What FFmpeg's libraries say meanwhile, which PyAV else throws away."""
+    """Log messages of FFmpeg's libraries in the meantime, which PyAV otherwise discards."""
     level = av.logging.get_level()
     av.logging.set_level(av.logging.WARNING)
     try:
@@ -161,7 +161,7 @@ def _heard() -> Generator[list[tuple[int, str, str]]]:
             yield logs
     finally:
         av.logging.set_level(level)
-        # Whoever is about to say something, in whatever thread, gets the interpreter and is done.
+        # Any thread that is about to log gets the interpreter's lock here and finishes.
         time.sleep(SETTLE)
 
 

@@ -1,4 +1,4 @@
-"""Who may see the page: checks of address, origin and token, before anything is answered."""
+"""Access to the page: checks of address, origin and token, before anything is answered."""
 
 import hmac
 import ipaddress
@@ -26,7 +26,7 @@ HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
+    """Returns whether an address can be reached from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -36,19 +36,20 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """Refuses what does not come from this view's own page, or without its token: a machine may have
-    several users, and any of them can reach its loopback address."""
+    """Refuses requests that do not come from this view's own page, or lack its token: a machine may
+    have several users, and any of them can reach its loopback address."""
 
     def __init__(self, host: str, token: str) -> None:
         self._names = {"localhost", host.lower(), *_names_of_this_machine()}
         self._token = token
-        # Nothing made from the token: a cookie is good for one run only. A page that is still open asks
-        # whoever takes its port next, and shows the cookie.
+        # Nothing derived from the token: a cookie is valid for one run only. A page that is still open
+        # connects to the next user of its port, and sends it the cookie.
         self._session = secrets.token_urlsafe(32)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """403 for a wrong host or origin, 401 without the token, else what `handler` answers."""
+        """Returns 403 for a wrong host or origin, 401 without the token, else the answer of
+        `handler`."""
         self._check_host(request)
         self._check_origin(request)
         fresh = self._check_token(request)
@@ -82,7 +83,7 @@ class Guard:
             raise web.HTTPForbidden(text="Another site may not use this view.")
 
     def _check_token(self, request: web.Request) -> bool:
-        """Whether the token was in the address, and a cookie is to be set."""
+        """Returns whether the token was in the address, so that a cookie is to be set."""
         if _same(request.cookies.get(self._cookie(request)), self._session):
             return False
         if _same(request.query.get("token"), self._token):

@@ -1,4 +1,4 @@
-"""The live picture as JPEG files, for pages that cannot have it by WebRTC."""
+"""The live picture as JPEG files, for pages that cannot get it by WebRTC."""
 
 import asyncio
 from concurrent.futures import Executor
@@ -10,7 +10,7 @@ IN_FLIGHT = 2
 
 
 class Jpegs:
-    """Each frame is encoded at most once, and only if a page waits for it."""
+    """Encodes each frame at most once, and only if a page waits for it."""
 
     def __init__(self, newest: Newest, executor: Executor, *, longest: int) -> None:
         self._newest, self._executor, self._longest = newest, executor, longest
@@ -18,7 +18,7 @@ class Jpegs:
         self._serial, self._data = 0, b""
 
     async def after(self, serial: int) -> tuple[int, bytes]:
-        """The newest picture and its number, as soon as there is one after number `serial`."""
+        """Returns the newest picture and its number, as soon as there is one after number `serial`."""
         found, frame = await self._newest.after(serial)
         async with self._lock:
             if self._serial < found:
@@ -41,12 +41,12 @@ class Feed:
         self._landed.set()
 
     def shown(self, serial: int) -> None:
-        """Hear that the page is done with a picture, and with those before it."""
+        """Note that the page is done with a picture, and with those before it."""
         self._flying = [number for number in self._flying if number > serial]
         self._landed.set()
 
     async def next(self) -> bytes:
-        """The next picture: its number in four bytes, the first the highest, and the JPEG file."""
+        """Returns the next picture: its number in four bytes, the highest first, and the JPEG file."""
         while len(self._flying) >= IN_FLIGHT:
             self._landed.clear()
             await self._landed.wait()

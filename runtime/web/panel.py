@@ -1,4 +1,4 @@
-"""What a page may say, and what that acts on; nothing else passes."""
+"""The messages that a page may send, and the interface that they act on; all others are refused."""
 
 import json
 import math
@@ -12,26 +12,27 @@ from ..live.controls import Adjustable
 from ..live.stats import LiveStats
 
 LIMIT = 64 * 1024
-"""Bytes of a message above which the connection is closed."""
+"""Bytes above which a message closes the connection."""
 CHAIN = 8
-"""Models that a page may ask for in a row."""
+"""Models that a page may request in a chain."""
 
 
 class RubbishError(ValueError):
-    """A message that is not one; its text tells the sender why."""
+    """An invalid message; the text tells the sender why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A wish of a page."""
+    """A page's command."""
 
     type: str
     value: Any
-    """None, bool, int, float, str, or a tuple of str: what `KINDS` has checked for this type."""
+    """None, bool, int, float, str, or a tuple of str, checked by `KINDS` for this type."""
 
 
 def parse(text: str) -> Message:
-    """Raises RubbishError for all but {"type": ..., "value": ...} with a known type and a fit value."""
+    """Returns the message. Raises RubbishError for all but {"type": ..., "value": ...} with a known
+    type and a valid value."""
     try:
         found = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -106,27 +107,27 @@ KINDS: dict[str, Callable[[str, Any], Any]] = {
 
 
 class Panel(Adjustable, Protocol):
-    """The switches of a run. Called from the view's own threads; what cannot be done raises
+    """The switches of a run. Called from the view's own threads; an impossible command raises
     VelaturaError with the reason, which the page shows."""
 
     @property
     def available(self) -> tuple[str, ...]:
-        """The models that one may change to."""
+        """The models that a page may change to."""
         ...
 
     @property
     def recording(self) -> Path | None:
-        """Where a recording is being written; None while there is none."""
+        """The path of the recording in progress; None while there is none."""
         ...
 
     def stats(self) -> LiveStats:
-        """The run so far."""
+        """Returns the figures of the run so far."""
         ...
 
     def snapshot(self) -> Frame | None:
-        """The newest frame at its full size; None before the first."""
+        """Returns the newest frame at its full size; None before the first."""
         ...
 
     def record(self, on: bool) -> Path | None:
-        """Begin a recording, or end it; where it lies."""
+        """Begins or ends a recording; returns its path."""
         ...

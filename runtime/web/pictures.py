@@ -22,7 +22,8 @@ from ..stages.upright import Upright
 
 
 class Newest:
-    """Frames come from any thread and are awaited in one event loop. Holds one: there is no queue."""
+    """The newest frame: set by any thread and awaited in one event loop. Holds one: there is no
+    queue."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -33,7 +34,7 @@ class Newest:
         self._event = asyncio.Event()
 
     def put(self, frame: Frame) -> None:
-        """Replace what is there; never waits."""
+        """Replace the frame; never waits."""
         with self._lock:
             self._frame = frame
             self._serial += 1
@@ -44,11 +45,11 @@ class Newest:
 
     @property
     def frame(self) -> Frame | None:
-        """The last one; None before the first."""
+        """The newest frame; None before the first."""
         return self._frame
 
     async def after(self, serial: int) -> tuple[int, Frame]:
-        """The newest frame and its number, as soon as there is one after number `serial`."""
+        """Returns the newest frame and its number, as soon as there is one after number `serial`."""
         while True:
             event = self._event
             with self._lock:
@@ -68,7 +69,7 @@ CLOCK = 90_000
 """Ticks a second of RTP's clock for video (RFC 6184, RFC 7741)."""
 JPEG_QUALITY = 88
 LARGEST = 800_000
-"""Bits of a whole picture, about."""
+"""Approximate bits of a key frame at most."""
 
 _PRIMARIES = {"bt601": 6, "bt709": 1, "bt2020": 9}
 _MATRICES = {"bt601": 6, "bt709": 1, "bt2020": 9}
@@ -76,7 +77,8 @@ _MATRICES = {"bt601": 6, "bt709": 1, "bt2020": 9}
 
 
 def shown(frame: Frame, longest: int) -> Frame:
-    """As a page shows it: 8 bits, upright, square pixels, even sides of up to `longest` pixels."""
+    """Returns the frame as a page shows it: 8 bits, upright, square pixels, even sides of up to
+    `longest` pixels."""
     frame = Upright()(replace(frame, alpha=None, depth=None, motion=None))
     factor = min(1.0, longest / max(frame.width, frame.height))
     width, height = (max(2, 2 * round(side * factor / 2)) for side in (frame.width, frame.height))
@@ -84,12 +86,12 @@ def shown(frame: Frame, longest: int) -> Frame:
 
 
 def jpeg(frame: Frame) -> bytes:
-    """A frame of any format as JPEG."""
+    """Returns a frame of any format as JPEG."""
     return _file(".jpg", _bgr(frame, 8), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
 
 
 def png(frame: Frame) -> bytes:
-    """A frame of any format as PNG at its full size, with 16 bits where it has more than 8."""
+    """Returns a frame of any format as PNG at its full size, with 16 bits where it has more than 8."""
     frame = Upright()(replace(frame, alpha=None, depth=None, motion=None))
     pixels = _bgr(frame, 8 if frame.format.bits == 8 else 16)
     return _file(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])
@@ -112,7 +114,7 @@ def _file(kind: str, pixels: "np.ndarray[Any, np.dtype[Any]]", options: list[int
 
 
 class Coder:
-    """Frames of one size to a video stream that has neither reordering nor look-ahead.
+    """Encodes frames of one size as a video stream without reordering or look-ahead.
 
     H.264 takes 1.4 ms for 640x360 and 5.5 ms for 1280x720 on one core, VP8 2.7 ms and 9.3 ms.
     """
@@ -124,11 +126,11 @@ class Coder:
         self._context: VideoCodecContext | None = None
 
     def encode(self, frame: Frame, *, pts: int, key: bool) -> tuple[bytes, bool]:
-        """One frame of this coder's size, `pts` in ticks of `CLOCK`; a whole picture if `key`.
+        """Encodes one frame of this coder's size, `pts` in ticks of `CLOCK`; as a key frame if `key`.
 
         Its data, and whether they are a whole picture.
         """
-        # VP8 has no words for colours other than BT.601 (RFC 6386, 9.2): players take it for that.
+        # VP8 cannot state colours other than BT.601 (RFC 6386, 9.2): players assume it.
         colour = Colour() if frame.format.family == "rgb" else frame.colour
         if self.codec == "VP8":
             colour = Colour(matrix="bt601")

@@ -24,11 +24,11 @@ from .shared import History, Shared, state, to_json
 PAGES = 8
 """Pages that may be open at a time."""
 TICK = 0.25
-"""Seconds between two states."""
+"""Seconds between two state messages."""
 HEARTBEAT = 10.0
-"""Seconds between two questions whether a page is still there."""
+"""Seconds between two checks that a page is still there."""
 PATIENCE = 5.0
-"""Seconds that the end waits for the server."""
+"""Seconds that `close` waits for the server."""
 
 FILES = {
     "/": ("index.html", "text/html"),
@@ -38,7 +38,7 @@ FILES = {
     "/picture.js": ("picture.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-"""All that is served; it is read once, and no address is ever made into a path."""
+"""All files that are served; they are read once, and no address is ever made into a path."""
 
 
 class Server:
@@ -98,16 +98,16 @@ class Server:
             raise _refusal(self._failure, host, port) from self._failure
 
     def put(self, frame: Frame) -> None:
-        """The newest frame, from any thread; never waits."""
+        """Set the newest frame, from any thread; never waits."""
         self._newest.put(frame)
 
     @property
     def pages(self) -> int:
-        """How many are open."""
+        """The number of open pages."""
         return len(self._sessions)
 
     def close(self) -> None:
-        """Let the pages go, and the port."""
+        """Close the pages and the port."""
         if self._thread.at_work:
             self._loop.call_soon_threadsafe(self._ending.set)
             self._thread.wait(PATIENCE)
@@ -185,7 +185,7 @@ class Server:
             await socket.prepare(request)
             await session.run()
         except ConnectionError:
-            # The page has gone: nobody is left to be told.
+            # The page has gone: there is nobody to notify.
             return socket
         finally:
             self._sessions.discard(session)
@@ -204,7 +204,8 @@ class Server:
 
 
 def _logger() -> logging.Logger:
-    """What a stranger's rubbish raises is for those who have set up a log, not for the terminal."""
+    """Returns a logger that is silent by default: errors about invalid requests are for those who have
+    set up a log, not for the terminal."""
     logger = logging.getLogger("velatura.view")
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from .webrtc import Peer
 
 PATIENCE = 20
-"""Messages that are none, after which a client is let go."""
+"""Invalid messages after which a client is disconnected."""
 REPLIES = 32
-"""Answers that may wait for a client which does not read them."""
+"""Answers that may wait for a client that does not read them."""
 OFFER = 15.0
 """Seconds that an answer to an offer may take."""
 
 
 class Session:
-    """Reads wishes and does them; writes states, answers and pictures, and holds one of each at most
-    for a page that is slow."""
+    """Reads commands and executes them; writes states, answers and pictures, and holds one of each at
+    most for a page that is slow."""
 
     def __init__(self, socket: web.WebSocketResponse, shared: Shared, address: str) -> None:
         """`address` is the page's."""
@@ -39,7 +39,7 @@ class Session:
         self._rubbish = 0
 
     async def run(self) -> None:
-        """Until the page leaves or is let go."""
+        """Run until the page leaves or is disconnected."""
         hello = await asyncio.to_thread(state, self._shared)
         rtc = self._shared.peers is not None
         self._reply(hello | {"type": "hello", "rtc": rtc, "points": points(self._shared)})
@@ -62,7 +62,7 @@ class Session:
             await self.leave(WSCloseCode.POLICY_VIOLATION, "too many messages that are none")
 
     async def leave(self, code: int, reason: str) -> None:
-        """Say why, and close; `run` then ends."""
+        """Send the reason, and close; `run` then ends."""
         await self._socket.close(code=code, message=reason.encode())
 
     def show(self, text: str) -> None:
@@ -99,7 +99,7 @@ class Session:
         except VelaturaError as error:
             self._reply({"type": "error", "text": str(error)})
         except Exception as error:
-            # Whatever a switch runs into belongs to the run; the page and the others go on.
+            # Errors of a switch belong to the run; the page and the others go on.
             name = type(error).__name__
             self._reply({"type": "error", "text": f"{message.type} failed: {name}: {error}"})
 
@@ -165,8 +165,8 @@ class Session:
 
 
 def apply(panel: Panel, message: Message) -> Path | None:
-    """Do what a page wishes; where a recording lies, or lay, if it is about one. Raises what the
-    panel does."""
+    """Executes a page's command; returns the path of the recording, if it is about one. Raises the
+    panel's errors."""
     if message.type == "off":
         panel.off = message.value
     elif message.type == "strength":

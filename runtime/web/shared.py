@@ -1,4 +1,5 @@
-"""What all pages of a view share: the newest frame, switches, figures, and the chart's latencies."""
+"""The state that all pages of a view share: the newest frame, switches, figures, and the chart's
+latencies."""
 
 import json
 import math
@@ -22,23 +23,23 @@ if TYPE_CHECKING:
     from .webrtc import Peers
 
 SECONDS = 180
-"""How far back the chart goes."""
+"""Seconds that the chart shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """One second of a run."""
+    """The figures of one second of a run."""
 
     at: int
     """Its number, in whole seconds of `time.monotonic`."""
     frames: int
     p50: float
-    """Seconds from capture to the view, of the frames of this second."""
+    """Median seconds from capture to the view of this second's frames."""
     p99: float
 
 
 class History:
-    """Any thread may add and read; memory is bounded by the frame rate."""
+    """Latencies by second. Thread-safe; memory is bounded by the frame rate."""
 
     def __init__(self) -> None:
         self._done: deque[Second] = deque(maxlen=SECONDS)
@@ -48,21 +49,21 @@ class History:
         self._lock = threading.Lock()
 
     def add(self, now: float, latency: float) -> None:
-        """Note a frame that came at `now`, in seconds of `time.monotonic`."""
+        """Add a frame that came at `now`, in seconds of `time.monotonic`."""
         with self._lock:
             self._turn(int(now))
             self._values.append(max(latency, 0.0))
             self._last = now
 
     def since(self, now: float, at: int = 0) -> list[Second]:
-        """The finished seconds from number `at` on that the chart shows, oldest first."""
+        """Returns the finished seconds from number `at` on that the chart shows, oldest first."""
         with self._lock:
             self._turn(int(now))
             first = max(at, int(now) - SECONDS)
             return [second for second in self._done if second.at >= first]
 
     def silent(self, now: float) -> float | None:
-        """Seconds since the last frame; None before the first."""
+        """Returns the seconds since the last frame; None before the first."""
         with self._lock:
             return now - self._last if self._last else None
 
@@ -82,32 +83,32 @@ class History:
 STALLED = 2.0
 """Seconds without a frame after which the page says so."""
 EVENTS = 40
-"""How many of the last events are sent."""
+"""The number of latest events that are sent."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Shared:
-    """Belongs to the server; a session has it to look at."""
+    """The data and threads that sessions share; owned by the server."""
 
     panel: Callable[[], Panel | None]
-    """None until the run has been wired."""
+    """Returns the panel; None until the run is set up."""
     ladder: Callable[[], Sequence[tuple[str, float]]]
-    """The governor's rungs, from the best picture to the cheapest, with the seconds that each takes;
-    empty where there is no governor."""
+    """Returns the governor's rungs, from the best picture to the cheapest, with the seconds that each
+    takes; empty where there is no governor."""
     deadline: float
     """Seconds that frames may take."""
     newest: Newest
     history: History
     jpegs: Jpegs
     peers: "Peers | None"
-    """None where there is no WebRTC."""
+    """The WebRTC connections; None where there is no WebRTC."""
     pictures: Executor
     switches: Executor
-    """One thread, so that wishes are done in the order in which they came."""
+    """An executor of one thread, so that commands are executed in the order in which they came."""
 
 
 def state(shared: Shared) -> dict[str, Any]:
-    """Where the run stands, for the page; durations in milliseconds. Never raises."""
+    """Returns the state of the run for the page; durations in milliseconds. Never raises."""
     now = time.monotonic()
     recent = shared.history.since(now, int(now) - 3)
     frame = shared.newest.frame
@@ -162,7 +163,8 @@ def state(shared: Shared) -> dict[str, Any]:
 
 
 def points(shared: Shared, seconds: int = SECONDS) -> list[list[float | None]]:
-    """The chart's last seconds: each one's number, as `now` counts, its p50 and p99 in milliseconds."""
+    """Returns the chart's last seconds: each one's number, as `now` counts, its p50 and p99 in
+    milliseconds."""
     now = time.monotonic()
     return [
         [second.at, _milliseconds(second.p50), _milliseconds(second.p99)]
@@ -171,12 +173,12 @@ def points(shared: Shared, seconds: int = SECONDS) -> list[list[float | None]]:
 
 
 def to_json(message: dict[str, Any]) -> str:
-    """As it is sent."""
+    """Returns the message as it is sent."""
     return json.dumps(message, allow_nan=False, separators=(",", ":"))
 
 
 def _shape(frame: Frame) -> list[float]:
-    """Width and height as they are seen, in any unit."""
+    """Returns width and height as they are displayed, in any unit."""
     shape = [float(frame.width * frame.aspect), float(frame.height)]
     return shape[::-1] if frame.rotation % 180 else shape
 

@@ -12,9 +12,9 @@ from .panel import Panel
 from .shared import History
 
 LONGEST = 1280
-"""Pixels of a side that a page is sent at most; a snapshot has them all."""
+"""Pixels of the longest side that a page is sent; a snapshot has them all."""
 TOKEN = 16
-"""Characters of a token at least."""
+"""Characters that a token needs at least."""
 
 
 class ViewSink(Sink):
@@ -38,7 +38,7 @@ class ViewSink(Sink):
         longest: int = LONGEST,
         rtc: bool = True,
     ) -> None:
-        """Serve at once. `port` 0 takes one that is free; `url` says which.
+        """Start serving at once. `port` 0 takes one that is free; `url` says which.
 
         The page is opened with a `token` of 16 characters or more. Where none is given it is a random
         one; any `host` but this machine's own needs one that is given. `controls` may be set later,
@@ -84,17 +84,17 @@ class ViewSink(Sink):
 
     @property
     def url(self) -> str:
-        """What to open in a browser, with the token: not for others' eyes."""
+        """The address to open in a browser, with the token: keep it secret."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._server.port}/?token={quote(self._token, safe='')}"
 
     @property
     def pages(self) -> int:
-        """How many pages are open."""
+        """The number of open pages."""
         return self._server.pages
 
     def write(self, frame: Frame) -> None:
-        """Show it, in place of the one before; returns at once. Raises SinkError after the end."""
+        """Show the frame, in place of the one before; never waits. Raises SinkError after the end."""
         now = time.monotonic()
         self._history.add(now, now - frame.captured if frame.captured is not None else 0.0)
         try:
@@ -112,7 +112,7 @@ class ViewSink(Sink):
 
 
 def _has_rtc() -> bool:
-    """Whether aiortc can be imported: it needs system libraries that may be missing."""
+    """Returns whether aiortc can be imported: it needs system libraries that may be missing."""
     try:
         import aiortc
     except (ImportError, OSError):

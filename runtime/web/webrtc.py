@@ -23,25 +23,26 @@ from ..frame import Frame
 from .pictures import CLOCK, Codec, Coder, Newest, shown
 
 WAITING = 6
-"""Encoded frames that wait for a page's connection before they are given up for a whole picture."""
+"""Encoded frames that may wait for a page's connection; when there are more they are dropped until a
+key frame."""
 PAUSE = 0.5
-"""Seconds between two whole pictures that pages ask for, and between looks for such a wish."""
+"""Seconds at least between two key frames that pages request, and between checks for such a request."""
 
 
 class Track(MediaStreamTrack):
-    """What one page is sent."""
+    """The video track of one page."""
 
     kind = "video"
 
     def __init__(self, lost: Callable[[], None]) -> None:
-        """`lost` is called when frames were given up, and only a whole picture can follow."""
+        """`lost` is called when frames were dropped, and only a key frame can follow."""
         super().__init__()
         self._packets = asyncio.Queue["Packet[Any]"](WAITING)
         self._lost = lost
         self._broken = True
 
     def put(self, packet: "Packet[Any]", *, key: bool) -> None:
-        """Leave a frame; never waits."""
+        """Add a frame; never waits."""
         if self._broken and not key:
             return
         self._broken = self._packets.full()
@@ -53,7 +54,7 @@ class Track(MediaStreamTrack):
         self._lost()
 
     async def recv(self) -> "Packet[Any]":
-        """The next frame, encoded."""
+        """Returns the next encoded frame."""
         if self.readyState != "live":
             raise MediaStreamError
         return await self._packets.get()
@@ -72,7 +73,7 @@ class Broadcast:
         self._wanted, self._keyed, self._pts = True, 0.0, 0
 
     def join(self) -> Track:
-        """One more page."""
+        """Returns a track for one more page."""
         track = Track(self.want_key)
         self._tracks.add(track)
         self.want_key()
@@ -81,7 +82,7 @@ class Broadcast:
         return track
 
     async def leave(self, track: Track) -> None:
-        """One less; the coder rests after the last."""
+        """Remove a page's track; the encoder pauses after the last."""
         track.stop()
         self._tracks.discard(track)
         if not self._tracks and self._task is not None:
@@ -90,7 +91,7 @@ class Broadcast:
             await asyncio.gather(task, return_exceptions=True)
 
     def want_key(self) -> None:
-        """Send a whole picture soon, since somebody cannot go on from the last."""
+        """Request a key frame soon, since a page cannot continue from the last frame."""
         self._wanted = True
 
     async def _run(self) -> None:
@@ -99,7 +100,7 @@ class Broadcast:
             try:
                 serial, frame = await asyncio.wait_for(self._newest.after(serial), PAUSE)
             except TimeoutError:
-                # The source may stand still, but who comes now wants to see where.
+                # The source may stand still, but a new page needs its last picture.
                 if frame is None or not self._wanted:
                     continue
             now = time.monotonic()
@@ -122,7 +123,7 @@ class Broadcast:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A page's connection."""
+    """A page's WebRTC connection."""
 
     codec: Codec
     answer: str
@@ -132,7 +133,7 @@ class Peer:
     connection: RTCPeerConnection
 
     async def close(self) -> None:
-        """End it."""
+        """End the connection."""
         await self.broadcast.leave(self.track)
         await self.connection.close()
 
@@ -148,7 +149,8 @@ class Peers:
         }
 
     async def connect(self, offer: str, address: str) -> Peer:
-        """Answer a page at `address`. Raises what aiortc does for an offer that is none."""
+        """Answers a page at `address` and returns its connection. Raises aiortc's errors for an invalid
+        offer."""
         codec: Codec = "H264" if re.search(r"^a=rtpmap:\d+ H264/", offer, re.MULTILINE) else "VP8"
         broadcast = self._broadcasts[codec]
         # Without a list of its own, aiortc asks a server on the internet for this machine's address.
@@ -170,7 +172,8 @@ class Peers:
 
 
 def _with_address(offer: str, address: str) -> str:
-    """Put the page's address in place of the `.local` names that hide it from web sites.
+    """Returns the offer with the page's address in place of the `.local` names that hide it from web
+    sites.
 
     They would be asked for all over the network, and the page's address is known already.
     """

@@ -4,9 +4,9 @@ from pathlib import Path
 
 
 def zoo_models() -> dict[str, dict[str, Path]]:
-    """Model name -> precision (`fp32`, `int8`) -> file, in order of name."""
+    """Returns the shipped models' files by name and precision (`fp32`, `int8`), in order of name."""
     found: dict[str, dict[str, Path]] = {}
-    # A leading letter: an export that is still being measured hides behind a dot.
+    # A leading letter: an export that is still being measured has a name with a leading dot.
     for path in sorted(Path(__file__).parent.glob("[a-z]*.onnx")):
         name, _, variant = path.stem.partition(".")
         found.setdefault(name, {})[variant or "fp32"] = path

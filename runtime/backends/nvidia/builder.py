@@ -1,4 +1,4 @@
-"""Builder: an ONNX graph becomes a TensorRT or TensorRT-RTX engine."""
+"""Building of TensorRT and TensorRT-RTX engines from ONNX graphs."""
 
 import contextlib
 import re
@@ -19,7 +19,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The frame sizes (height, width) that an engine takes; it is fastest at `best`."""
+    """The range of frame sizes (height, width) that an engine takes; it is fastest at `best`."""
 
     least: Size
     best: Size
@@ -33,20 +33,20 @@ class Profile:
                 )
 
     def words(self) -> str:
-        """`64x64, 720x1280, 2160x3840`, height first."""
+        """Returns the sizes as `64x64, 720x1280, 2160x3840`, height first."""
         return ", ".join(f"{height}x{width}" for height, width in (self.least, self.best, self.most))
 
     def holds(self, height: int, width: int) -> bool:
-        """Whether the engine takes that size."""
+        """Returns whether the engine takes that size."""
         return self.least[0] <= height <= self.most[0] and self.least[1] <= width <= self.most[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
-    """What the builder is told beside the graph."""
+    """The options of the builder beside the graph."""
 
     capability: int | None = None
-    """Compute capability of a GPU that is not here, as 86; None builds for the one that is."""
+    """Compute capability of another GPU, such as 86; None builds for this machine's."""
     level: int | None = None
     """Builder optimisation level, 0 to 5; None takes the library's own."""
     version_compatible: bool = False
@@ -55,14 +55,14 @@ class BuildOptions:
     workspace: int | None = None
     """Bytes of device memory that tactics may use; None takes all."""
     recordable: bool = False
-    """Whether executions will be recorded in CUDA graphs."""
+    """True if executions will be recorded in CUDA graphs."""
     timings: Path | None = None
     """A file that keeps the timings of tactics from one build to the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An engine and what the builder said of it."""
+    """An engine and the builder's report on it."""
 
     engine: bytes
     seconds: float
@@ -78,16 +78,16 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A serialised engine and what it takes."""
+    """A serialised engine and the input that it takes."""
 
     engine: bytes
     profile: Profile | None
     """None for an engine of one size."""
     bits: int
     kernels_key: dict[str, Any]
-    """Where the kernels that it compiles when it first runs are kept."""
+    """The cache key of kernels that are compiled at the first run."""
     host_code: bool = False
-    """Whether it brings code that runs on the CPU, as version-compatible engines do."""
+    """True if it contains code that runs on the CPU, as version-compatible engines do."""
 
 
 def build(
@@ -99,10 +99,10 @@ def build(
     options: BuildOptions,
     progress: Progress,
 ) -> Built:
-    """Build an engine from a wrapped graph; `profile` None means that its shapes are fixed.
+    """Builds an engine from a wrapped graph; `profile` None means that its shapes are fixed.
 
-    `shape` turns (height, width) into the input's shape. `progress` hears the phase's name and the part
-    done; whatever it raises, such as KeyboardInterrupt, stops the builder and is raised here.
+    `shape` turns (height, width) into the input's shape. `progress` is called with the phase's name and
+    the part done; an exception of it, such as KeyboardInterrupt, stops the builder and is raised here.
 
     Raises ModelError naming node and operator where the parser refuses the graph, EngineError with the
     library's own words where the builder does, OutOfMemoryError where it ran out of device memory.
@@ -135,7 +135,7 @@ def build(
     if engine is None:
         raise heard.failure(f"{library.title} could not build the engine")
     if timings is not None and options.timings is not None:
-        # Worth seconds at the next build, and no reason to throw away what this one made.
+        # Timings save seconds at the next build; failing to store them must not discard this build.
         with contextlib.suppress(OSError):
             write_whole(options.timings, bytes(timings.serialize()))
     text = heard.text
@@ -151,7 +151,7 @@ def build(
 
 
 def check(library: Library, graph: bytes) -> None:
-    """Let the parser alone read a wrapped graph, which takes milliseconds.
+    """Parse a wrapped graph without building, which takes milliseconds.
 
     Raises ModelError naming node and operator where it refuses the graph.
     """
@@ -159,7 +159,7 @@ def check(library: Library, graph: bytes) -> None:
 
 
 def _parsed(library: Library, graph: bytes, heard: Heard) -> tuple[Any, Any, Any]:
-    """(builder, network, parser): the network needs the other two to live."""
+    """Returns (builder, network, parser): the network needs the other two to live."""
     builder = make(library, "Builder", heard)
     network = builder.create_network(library.creation_flags())
     parser = library.api.OnnxParser(network, logger(library, heard))
@@ -169,7 +169,8 @@ def _parsed(library: Library, graph: bytes, heard: Heard) -> tuple[Any, Any, Any
 
 
 def _timing_cache(library: Library, config: Any, path: Path | None) -> Any:
-    """The cache of tactic timings, begun with what the file holds; None where it would do nothing."""
+    """Returns the cache of tactic timings with the file's contents; None where the library makes no use
+    of it."""
     if path is None or not library.keeps_timings:
         return None
     kept = b""
@@ -183,7 +184,7 @@ def _timing_cache(library: Library, config: Any, path: Path | None) -> Any:
 
 
 def _complaint(parser: Any, heard: Heard) -> str:
-    """What the parser says, node and operator first."""
+    """Returns the parser's error messages, node and operator first."""
     said: list[str] = []
     for index in range(min(parser.num_errors, 3)):
         error = parser.get_error(index)
@@ -194,7 +195,7 @@ def _complaint(parser: Any, heard: Heard) -> str:
 
 
 def _monitor(library: Library, progress: Progress) -> Any:
-    """Tells `progress` about the outermost phases: how far the build is, as the library counts it.
+    """Returns a monitor that reports the outermost phases' progress, as the library counts it.
 
     The library swallows what its callbacks raise, after printing it: it is kept in `failure` instead.
     """

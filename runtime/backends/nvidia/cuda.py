@@ -1,4 +1,4 @@
-"""CUDA's runtime through cuda-python: memory, streams, events and graphs, with errors in words."""
+"""CUDA's runtime through cuda-python: memory, streams, events and graphs, with errors as exceptions."""
 
 import contextlib
 import ctypes
@@ -20,7 +20,7 @@ OUT_OF_MEMORY = 2
 """cudaErrorMemoryAllocation."""
 
 KEPT_ARRAYS = 8
-"""How many free device arrays of one size are kept."""
+"""Free device arrays of one size that are kept for reuse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +31,27 @@ class Device:
     """CUDA's ordinal."""
     name: str
     capability: int
-    """86 for 8.6."""
+    """Compute capability times ten: 86 for 8.6."""
     memory: int
-    """Bytes."""
+    """Device memory in bytes."""
     driver: int
-    """The newest CUDA version that the driver knows, as 13000 for 13.0."""
+    """The newest CUDA version that the driver supports, such as 13000 for 13.0."""
 
     @property
     def title(self) -> str:
-        """What results depend on."""
+        """The device in words, with everything that results depend on."""
         return f"{self.name}, sm {self.capability}, driver {self.driver}"
 
 
 class Cuda:
-    """The calls that engines need, on the current device."""
+    """The CUDA calls that engines need, on the current device."""
 
     def __init__(self, api: Any) -> None:
-        """`api` is `cuda.bindings.runtime`, or what stands for it in a test."""
+        """`api` is `cuda.bindings.runtime`, or a replacement in a test."""
         self.api = api
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Call a function of the runtime; what it returns beside the error code.
+        """Calls a function of the runtime and returns its results without the error code.
 
         Raises OutOfMemoryError, or EngineError with CUDA's own words.
         """
@@ -66,12 +66,13 @@ class Cuda:
     def release(self, name: str, *arguments: Any) -> None:
         """Call a function that frees something.
 
-        What it reports is an earlier call's failure, which whoever waited for that call has heard.
+        Its error code is ignored: it reports an earlier call's failure, which was raised where that
+        call was waited for.
         """
         getattr(self.api, name)(*arguments)
 
     def device(self) -> Device:
-        """The current GPU."""
+        """Returns the current GPU."""
         number = self.call("cudaGetDevice")
         facts = self.call("cudaGetDeviceProperties", number)
         name = facts.name.decode() if isinstance(facts.name, bytes) else str(facts.name)
@@ -84,31 +85,32 @@ class Cuda:
         )
 
     def stream(self) -> Any:
-        """A stream that does not wait for the default one."""
+        """Returns a stream that does not wait for the default one."""
         return self.call("cudaStreamCreateWithFlags", int(self.api.cudaStreamNonBlocking))
 
     def event(self) -> Any:
-        """An event without times, whose waiter sleeps rather than burns a core."""
+        """Returns an event without times, on which a waiting thread sleeps rather than spins."""
         flags = int(self.api.cudaEventBlockingSync) | int(self.api.cudaEventDisableTiming)
         return self.call("cudaEventCreateWithFlags", flags)
 
     def copy_in(self, target: int, source: int, size: int, stream: Any) -> None:
-        """From page-locked memory to the device, in the stream's turn."""
+        """Copy from page-locked memory to the device, in stream order."""
         kind = self.api.cudaMemcpyKind.cudaMemcpyHostToDevice
         self.call("cudaMemcpyAsync", target, source, size, kind, stream)
 
     def copy_out(self, target: int, source: int, size: int, stream: Any) -> None:
-        """From the device to page-locked memory, in the stream's turn."""
+        """Copy from the device to page-locked memory, in stream order."""
         kind = self.api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self.call("cudaMemcpyAsync", target, source, size, kind, stream)
 
     def copy_within(self, target: int, source: int, size: int, stream: Any) -> None:
-        """From one place on the device to another, in the stream's turn."""
+        """Copy within the device's memory, in stream order."""
         kind = self.api.cudaMemcpyKind.cudaMemcpyDeviceToDevice
         self.call("cudaMemcpyAsync", target, source, size, kind, stream)
 
     def record(self, stream: Any, steps: Callable[[], None]) -> Any:
-        """What `steps` gives to the stream, recorded rather than run, ready to be launched.
+        """Returns the graph of what `steps` submits to the stream, recorded rather than run, ready to
+        be launched.
 
         Raises EngineError for what cannot be recorded, with the first reason.
         """
@@ -117,7 +119,8 @@ class Cuda:
         try:
             steps()
         except EngineError:
-            # Ended all the same: until then the stream runs nothing. What ends broken off is no graph.
+            # The capture is ended all the same: until then the stream runs nothing. A broken capture
+            # gives no graph.
             code, graph = self.api.cudaStreamEndCapture(stream)
             if not int(code):
                 self.release("cudaGraphDestroy", graph)
@@ -129,7 +132,7 @@ class Cuda:
             self.release("cudaGraphDestroy", graph)
 
     def pinned(self, size: int) -> Any:
-        """Page-locked host memory as an object with a buffer, freed with its last reference."""
+        """Returns page-locked host memory as an object with a buffer, freed with its last reference."""
         address = int(self.call("cudaHostAlloc", size, int(self.api.cudaHostAllocDefault)))
         block = (ctypes.c_ubyte * size).from_address(address)
         weakref.finalize(block, self.release, "cudaFreeHost", address)
@@ -152,7 +155,7 @@ class DeviceMemory:
 class DeviceArray:
     """A picture in device memory. Libraries take it without a copy by `__cuda_array_interface__`.
 
-    The memory is used again once the array is gone: keep it until whoever reads it has finished.
+    The memory is reused once the array is gone: keep it until its reader has finished.
     """
 
     def __init__(self, memory: DeviceMemory, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -162,7 +165,7 @@ class DeviceArray:
 
     @property
     def ndim(self) -> int:
-        """How many axes."""
+        """The number of axes."""
         return len(self.shape)
 
     @property
@@ -177,7 +180,7 @@ class DeviceArray:
         }
 
     def to_host(self, cuda: Cuda) -> Array:
-        """A copy in host memory."""
+        """Returns a copy in host memory."""
         host = np.empty(self.shape, self.dtype)
         kind = cuda.api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         cuda.call("cudaMemcpy", host.ctypes.data, self.memory.address, host.nbytes, kind)
@@ -186,17 +189,17 @@ class DeviceArray:
 
 @dataclass(slots=True)
 class Job:
-    """A frame on the device."""
+    """A frame in progress on the device."""
 
     output: Any
     wait: Callable[[], None] | None = None
-    """None once it has been waited for."""
+    """Waits for the result; None once that is done."""
     keep: Any = None
-    """What must live until it is done."""
+    """An object that must live until the job is done."""
     error: EngineError | None = None
 
     def finish(self) -> None:
-        """Wait for it, once; an error is kept for who asks for the result."""
+        """Wait for the job, once; an error is kept until the result is asked for."""
         wait, self.wait = self.wait, None
         if wait is None:
             return
@@ -207,7 +210,7 @@ class Job:
         self.keep = None
 
     def result(self) -> Any:
-        """The picture, handed out once. Raises EngineError when its inference failed."""
+        """Returns the picture, once. Raises EngineError when its inference failed."""
         self.finish()
         output, error = self.output, self.error
         self.output = self.error = None
@@ -221,22 +224,22 @@ class Job:
 
 
 def bare(error: EngineError) -> EngineError:
-    """Without its traceback, whose frames would keep device memory alive for as long as itself."""
+    """Returns the error without its traceback, whose frames would keep device memory alive."""
     error.__traceback__ = None
     return error
 
 
 class DevicePool:
-    """Hands out device arrays of one size and takes their memory back when they are gone."""
+    """Gives out device arrays of one size and reuses their memory when they are gone."""
 
     def __init__(self, cuda: Cuda, size: int) -> None:
-        """`size` in bytes."""
+        """`size` is in bytes."""
         self._cuda = cuda
         self._size = size
         self._free: deque[DeviceMemory] = deque(maxlen=KEPT_ARRAYS)
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
-        """An array of the pool's size. Raises OutOfMemoryError."""
+        """Returns an array of the pool's size. Raises OutOfMemoryError."""
         memory = None
         with contextlib.suppress(IndexError):
             memory = self._free.popleft()
@@ -247,7 +250,7 @@ class DevicePool:
 
 
 def missing_package() -> str | None:
-    """Why CUDA's runtime cannot be called, or None."""
+    """Returns the reason why CUDA's runtime cannot be called, or None."""
     try:
         found = find_spec("cuda.bindings.runtime")
     except ModuleNotFoundError:
@@ -259,7 +262,7 @@ def missing_package() -> str | None:
 
 @cache
 def load() -> Cuda:
-    """CUDA's runtime. Raises BackendUnavailableError without cuda-python."""
+    """Returns CUDA's runtime. Raises BackendUnavailableError without cuda-python."""
     reason = missing_package()
     if reason is not None:
         raise BackendUnavailableError(reason)

@@ -13,24 +13,24 @@ CUDA_DEVICES = (2, 13)
 """DLPack's kDLCUDA and kDLCUDAManaged."""
 
 _KINDS = {0: "i", 1: "u", 2: "f", 6: "b"}
-"""DLPack's type codes, as NumPy's kinds."""
+"""NumPy's kinds by DLPack's type codes."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceView:
-    """Somebody else's array on the device."""
+    """Another library's array on the device."""
 
     address: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     stream: int | None
-    """The stream in whose turn it is written; None when it is written already."""
+    """The stream in which it is written; None when it is complete already."""
     owner: Any
-    """Keeps it alive."""
+    """The object that keeps the memory alive."""
 
 
 def is_device_array(array: object) -> bool:
-    """Whether it lies, or may lie, on a device; NumPy's arrays never do."""
+    """Returns whether the array is, or may be, on a device; NumPy's arrays never are."""
     return not isinstance(array, np.ndarray) and (
         hasattr(array, "__cuda_array_interface__") or hasattr(array, "__dlpack__")
     )
@@ -39,7 +39,7 @@ def is_device_array(array: object) -> bool:
 def picture_size(
     array: Any, card: ModelCard, *, least: tuple[int, int], number: int
 ) -> tuple[int, int]:
-    """(height, width) of a picture for that model on the CUDA device of that number.
+    """Returns (height, width) of a picture for that model on the CUDA device of that number.
 
     Raises EngineError for one that lies elsewhere, is none, or would need padding.
     """
@@ -70,7 +70,7 @@ def picture_size(
 
 
 def device_view(array: Any, *, stream: int) -> DeviceView:
-    """A view of a contiguous device array.
+    """Returns a view of a contiguous device array.
 
     `stream` is where it will be read. A DLPack producer makes that stream wait for its own, and goes
     first for that: PyTorch's `__cuda_array_interface__` is of a version that knows no streams. Raises
@@ -92,7 +92,8 @@ def _from_interface(array: Any) -> DeviceView:
 
 
 def _check_contiguous(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> None:
-    """Strides in bytes; along an axis of one entry they mean nothing."""
+    """Raise EngineError for strided arrays. Strides are in bytes; along an axis of one entry they are
+    ignored."""
     step = itemsize
     for side, stride in zip(reversed(shape), reversed(strides), strict=True):
         if side > 1 and stride != step:
@@ -120,7 +121,8 @@ class _Tensor(ctypes.Structure):
 
 
 def _from_capsule(capsule: Any) -> DeviceView:
-    """The tensor in a DLPack capsule, which is kept, unconsumed: it frees the tensor when it goes."""
+    """Returns the tensor in a DLPack capsule, which is kept unconsumed: it frees the tensor when it is
+    deleted."""
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     # DLManagedTensor begins with its DLTensor.

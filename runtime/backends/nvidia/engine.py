@@ -23,12 +23,13 @@ CONTEXTS = 3
 """Frames in flight for throughput: one travels in, one computes, one travels out."""
 
 ALIGNMENT = 256
-"""Of what the library reads and writes, in bytes. Whole arrays have it; a part of one need not, and is
-copied on the device."""
+"""Alignment, in bytes, of the memory that the library reads and writes. Whole arrays have it; a part of
+one need not, and is copied on the device."""
 
 BYTES_A_PIXEL = 160
-"""Activations of the hungriest shipped network, as the builder tells them: 1262 MB at 3840x2160. Frames
-whose activations would fill more than a quarter of the GPU, in all contexts, are cut into tiles."""
+"""Bytes of activations per pixel of the largest shipped network, by the builder's report: 1262 MB at
+3840x2160. Frames whose activations would fill more than a quarter of the GPU, in all contexts, are cut
+into tiles."""
 
 
 class DeviceEngine(StaticEngine["Program"]):
@@ -76,7 +77,8 @@ class DeviceEngine(StaticEngine["Program"]):
             self._check(precision)
 
     def _check(self, precision: str) -> None:
-        """Refuse now what the library does not take, as EngineError: `auto` then goes on."""
+        """Raise EngineError now for a graph that the library refuses, so that `auto` tries the next
+        backend."""
         try:
             if precision == "fp16":
                 self._graph, self._graph_card = halved(self.model)
@@ -91,7 +93,8 @@ class DeviceEngine(StaticEngine["Program"]):
         return super().submit(image, bits)
 
     def _submit_device(self, image: Any, bits: int) -> Pending:
-        """Inference on a device picture of a size that needs no padding; gives a DeviceArray."""
+        """Starts inference on a device picture of a size that needs no padding; the result is a
+        DeviceArray."""
         card = self.card
         height, width = picture_size(image, card, least=self._smallest(), number=self.device.number)
         program = self._compile_for((height, width, bits))
@@ -110,7 +113,7 @@ class DeviceEngine(StaticEngine["Program"]):
 
     def _window(self, height: int, width: int, bits: int) -> tuple[int, int]:
         if self._plan is not None and self._plan.profile is not None:
-            # What is larger than the engine takes is cut into tiles that it takes.
+            # Frames larger than the engine takes are cut into tiles of a size that it takes.
             step = self.card.size_multiple
             largest = [side - side % step for side in self._plan.profile.most]
             height, width = min(height, largest[0]), min(width, largest[1])
@@ -128,7 +131,7 @@ class DeviceEngine(StaticEngine["Program"]):
         return Program(self, engine, key, plan, kernels)
 
     def _given(self, plan: Plan, key: Key) -> tuple[Plan, Any]:
-        """The plan that was built ahead and its engine, if they are for that size."""
+        """Returns the engine file's plan and its engine, if they are for that size."""
         height, width, bits = key
         if plan.bits != bits or (plan.profile and not plan.profile.holds(height, width)):
             sizes = plan.profile.words() if plan.profile else "one size"
@@ -139,7 +142,7 @@ class DeviceEngine(StaticEngine["Program"]):
         return plan, self._loaded(plan.engine, " (`velatura build` makes it anew)")
 
     def _loaded(self, data: bytes, advice: str = "") -> Any:
-        """The library's engine. Raises EngineError with the library's words where it refuses it."""
+        """Returns the library's engine. Raises EngineError with its words where it refuses the data."""
         engine = self._runtime.deserialize_cuda_engine(data)
         if engine is None:
             raise self.heard.failure(
@@ -149,7 +152,7 @@ class DeviceEngine(StaticEngine["Program"]):
         return engine
 
     def _built(self, key: Key) -> tuple[Plan, Any]:
-        """A plan for one size, from the cache or the builder, and its engine."""
+        """Returns a plan for one size, from the cache or the builder, and its engine."""
         height, width, bits = key
         graph = wrap(self._graph, self._graph_card, bits=bits, size=(height, width), samples="bytes")
         model = graph.SerializeToString()
@@ -209,7 +212,7 @@ class DeviceEngine(StaticEngine["Program"]):
 
 @dataclass(slots=True, kw_only=True)
 class Slot:
-    """One execution context with its stream and memory; at most one frame is in it."""
+    """One execution context with its stream and memory; it holds at most one frame."""
 
     context: Any
     stream: Any
@@ -217,24 +220,24 @@ class Slot:
     device_in: DeviceMemory
     device_out: DeviceMemory
     staged_in: Array
-    """Page-locked, the shape of a picture."""
+    """Page-locked memory in the shape of a picture."""
     staged_out: Array | None
-    """Page-locked, for recordings, whose addresses are fixed."""
+    """Page-locked memory for recorded graphs, whose addresses are fixed."""
     bound: tuple[int, int] = (0, 0)
-    """Addresses of the context's input and output."""
+    """The addresses that are set as the context's input and output."""
     recording: Any = None
     runs: int = 0
     job: Job | None = None
 
     def finish(self) -> None:
-        """Wait for the frame in it, if any."""
+        """Wait for the slot's frame, if any."""
         if self.job is not None:
             self.job.finish()
             self.job = None
 
 
 class Program:
-    """An engine for one size, with its contexts."""
+    """An engine for one size, with its execution contexts."""
 
     def __init__(
         self, owner: DeviceEngine, engine: Any, key: Key, plan: Plan, kernels: bytes | None
@@ -278,7 +281,7 @@ class Program:
         staged_out = None
         if self._recorded:
             staged_out = np.frombuffer(cuda.pinned(self.bytes_out), self.dtype).reshape(self.result)
-        # Memory frees itself, so that it goes first: it is what there may be too little of.
+        # Memory is allocated first, since it may run out, and is freed automatically.
         return Slot(
             context=context,
             device_in=DeviceMemory(cuda, self.bytes_in),
@@ -290,14 +293,14 @@ class Program:
         )
 
     def next(self) -> Slot:
-        """The slot whose frame is the oldest, once that frame is done."""
+        """Returns the slot with the oldest frame, once that frame is done."""
         slot = self.slots[self._turn]
         self._turn = (self._turn + 1) % len(self.slots)
         slot.finish()
         return slot
 
     def run_host(self, slot: Slot, image: Array, output: Array) -> Pending:
-        """From host memory to page-locked host memory."""
+        """Runs a picture from host memory into page-locked host memory."""
         np.copyto(slot.staged_in, image)
         job = Job(output)
         staged: Array | None = None
@@ -313,7 +316,7 @@ class Program:
         return self._in_flight(slot, job, copy)
 
     def run_device(self, slot: Slot, view: DeviceView) -> Callable[[], DeviceArray]:
-        """From device memory to device memory."""
+        """Runs a picture from device memory into device memory."""
         result = self._results.take(self.result, self.dtype)
         job = Job(result, keep=view)
         try:
@@ -334,7 +337,7 @@ class Program:
     def _in_flight(
         self, slot: Slot, job: Job, then: Callable[[], None] = lambda: None
     ) -> Callable[[], Any]:
-        """The slot's work so far becomes the job; if it failed, its first steps may still run."""
+        """Makes the slot's work so far the job; if submitting failed, its first steps may still run."""
         self.cuda.call("cudaEventRecord", slot.event, slot.stream)
         event = slot.event
 
@@ -346,7 +349,7 @@ class Program:
         return job.result
 
     def _launch(self, slot: Slot, output: Array) -> Array | None:
-        """Start the three steps; where the result will lie, if not in `output`."""
+        """Starts the three steps; returns the array for the result where that is not `output`."""
         # The first execution compiles and allocates, which cannot be recorded.
         if self._recorded and slot.recording is None and slot.runs:
             self._record(slot)
@@ -358,7 +361,7 @@ class Program:
         return None
 
     def _steps(self, slot: Slot, target: Array) -> None:
-        """Copy in, infer, copy out, all in the slot's stream."""
+        """Submit copy in, inference and copy out, all in the slot's stream."""
         staged = slot.staged_in.ctypes.data
         self.cuda.copy_in(slot.device_in.address, staged, self.bytes_in, slot.stream)
         self._execute(slot, slot.device_in.address, slot.device_out.address)
@@ -376,7 +379,7 @@ class Program:
             raise owner.heard.failure(f"{owner.library.title} failed on {owner.card.name}")
 
     def _record(self, slot: Slot) -> None:
-        """Record the three steps; an engine that cannot be recorded goes on without."""
+        """Record the three steps; an engine that cannot be recorded runs without a graph."""
         owner, cuda = self.owner, self.cuda
         try:
             if not owner.library.recordable(slot.context, int(slot.stream)):
@@ -414,8 +417,8 @@ def _picture(height: int, width: int, channels: int) -> tuple[int, ...]:
 def open_device(
     model: Model, library: Library, cuda: Cuda, *, precision: str, options: Options
 ) -> Engine:
-    """An engine on the GPU. Raises EngineError for a quantised graph, whose unsigned zero points the
-    library does not take."""
+    """Returns an engine on the GPU. Raises EngineError for a quantised graph, whose unsigned zero
+    points the library does not support."""
     if model.card.precision == "int8":
         raise EngineError(
             f"{library.title} takes no graph with unsigned INT8: give the FP32 model, it runs in FP16"

@@ -1,4 +1,4 @@
-"""Engine files: a TensorRT or TensorRT-RTX engine built ahead, with its card and facts beside it."""
+"""Engine files: a TensorRT or TensorRT-RTX engine built ahead of time, with its card and facts."""
 
 import json
 import re
@@ -25,36 +25,36 @@ AMPERE = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:
-    """What must be known to run an engine file; kept in NAME.engine.json."""
+    """The facts that are needed to run an engine file; stored in NAME.engine.json."""
 
     library: nvidia_library.Name
     version: str
-    """Of the library that built it."""
+    """Version of the library that built it."""
     capability: int
-    """Compute capability of its GPU, as 86."""
+    """Compute capability of its GPU, such as 86."""
     precision: str
     bits: int
-    """Of the frames' samples."""
+    """Bits of the frames' samples."""
     profile: Profile | None
     sha256: str
     card: ModelCard
     report: dict[str, Any]
-    """What the builder said: seconds, weights, activations, layers, tactics."""
+    """The builder's report: seconds, weights, activations, layers, tactics."""
     version_compatible: bool = False
-    """Whether later versions load it, too. It then brings code of its own, which runs in this process
-    when it is opened: open such a file only from whom you would take a program."""
+    """True if later versions load it, too. It then contains host code of its own, which runs in this
+    process when it is opened: open such a file only from a source whose programs you would run."""
     hardware: nvidia_library.Hardware | None = None
-    """GPUs that it was built for beside its own."""
+    """GPUs that it supports beside the one it was built for."""
 
     def to_json(self) -> str:
-        """For the file beside the engine."""
+        """Returns the facts as JSON."""
         fields = asdict(self)
         fields["card"] = json.loads(self.card.to_json())
         return json.dumps(fields, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "EngineFacts":
-        """Raises ModelError for a text that is not its own."""
+        """Returns the facts in a JSON text. Raises ModelError for any other text."""
         try:
             fields: Any = json.loads(text)
             if fields["library"] not in nvidia_library.MODULES:
@@ -72,19 +72,19 @@ class EngineFacts:
 
 
 def facts_path(path: Path) -> Path:
-    """Where the facts of an engine file lie."""
+    """Returns the path of an engine file's facts."""
     return path.with_name(path.name + ".json")
 
 
 def save(path: Path, engine: bytes, facts: EngineFacts) -> None:
-    """Write engine and facts, each whole or not at all, the facts last."""
+    """Write engine and facts, each atomically, the facts last."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, engine)
     write_whole(facts_path(path), facts.to_json().encode())
 
 
 def load(path: Path) -> tuple[bytes, EngineFacts]:
-    """(engine, facts). Raises ModelError when either is missing, cut, or not of the other."""
+    """Returns (engine, facts). Raises ModelError when either is missing, cut, or not of the other."""
     beside = facts_path(path)
     try:
         engine, text = path.read_bytes(), beside.read_text()
@@ -97,7 +97,7 @@ def load(path: Path) -> tuple[bytes, EngineFacts]:
 
 
 def open_built(path: Path, options: Options) -> Engine:
-    """An engine on the GPU from a file.
+    """Opens an engine on the GPU from a file.
 
     Raises BackendUnavailableError without library, driver or GPU, and EngineError, saying how to build
     it again, when it was built for another GPU or by another version.
@@ -135,7 +135,7 @@ def open_built(path: Path, options: Options) -> Engine:
 
 
 def check_fits(path: Path, facts: EngineFacts, version: str, capability: int) -> None:
-    """Raises EngineError when this library or GPU does not load the engine."""
+    """Raise EngineError when this library or GPU does not load the engine."""
     again = f"build it again with `velatura build MODEL --target {facts.library}"
     newer_gpu = facts.hardware == "ampere" and capability >= AMPERE
     if facts.capability != capability and not newer_gpu:
@@ -154,5 +154,5 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def library_of(path: Path) -> str:
-    """The backend that runs an engine file."""
+    """Returns the name of the backend that runs an engine file."""
     return cast(str, load(path)[1].library)

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX behind one adapter; where they differ, `Library` says so."""
+"""An adapter for TensorRT and TensorRT-RTX; their differences are in `Library`."""
 
 import ctypes
 import os
@@ -29,7 +29,7 @@ MODULES = {
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
     "rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
-"""The whole package first, then the bindings alone."""
+"""Modules to try: the whole package first, then the bindings alone."""
 
 RTX_LIBRARIES = "onnxruntime_ep_nv_tensorrt_rtx"
 """The package that carries TensorRT-RTX's shared libraries where its own does not."""
@@ -37,7 +37,8 @@ RTX_LIBRARIES = "onnxruntime_ep_nv_tensorrt_rtx"
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """One of the two libraries, loaded. Every difference between them, and between versions, is here.
+    """A loaded library, TensorRT or TensorRT-RTX. Every difference between them, and between versions,
+    is here.
 
     Both are strongly typed: types come from the graph. TensorRT 10 must be told so, 11 and RTX know no
     other way; the flag exists in all three.
@@ -47,16 +48,17 @@ class Library:
     api: Any
     """The module of the bindings."""
     version: str
-    """Of the shared library that builds and runs, such as 11.4.0.106; see `_version`."""
+    """Version of the shared library that builds and runs, such as 11.4.0.106; see `_version`."""
 
     @property
     def title(self) -> str:
-        """For people."""
+        """The library's name for messages."""
         return "TensorRT-RTX" if self.name == "rtx" else "TensorRT"
 
     @property
     def targets(self) -> tuple[int, ...]:
-        """Compute capabilities, as 86, that it builds for without such a GPU; TensorRT has none."""
+        """Compute capabilities, such as 86, that it builds for without such a GPU; empty for
+        TensorRT."""
         if self.name != "rtx":
             return ()
         names = [n[2:] for n in self.api.ComputeCapability.__members__ if n.startswith("SM")]
@@ -64,21 +66,21 @@ class Library:
 
     @property
     def keeps_timings(self) -> bool:
-        """Whether a timing cache shortens the next build. RTX times nothing while it builds: it
+        """True if a timing cache shortens the next build. RTX times nothing while it builds: it
         compiles its kernels on the user's GPU, and keeps those in a runtime cache."""
         return self.name != "rtx"
 
     @property
     def keeps_kernels(self) -> bool:
-        """Whether it compiles kernels when an engine is first run, which are worth keeping."""
+        """True if it compiles kernels at an engine's first run, which are worth keeping."""
         return self.name == "rtx"
 
     def creation_flags(self) -> int:
-        """Of a network definition."""
+        """Returns the flags of a network definition."""
         return 1 << int(self.api.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
     def set_target(self, config: Any, capability: int) -> None:
-        """Build for a GPU that is not here. Raises EngineError where the library cannot."""
+        """Build for another GPU than this machine's. Raises EngineError where the library cannot."""
         if capability not in self.targets:
             known = ", ".join(map(str, self.targets))
             raise EngineError(
@@ -90,11 +92,12 @@ class Library:
         config.set_compute_capability(getattr(self.api.ComputeCapability, f"SM{capability}"), 0)
 
     def own_target(self, capability: int) -> int | None:
-        """What to build for on the GPU that is here: RTX leaves Turing out unless it is named."""
+        """Returns the target for this machine's GPU, None for the default: RTX leaves Turing out unless
+        it is named."""
         return capability if capability in self.targets else None
 
     def set_compatible(self, config: Any, *, version: bool, hardware: Hardware | None) -> None:
-        """Engines that outlive the library's version or the GPU's generation, at a cost in speed."""
+        """Build engines that work with later versions or other GPUs, at a cost in speed."""
         if self.name == "rtx" and (version or hardware):
             raise EngineError(
                 "TensorRT-RTX engines are portable by their targets (--sm); the flags for version and "
@@ -110,16 +113,18 @@ class Library:
             config.hardware_compatibility_level = level
 
     def set_recordable(self, config: Any) -> None:
-        """Let executions be recorded in CUDA graphs. RTX may otherwise allocate while it runs."""
+        """Allow executions to be recorded in CUDA graphs. RTX may otherwise allocate while it runs."""
         if self.name == "rtx":
             config.set_flag(self.api.BuilderFlag.REQUIRE_USER_ALLOCATION)
 
     def recordable(self, context: Any, stream: int) -> bool:
-        """Whether the library knows that an execution can be recorded; TensorRT does not tell."""
+        """Returns whether the library reports an execution as recordable; TensorRT has no such
+        query."""
         return self.name != "rtx" or bool(context.is_stream_capturable(stream))
 
     def runtime_config(self, engine: Any, kernels: bytes | None) -> tuple[Any, Any]:
-        """(configuration of execution contexts, cache of compiled kernels), both None in TensorRT."""
+        """Returns (configuration of execution contexts, cache of compiled kernels), both None in
+        TensorRT."""
         if not self.keeps_kernels:
             return None, None
         config = engine.create_runtime_config()
@@ -131,13 +136,14 @@ class Library:
 
 
 def problem(name: Name) -> str | None:
-    """Why the library cannot run engines here, or None: its package, then the driver. Loads nothing."""
+    """Returns the reason why the library cannot run engines here, or None: its package, then the
+    driver. Loads nothing."""
     missing = missing_package(name)
     return missing if missing is not None else nvidia_problem()
 
 
 def missing_package(name: Name) -> str | None:
-    """Why the library cannot even build, or None."""
+    """Returns the reason why the library cannot even build, or None."""
     if not any(find_spec(module) is not None for module in MODULES[name]):
         return f"the package {MODULES[name][0]} is not installed ({ADVICE[name]})"
     return None
@@ -145,7 +151,8 @@ def missing_package(name: Name) -> str | None:
 
 @cache
 def load(name: Name) -> Library:
-    """The library. Raises BackendUnavailableError without its package or its shared libraries."""
+    """Returns the library. Raises BackendUnavailableError without its package or its shared
+    libraries."""
     missing = missing_package(name)
     if missing is not None:
         raise BackendUnavailableError(missing)
@@ -168,7 +175,7 @@ def _imported(name: str) -> ModuleType:
 
 
 def _version(name: Name, bindings: str) -> str:
-    """The version of the shared library that bindings of that version have opened.
+    """Returns the version of the shared library that bindings of that version have opened.
 
     They name it by its major version alone, so that it may be a newer or an older one than theirs, from
     another package or from the system; and no other loads its engines.
@@ -192,14 +199,15 @@ def _version(name: Name, bindings: str) -> str:
 
 
 def _rtx_folder() -> Path | None:
-    """Where TensorRT-RTX's shared libraries lie, found without running their package."""
+    """Returns the folder of TensorRT-RTX's shared libraries, found without importing their package."""
     spec = find_spec(RTX_LIBRARIES)
     places = spec.submodule_search_locations if spec is not None else None
     return Path(places[0]) if places else None
 
 
 def preload(folder: Path | None) -> None:
-    """Open the shared libraries for all: the bindings name them by soname and would not find them."""
+    """Open the shared libraries for the whole process: the bindings name them by soname and would not
+    find them."""
     if folder is None:
         return
     if sys.platform == "win32":
@@ -212,12 +220,12 @@ def preload(folder: Path | None) -> None:
 
 
 class Heard:
-    """The lines that a library has said since `logger` was given this."""
+    """Messages of a library since `logger` was given this object."""
 
     def __init__(self, keep: int | None = None) -> None:
-        """`keep` is how many lines are kept, the last ones; None keeps all."""
+        """`keep` is how many of the last lines are kept; None keeps all."""
         self.lines: deque[tuple[int, str]] = deque(maxlen=keep)
-        """(severity, text); 0 is the gravest severity."""
+        """Pairs of (severity, text); 0 is the gravest severity."""
 
     @property
     def text(self) -> str:
@@ -225,13 +233,14 @@ class Heard:
         return "\n".join(text for _, text in tuple(self.lines))
 
     def gravest(self) -> str:
-        """The last error among the lines, or the last line."""
+        """Returns the last error among the lines, or the last line."""
         lines = tuple(self.lines)
         errors = [text for severity, text in lines if severity <= 1]
         return (errors or [text for _, text in lines] or ["no reason given"])[-1].strip()
 
     def failure(self, what: str) -> EngineError:
-        """An error with the library's own words: OutOfMemoryError where those speak of memory."""
+        """Returns an error with the library's own words: OutOfMemoryError where those speak of
+        memory."""
         reason = self.gravest()
         kind = OutOfMemoryError if _MEMORY.search(reason) else EngineError
         return kind(f"{what}: {reason}")
@@ -244,10 +253,10 @@ _MEMORY = re.compile(
 
 
 def logger(library: Library, heard: Heard) -> Any:
-    """The library's logger, from now on and for as long as `heard` lives heard by it, too.
+    """Returns the library's logger, which passes its messages to `heard` from now on while that lives.
 
-    One serves a whole process: the libraries keep the first that they are given, and a runtime's would
-    swallow what the next builder says.
+    There is one for the whole process: the libraries keep the first that they are given, and a
+    runtime's would swallow the messages of the next builder.
     """
     ear = _ear(library)
     ear.add(heard)
@@ -255,7 +264,7 @@ def logger(library: Library, heard: Heard) -> Any:
 
 
 def make(library: Library, kind: Literal["Builder", "Runtime"], heard: Heard) -> Any:
-    """One of the library's two roots, whose lines `heard` hears.
+    """Returns one of the library's two root objects, whose messages `heard` receives.
 
     Raises EngineError with the library's words where there is none, as with a driver that is too old.
     """

@@ -1,1 +1,1 @@
-"""Frames between processes, through shared memory."""
+"""Frames between processes through shared memory."""

@@ -1,4 +1,5 @@
-"""The Python client: frames through another process' models, or as they are when it cannot."""
+"""The Python client: frames through another process's models, or unchanged when that is not
+possible."""
 
 import time
 from contextlib import suppress
@@ -23,7 +24,7 @@ AGAIN = 0.5
 """Seconds between two attempts to connect."""
 
 Status = Literal["done", "passed", "refused", "late", "busy", "unconnected"]
-"""What became of a frame; all but `done` show it as it was. `passed`: the server's models are off, not
+"""The outcome of a frame; all but `done` show it as it was. `passed`: the server's models are off, not
 open yet, or late. `late`: no answer within the deadline. `busy`: too many frames are under way."""
 
 _STATUS: dict[int, Status] = {
@@ -38,18 +39,18 @@ class Collected:
     """A frame that has come back."""
 
     index: int
-    """How many were submitted before it."""
+    """The number of frames that were submitted before it."""
     picture: Picture
-    """(height, width, 4) or 3; in shared memory, until the ring comes round or `Client.close`: copy
-    what you keep."""
+    """(height, width, 4) or 3; in shared memory, valid until the ring comes round or `Client.close`:
+    copy what you keep."""
     status: Status
     work_ms: float
-    """What the server took for it."""
+    """Milliseconds that the server took for it."""
 
 
 @dataclass(slots=True)
 class Counts:
-    """What became of all frames so far."""
+    """The outcomes of all frames so far."""
 
     done: int = 0
     passed: int = 0
@@ -61,7 +62,7 @@ class Counts:
 
     @property
     def frames(self) -> int:
-        """All of them."""
+        """The number of all frames."""
         return self.done + self.passed + self.refused + self.late + self.busy + self.unconnected
 
 
@@ -73,11 +74,11 @@ class _State:
 
 
 class Client:
-    """Sends frames to `velatura serve --shm NAME`. One thread's.
+    """Sends frames to `velatura serve --shm NAME`. Used from one thread.
 
     A frame never waits longer than the deadline, and never fails for the server's sake: where there is
     none, it has died, is late, or answers nonsense, the frame is given back as it was, and `status` and
-    `trouble` say why. It is looked for twice a second.
+    `trouble` say why. It tries to connect twice a second.
 
         client = Client("game")
         shown = client(color, motion, depth)
@@ -104,7 +105,8 @@ class Client:
         self.name = check_name(name)
         self.deadline_ms = float(deadline_ms)
         self.trouble = ""
-        """Why it is not connected, or what the server last found wrong; empty while all is well."""
+        """The reason why it is not connected, or the last error that the server found; empty while all
+        is well."""
         self._sending = client_arrays.Sending(order, flipped=flipped, motion=motion, depth=depth)
         self._state = _State()
         self._link: Link | None = None
@@ -119,32 +121,33 @@ class Client:
 
     @property
     def connected(self) -> bool:
-        """Whether it had a server, as far as the last frame could tell."""
+        """True if there was a server, as far as the last frame could tell."""
         return self._link is not None
 
     @property
     def status(self) -> Status:
-        """What became of the last frame."""
+        """The outcome of the last frame."""
         return self._state.status
 
     @property
     def work_ms(self) -> float:
-        """What the server took for the last frame that came back."""
+        """Milliseconds that the server took for the last frame that came back."""
         return self._state.work_ms
 
     @property
     def counts(self) -> Counts:
-        """What became of all frames so far."""
+        """The outcomes of all frames so far."""
         return self._state.counts
 
     @property
     def title(self) -> str:
-        """The server's models; empty without one."""
+        """The server's models; empty without a server."""
         return self._link.segment.header.title if self._link is not None else ""
 
     def buffer(self, width: int, height: int) -> Picture:
-        """Where the next frame may be drawn, uint8 (height, width, 4): given to the next call it is
-        sent without a copy. Without a server it is memory of this process, and works as well."""
+        """Returns memory for drawing the next frame, uint8 (height, width, 4): when it is given to the
+        next call it is sent without a copy. Without a server it is memory of this process, and works as
+        well."""
         link = self._linked()
         try:
             if link is not None and link.fits(width, height):
@@ -172,14 +175,14 @@ class Client:
         bypass: bool = False,
         out: Any = None,
     ) -> Picture:
-        """The frame with the server's models over it, within the deadline, else `color` itself, as
-        NumPy's.
+        """Returns the frame processed by the server's models, within the deadline, else `color` itself,
+        as NumPy's array.
 
         `color` is uint8 (height, width, 4), or 3 of order `rgb` or `bgr`; `motion`, `depth`, `reactive`
-        and `jitter` are as for `PostProcess`. `reset` begins anew, after a cut. `bypass` asks the
-        server for nothing but the frame itself. The result lies in shared memory and is valid until
-        the ring comes round, for two more frames, or until `close`: copy what you keep. With `out` it
-        is copied there, resized where it must be. Raises ValueError for what is no picture.
+        and `jitter` are as for `PostProcess`. `reset` starts a new history, after a cut. `bypass` asks
+        the server for nothing but the frame itself. The result is in shared memory and valid until the
+        ring comes round, for two more frames, or until `close`: copy what you keep. With `out` it is
+        copied there, resized where necessary. Raises ValueError for an invalid picture.
         """
         until = time.monotonic() + self.deadline_ms / 1e3
         picture = self._sending.picture(color)
@@ -205,19 +208,19 @@ class Client:
         jitter: tuple[float, float] = (0.0, 0.0),
         bypass: bool = False,
     ) -> bool:
-        """Send a frame and do not wait; whether it is under way, else `status` says why not.
+        """Sends a frame and does not wait; returns whether it is under way, else `status` says why not.
 
-        Three may be, the entries of the server's ring, counted until they are collected; before a
-        fourth is refused, the oldest that has come back is let go. Raises ValueError for what is no
-        picture.
+        Up to three frames may be, the entries of the server's ring, counted until they are collected;
+        before a fourth is refused, the oldest that has come back is dropped. Raises ValueError for an
+        invalid picture.
         """
         picture = self._sending.picture(color)
         extras = self._sending.extras(motion, depth, reactive, jitter, bypass=bypass)
         return self._send(picture, extras, reset, None) is not None
 
     def collect(self, wait_ms: float = 0.0) -> Collected | None:
-        """The oldest frame that was submitted, once it has come back; None when that takes longer, or
-        nothing is under way. Frames of a server that died never come."""
+        """Returns the oldest frame that was submitted, once it has come back; None when that takes
+        longer, or nothing is under way. Frames of a server that died never come."""
         link = self._link
         if link is None:
             return None
@@ -234,7 +237,7 @@ class Client:
         return Collected(answer.sent.index, shown, self.status, self.work_ms)
 
     def close(self) -> None:
-        """Leave the server. Frames go on as they are. May be called again.
+        """Leave the server. Later frames are returned unchanged. May be called again.
 
         The server gives the memory back: pictures that lie there, results and `buffer`s, turn black.
         """
@@ -252,7 +255,7 @@ class Client:
         self.close()
 
     def _linked(self) -> Link | None:
-        """The link, if there is one; now and then an attempt to have one."""
+        """Returns the link, if there is one; tries to connect now and then."""
         if self._link is not None and not self._link.held:
             # In a forked child: the link is the parent's.
             self._link = None
@@ -331,7 +334,7 @@ class Client:
         return self._shown(answer)
 
     def _shown(self, answer: Answer) -> Picture | None:
-        """The picture that came back; None where it is the one that was given."""
+        """Returns the picture that came back; None where it is the one that was given."""
         self._noted(_STATUS[answer.status])
         self._state.work_ms = answer.work_ms
         self.trouble = ""

@@ -1,4 +1,4 @@
-"""What a client's arrays become in shared memory: each is copied once, straight to its place."""
+"""A client's arrays in shared memory: each is copied once, straight to its place."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -21,7 +21,7 @@ Order = Literal["rgba", "bgra", "rgb", "bgr"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extras:
-    """What comes beside a picture, as it was given."""
+    """The inputs beside a picture, as they were given."""
 
     motion: npt.NDArray[Any] | None
     depth: npt.NDArray[Any] | None
@@ -30,13 +30,13 @@ class Extras:
     flags: int
 
     def fit(self, link: Link) -> bool:
-        """Whether the server takes them."""
+        """Returns whether the server takes arrays of these sizes."""
         given = (self.motion, self.depth, self.reactive)
         return all(one is None or link.fits(one.shape[1], one.shape[0]) for one in given)
 
 
 class Sending:
-    """How one client's pictures are meant. Raises ValueError for an unknown order."""
+    """The format of one client's pictures. Raises ValueError for an unknown order."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Sending:
             self._flags |= layout.DEVICE_DEPTH | (layout.REVERSED if depth.reversed else 0)
 
     def picture(self, color: Any, what: str = "color") -> Picture:
-        """As NumPy's. Raises ValueError for what is no picture of this order."""
+        """Returns a picture as NumPy's array. Raises ValueError for one that is not of this order."""
         found = as_array(color, what)
         if found.ndim != 3 or found.shape[2] != self.channels or 0 in found.shape:
             raise ValueError(f"{what} is (height, width, {self.channels}), not {found.shape}")
@@ -80,7 +80,7 @@ class Sending:
         *,
         bypass: bool,
     ) -> Extras:
-        """Raises ValueError for arrays that are none of these."""
+        """Returns the inputs beside a picture. Raises ValueError for arrays that do not fit."""
         flags = self._flags | (layout.BYPASS if bypass else 0)
         moved = None if motion is None else as_array(motion, "motion")
         if moved is not None and (moved.ndim != 3 or not 2 <= moved.shape[2] <= 4 or 0 in moved.shape):
@@ -100,7 +100,8 @@ class Sending:
         )
 
     def write(self, picture: Picture, extras: Extras, link: Link) -> tuple[Request, Picture]:
-        """Into the places of the link's next frame. Raises EngineError without memory."""
+        """Writes the arrays to the places of the link's next frame. Raises EngineError without
+        memory."""
         height, width = picture.shape[:2]
         colour = link.colour(width, height)
         self._copy(picture, colour)
@@ -139,7 +140,7 @@ class Sending:
         return request, colour
 
     def seen(self, picture: Picture) -> Picture:
-        """A picture in shared memory with as many channels as were given."""
+        """Returns a picture in shared memory with as many channels as were given."""
         return picture[..., : self.channels]
 
     def _copy(self, picture: Picture, colour: Picture) -> None:
@@ -182,7 +183,7 @@ def _plane(given: Any, what: str, kinds: str) -> npt.NDArray[Any]:
 
 def _depth(depth: npt.NDArray[Any], place: npt.NDArray[np.float32]) -> None:
     if depth.dtype.kind == "u":
-        # Parts of their largest number, as the texture formats have them.
+        # Unsigned integers are fractions of their largest number, as in texture formats.
         np.multiply(depth, np.float32(1 / np.iinfo(depth.dtype).max), out=place, casting="unsafe")
     else:
         np.copyto(place, depth, casting="same_kind")
@@ -196,6 +197,6 @@ def _reactive(reactive: npt.NDArray[Any], place: npt.NDArray[np.uint8]) -> None:
     elif reactive.dtype.kind == "u":
         np.multiply(reactive, 255 / np.iinfo(reactive.dtype).max, out=place, casting="unsafe")
     else:
-        # fmin takes the number where the other is none: what is none counts as 1.
+        # fmin takes the number where the other is NaN, which counts as 1.
         codes = np.fmax(np.fmin(reactive.astype(np.float32), np.float32(1)), np.float32(0))
         np.copyto(place, np.rint(codes * np.float32(255)), casting="unsafe")

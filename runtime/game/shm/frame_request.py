@@ -1,4 +1,4 @@
-"""What a desk needs of the post-process that it opens.
+"""The interface of the post-process that a desk opens.
 
 What a client asks of a frame, once every number of it has been checked.
 """
@@ -19,37 +19,37 @@ from .segment import Segment
 Order = Literal["rgba", "bgra"]
 _ORDERS: dict[int, Order] = {layout.RGBA: "rgba", layout.BGRA: "bgra"}
 _NOWHERE = 1e6
-"""Pixels; a jitter beyond them is garbage."""
+"""Pixels above which a jitter is invalid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conventions:
-    """What the numbers of a frame mean. A post-process is opened for an order of channels and of rows;
-    motion and depth may mean something else in each frame."""
+    """The meaning of a frame's numbers. A post-process is opened for an order of channels and of rows;
+    motion and depth may have another meaning in each frame."""
 
     order: Order
     flipped: bool
     motion: MotionConvention
     depth: DepthConvention
     deadline_ms: float | None = None
-    """What the client waits for a frame; None for no end."""
+    """Milliseconds that the client waits for a frame; None for no limit."""
 
     def hold_for(self, asked: "Asked") -> bool:
-        """Whether a post-process that was opened for these is right for that frame."""
+        """Returns whether a post-process that was opened for these fits that frame."""
         theirs = asked.conventions
         return (theirs.order, theirs.flipped) == (self.order, self.flipped)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A frame as it lies in shared memory: views, no copies."""
+    """A frame in shared memory: views, no copies."""
 
     colour: npt.NDArray[np.uint8]
     """(height, width, 4)."""
     motion: npt.NDArray[np.float32] | None
     depth: npt.NDArray[np.float32] | None
     reactive: npt.NDArray[np.uint8] | None
-    """255 is 1."""
+    """The mask, where 255 is 1."""
     jitter: tuple[float, float]
     cut: bool
     bypass: bool
@@ -62,7 +62,7 @@ class Asked:
 
 
 def check(request: Request, segment: Segment, slot: int, turn: int, count: int) -> Asked:
-    """The request of entry `turn`, `count` being the low 32 bits of its number.
+    """Returns the request of ring entry `turn`, checked; `count` is the low 32 bits of its number.
 
     Raises ValueError, for the client to read, for whatever is not within the segment's limits.
     """
@@ -166,16 +166,16 @@ def _depth(request: Request) -> DepthConvention:
 
 
 class Shown(Protocol):
-    """What a post-process did with its last frame."""
+    """The facts about a post-process's last frame."""
 
     @property
     def passed(self) -> bool:
-        """Whether without the models."""
+        """True if it passed without the models."""
         ...
 
 
 class Post(Protocol):
-    """What a desk needs of a `PostProcess`."""
+    """The interface of `PostProcess` that a desk uses."""
 
     @property
     def last(self) -> Shown | None: ...
@@ -196,7 +196,7 @@ class Post(Protocol):
     ) -> Any: ...
 
     def interpret(self, motion: MotionConvention, depth: DepthConvention) -> None:
-        """What the next frame's numbers mean."""
+        """Set the meaning of the next frame's numbers."""
         ...
 
     def listen(self, tell: Callable[[str], None]) -> None: ...
@@ -205,4 +205,4 @@ class Post(Protocol):
 
 
 OpenPost = Callable[[Conventions, tuple[int, int]], Post]
-"""Opens one for frames of that width and height, without keeping anybody waiting."""
+"""Opens a post-process for frames of that width and height, without making anybody wait."""

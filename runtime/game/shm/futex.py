@@ -1,4 +1,4 @@
-"""Waiting for a word of shared memory: Linux' futex(2), called without the interpreter's lock."""
+"""Waiting for a word of shared memory: Linux's futex(2), called without the interpreter's lock."""
 
 import ctypes
 import errno
@@ -24,7 +24,7 @@ class _Timespec(ctypes.Structure):
 
 
 def missing() -> str | None:
-    """Why frames cannot go through shared memory here; None where they can."""
+    """Returns the reason why frames cannot go through shared memory here; None where they can."""
     if sys.platform != "linux":
         return f"frames go through shared memory on Linux only (futex, /dev/shm), not on {sys.platform}"
     machine = platform.machine()
@@ -34,7 +34,7 @@ def missing() -> str | None:
 
 
 class Futex:
-    """A 32-bit word of a mapping that is shared between processes. Threads may wait at once."""
+    """A 32-bit word of a mapping that is shared between processes. Several threads may wait at once."""
 
     def __init__(self, word: "np.ndarray[Any, np.dtype[np.uint32]]") -> None:
         """`word` holds one aligned element of the mapping. Raises EngineError without futexes."""
@@ -53,19 +53,19 @@ class Futex:
 
     @property
     def value(self) -> int:
-        """What stands there; later reads see what its writer had written before."""
+        """The word's value; later reads see what its writer had written before."""
         found = int(self._word[0])
         self._fence()
         return found
 
     @value.setter
     def value(self, value: int) -> None:
-        # Whoever sees the new value sees what was written before it.
+        # A reader that sees the new value also sees what was written before it.
         self._fence()
         self._word[0] = value & 0xFFFFFFFF
 
     def wait(self, value: int, seconds: float) -> bool:
-        """Sleep while it has that value, for at most so long; whether it has another by now.
+        """Sleeps while it has that value, for at most `seconds`; returns whether it has another by now.
 
         May return early, as futexes do: callers look again.
         """
@@ -86,7 +86,8 @@ class Futex:
         return self.value != value
 
     def wait_until(self, value: int, moment: float) -> bool:
-        """Sleep while it has that value, until a moment of `time.monotonic`; whether it has another."""
+        """Sleeps while it has that value, until a moment of `time.monotonic`; returns whether it
+        changed."""
         while self.value == value:
             left = moment - time.monotonic()
             if left <= 0:
@@ -95,7 +96,7 @@ class Futex:
         return True
 
     def wake(self) -> None:
-        """Wake everybody who waits here."""
+        """Wake everybody who waits for this word."""
         self._call(
             self._number,
             self._address,
@@ -108,5 +109,5 @@ class Futex:
 
     def _fence(self) -> None:
         if not self._ordered:
-            # Python has no barrier; the kernel's wake begins with one, whether anybody waits or not.
+            # Python has no barrier; the kernel's wake begins with one, even if no thread waits.
             self.wake()

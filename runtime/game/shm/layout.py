@@ -1,9 +1,9 @@
-"""The binary layout of a segment, version 1: every offset, size and flag stands here and nowhere else.
+"""The binary layout of a segment, version 1: every offset, size and flag is defined here only.
 
 Little-endian, naturally aligned, offsets from the file's beginning. One header page; then slots of one
 stride, each a control page and, for every frame of its ring, the areas of colour, output, motion, depth
-and reactivity. Areas are as large as the segment's largest pictures; pages that nobody touches cost
-nothing. The page beside `velatura.h` is the text of the same.
+and reactivity. Areas are as large as the segment's largest pictures; untouched pages cost
+nothing. The page beside `velatura.h` describes the same layout.
 """
 
 from collections.abc import Mapping
@@ -21,15 +21,15 @@ RING = 3
 """Frames that a client may have under way."""
 
 STARTING, READY, STOPPING = 1, 2, 3
-"""The server's states: hints for people; whether it lives is what its lock says."""
+"""The server's states, for information only: whether it lives is told by its lock."""
 FREE, TAKEN = 0, 1
 """A slot's states. Clients take free ones, under their lock; only the server frees."""
 NONE, DONE, PASSED, REFUSED = 0, 1, 2, 3
-"""What became of a frame."""
+"""The outcomes of a frame."""
 RGBA, BGRA = 1, 2
-"""Formats: 8 bits, sRGB."""
+"""Formats of 8-bit sRGB."""
 IN_PLACE, OUTPUT = 0, 1
-"""Where a result lies: in the colour area, untouched, or in the output area."""
+"""The area of a result: the colour area, unchanged, or the output area."""
 
 CUT = 1
 MOTION = 2
@@ -42,14 +42,14 @@ DEVICE_DEPTH = 128
 FROM_PREVIOUS = 256
 BYPASS = 512
 KNOWN = 2 * BYPASS - 1
-"""Every flag of this version."""
+"""All flags of this version."""
 
 SERVER_LOCK = 1 << 62
 """The byte, beyond every file's end, that the server holds while it lives; the client of slot k holds
 the one k + 1 further."""
 
 MOST_SIDE, MOST_SCALE, MOST_SLOTS, MOST_RING = 16384, 8, 256, 15
-"""What either side takes for meant; beyond it, a header is garbage."""
+"""Limits for either side, beyond which a header is invalid."""
 
 
 def _record(size: int, **members: tuple[int, str]) -> "np.dtype[np.void]":
@@ -98,7 +98,7 @@ CONTROL = _record(
     message=(32, "V96"),
 )
 ENTRIES, ENTRY_BYTES = 128, 256
-"""Where the ring begins in a control page, and each entry's size."""
+"""The offset of the ring in a control page, and the size of each entry."""
 REQUEST = _record(
     128,
     sequence=(0, "<u8"),
@@ -135,12 +135,12 @@ RESULT = _record(
     work_ms=(40, "<f4"),
 )
 RESULT_OFFSET = 128
-"""Of the result in its ring entry; the server's half."""
+"""The offset of the result in its ring entry; the server's half."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a client says of a frame, as it stands in the ring: nothing of it has been checked."""
+    """A client's request for a frame, as it stands in the ring, unchecked."""
 
     sequence: int
     width: int
@@ -162,23 +162,23 @@ class Request:
     depth_near: float = 0.1
     depth_far: float = 1000.0
     deadline_us: int = 0
-    """Microseconds from `submitted_ns` after which nobody waits for it any more; 0 is no end."""
+    """Microseconds from `submitted_ns` after which nobody waits for it any more; 0 is no limit."""
     submitted_ns: int = 0
-    """CLOCK_MONOTONIC."""
+    """Nanoseconds of CLOCK_MONOTONIC."""
 
     @classmethod
     def read(cls, record: "np.ndarray[Any, np.dtype[np.void]]") -> Self:
-        """A copy, each field read once: what is checked is then what is used."""
+        """Returns a copy, each field read once: what is checked is then what is used."""
         return cls(**dict(zip(_REQUESTED, record[0].tolist(), strict=True)))
 
     def write(self, record: "np.ndarray[Any, np.dtype[np.void]]") -> None:
-        """Into the ring."""
+        """Write the request into the ring."""
         record[0] = tuple(getattr(self, name) for name in _REQUESTED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What the server says of a frame, as it stands in the ring: nothing of it has been checked."""
+    """The server's result for a frame, as it stands in the ring, unchecked."""
 
     result_sequence: int
     status: int
@@ -192,11 +192,11 @@ class Result:
 
     @classmethod
     def read(cls, record: "np.ndarray[Any, np.dtype[np.void]]") -> Self:
-        """A copy, each field read once."""
+        """Returns a copy, each field read once."""
         return cls(**dict(zip(_RESULTED, record[0].tolist(), strict=True)))
 
     def write(self, record: "np.ndarray[Any, np.dtype[np.void]]") -> None:
-        """Into the ring."""
+        """Write the result into the ring."""
         record[0] = tuple(getattr(self, name) for name in _RESULTED)
 
 
@@ -206,7 +206,7 @@ _RESULTED = tuple(field.name for field in fields(Result))
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """A piece of the file."""
+    """A range of the file's bytes."""
 
     offset: int
     size: int
@@ -214,14 +214,14 @@ class Area:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Where everything of one segment lies, from its five figures. Raises ValueError for figures that
-    no segment has."""
+    """The places of everything in a segment, computed from its five figures. Raises ValueError for
+    invalid figures."""
 
     slot_count: int
     max_width: int
     max_height: int
     max_scale: int = 1
-    """Side of a result over that of the frame, at most."""
+    """The largest factor from a frame's side to its result's."""
     ring: int = RING
 
     def __post_init__(self) -> None:
@@ -256,15 +256,15 @@ class Layout:
         return self.slots_offset + self.slot_count * self.slot_stride
 
     def slot(self, index: int) -> Area:
-        """The whole of a slot; its control page comes first."""
+        """Returns the whole of a slot; its control page comes first."""
         return Area(self.slots_offset + index * self.slot_stride, self.slot_stride)
 
     def entry(self, slot: int, turn: int) -> Area:
-        """An entry of a slot's ring."""
+        """Returns an entry of a slot's ring."""
         return Area(self.slot(slot).offset + ENTRIES + turn * ENTRY_BYTES, ENTRY_BYTES)
 
     def areas(self, slot: int, turn: int) -> tuple[Area, Area, Area, Area, Area]:
-        """Colour, output, motion, depth and reactivity of an entry of a slot's ring."""
+        """Returns colour, output, motion, depth and reactivity of an entry of a slot's ring."""
         sizes = self.sizes
         begin = self.slot(slot).offset + PAGE + turn * sum(sizes)
         found: list[Area] = []
@@ -277,7 +277,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What a segment says of itself, once it has been checked."""
+    """A segment's header, checked."""
 
     layout: Layout
     minor: int
@@ -286,7 +286,7 @@ class Header:
     title: str
 
     def pack(self, state: int) -> bytes:
-        """The header page; magic, doorbell and heartbeat are 0."""
+        """Returns the header page; magic, doorbell and heartbeat are 0."""
         record = np.zeros(1, HEADER)
         layout = self.layout
         for name, value in (
@@ -311,8 +311,8 @@ class Header:
 
     @classmethod
     def unpack(cls, page: bytes, file_bytes: int) -> "Header":
-        """Of a header page in a file of that size. Raises EngineError for what is none, or another
-        version's."""
+        """Returns the header in a page, of a file of that size. Raises EngineError for one that is
+        invalid, or another version's."""
         check_magic(page)
         found = np.frombuffer(page[:PAGE], HEADER)[0]
         try:
@@ -347,7 +347,7 @@ class Header:
 
 
 def check_magic(page: bytes) -> None:
-    """Raises EngineError where a header page is none, or another major version's."""
+    """Raise EngineError where a header page is invalid, or another major version's."""
     if page[: len(MAGIC)] != MAGIC:
         raise EngineError("it is no segment of velatura: its first bytes are not VELATURA")
     if len(page) < PAGE:
@@ -362,20 +362,21 @@ def check_magic(page: bytes) -> None:
 
 
 def member(kind: "np.dtype[np.void]", name: str) -> tuple[int, int]:
-    """Offset and size of a member of a record."""
+    """Returns offset and size of a member of a record."""
     members = cast("Mapping[str, tuple[np.dtype[Any], int]]", kind.fields)
     inner, offset = members[name][:2]
     return offset, inner.itemsize
 
 
 def pack_text(text: str, size: int) -> bytes:
-    """UTF-8 that ends in NUL, cut between two characters where it is too long."""
+    """Returns UTF-8 that ends in NUL, cut between two characters where it is too long."""
     data = text.encode("utf-8", "replace")[: size - 1]
     return data.decode("utf-8", "ignore").encode().ljust(size, b"\0")
 
 
 def unpack_text(data: bytes) -> str:
-    """Up to the first NUL, whatever stands there; nothing in it moves a terminal's cursor."""
+    """Returns the text before the first NUL, whatever stands there; nothing in it moves a terminal's
+    cursor."""
     text = data.partition(b"\0")[0].decode("utf-8", "replace")
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 

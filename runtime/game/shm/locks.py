@@ -1,4 +1,4 @@
-"""Who is alive: locks of one byte that Linux takes back from a process, however it ends.
+"""Locks that tell which processes live: one byte each, unlocked by Linux however a process ends.
 
 Open file description locks (F_OFD_SETLK) belong to an open file, not to a process: two of one process
 exclude each other, and closing another file of the same name releases nothing.
@@ -23,8 +23,8 @@ class Lock:
     """A lock of one byte that is held until it is released, or the process ends."""
 
     def __init__(self, fd: int, byte: int) -> None:
-        """On a file that is open already; it need not be that long. Nothing is taken yet. Raises
-        EngineError.
+        """Prepare a lock in an open file, which may be shorter than that byte. Nothing is locked yet.
+        Raises EngineError.
 
         The file is opened once more: mappings keep duplicates of their file, and a lock would live as
         long as the last of them.
@@ -39,11 +39,12 @@ class Lock:
         _LOCKS.add(self)
 
     def take(self) -> bool:
-        """Whether it is ours now; False where somebody else has it. Raises EngineError."""
+        """Tries to take the lock; returns whether it is held, False where another has it. Raises
+        EngineError."""
         try:
             fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, self._byte))
         except (BlockingIOError, PermissionError):
-            # POSIX leaves it open which of the two a conflict is.
+            # POSIX allows either of the two for a conflict.
             return False
         except OSError as error:
             raise EngineError(f"shared memory cannot be locked: {error}") from error
@@ -51,13 +52,13 @@ class Lock:
         return True
 
     def release(self) -> None:
-        """Give it back and close the file. May be called again."""
+        """Release the lock and close the file. May be called again."""
         if self._fd >= 0 and self.held:
             fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, self._byte))
         self.lose()
 
     def lose(self) -> None:
-        """Close the file only: in a forked child, so that the parent's lock ends with the parent."""
+        """Close only the file: in a forked child, so that the parent's lock ends with the parent."""
         fd, self._fd = self._fd, -1
         self.held = False
         if fd >= 0:
@@ -76,7 +77,7 @@ class Lock:
 
 
 def is_held(fd: int, byte: int) -> bool:
-    """Whether somebody has the lock of that byte, by another opening of the file than this one."""
+    """Returns whether that byte is locked by another opening of the file than this one."""
     found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, byte))
     return int(_FLOCK.unpack(found)[0]) != fcntl.F_UNLCK
 
@@ -86,7 +87,8 @@ def _flock(kind: int, byte: int) -> bytes:
 
 
 _LOCKS: "weakref.WeakSet[Lock]" = weakref.WeakSet()
-"""What a forked child lets go of: it shares the open files, and would keep a dead parent alive."""
+"""Locks that a forked child must close: it shares the open files, and would keep a dead parent's
+locks."""
 
 
 def _forked() -> None:

@@ -1,4 +1,4 @@
-"""A segment: the mapped file of one server, made, opened, and removed when its server is dead."""
+"""A segment: the mapped file of one server, created, opened, and removed when its server is dead."""
 
 import mmap
 import os
@@ -22,7 +22,7 @@ Words = np.ndarray[Any, np.dtype[np.uint32]]
 Record = np.ndarray[Any, np.dtype[np.void]]
 
 PATIENCE = 0.5
-"""Seconds in which a name that is held by a living process may become free."""
+"""Seconds to wait for a name that is held by a living process."""
 
 _POPULATE_WRITE = 23
 """MADV_POPULATE_WRITE (Linux 5.14), which Python does not name: page faults all at once."""
@@ -33,10 +33,10 @@ class Absent(EngineError):  # noqa: N818 - the other half of a lookup, not a fau
 
 
 class Segment:
-    """A mapped segment. Views of it stay valid for as long as anybody has them, whatever is closed."""
+    """A mapped segment. Views of it stay valid as long as they are referenced, even after `close`."""
 
     def __init__(self, path: Path, fd: int, header: Header) -> None:
-        """Maps an open file, which is the segment's from then on. Raises EngineError."""
+        """Map an open file, which the segment then owns. Raises EngineError."""
         self.path = path
         self.header = header
         self.plan: Layout = header.layout
@@ -51,32 +51,32 @@ class Segment:
 
     @property
     def fd(self) -> int:
-        """The file; -1 when closed."""
+        """The file's descriptor; -1 when closed."""
         return self._fd
 
     def bytes(self, area: Area) -> Bytes:
-        """A piece of it."""
+        """Returns a range of the segment."""
         return self._bytes[area.offset : area.offset + area.size]
 
     def record(self, kind: "np.dtype[np.void]", offset: int) -> Record:
-        """One record of the layout at that place."""
+        """Returns the record of the layout at that offset."""
         return self._bytes[offset : offset + kind.itemsize].view(kind)
 
     def word(self, kind: "np.dtype[np.void]", offset: int, name: str) -> Words:
-        """One 32-bit member of a record at that place."""
+        """Returns a 32-bit member of a record at that offset."""
         begin = offset + layout.member(kind, name)[0]
         return self._bytes[begin : begin + 4].view(np.uint32)
 
     def futex(self, kind: "np.dtype[np.void]", offset: int, name: str) -> Futex:
-        """One member to wait for."""
+        """Returns a futex of a member."""
         return Futex(self.word(kind, offset, name))
 
     def alive(self) -> bool:
-        """Whether its server is: asked of another process' or opening's segment, not of one's own."""
+        """Returns whether its server lives; for a segment of another process or opening only."""
         return self._fd >= 0 and is_held(self._fd, layout.SERVER_LOCK)
 
     def reserve(self, area: Area) -> None:
-        """Have its memory now. Raises EngineError when there is none: a touch would be a SIGBUS."""
+        """Allocate its memory now. Raises EngineError when there is none: a touch would be a SIGBUS."""
         try:
             os.posix_fallocate(self._fd, area.offset, area.size)
         except OSError as error:
@@ -89,19 +89,19 @@ class Segment:
             self._map.madvise(_POPULATE_WRITE, area.offset, layout.PAGE * -(-area.size // layout.PAGE))
 
     def discard(self, area: Area) -> None:
-        """Give its memory back, and forget what stood there."""
+        """Free its memory, and with it the contents."""
         # A file system without holes keeps the memory, which costs no frame anything.
         with suppress(OSError):
             self._map.madvise(mmap.MADV_REMOVE, area.offset, area.size)
 
     def unlink(self) -> None:
-        """Remove the name, if it is still this file's. Only for who holds the server's lock."""
+        """Remove the name, if it is still this file's. Only for the holder of the server's lock."""
         with suppress(FileNotFoundError):
             if _identity(self.path.stat(follow_symlinks=False)) == self._identity:
                 self.path.unlink()
 
     def close(self) -> None:
-        """Close the file; the mapping goes with the last view of it."""
+        """Close the file; the mapping is freed with the last view of it."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -111,7 +111,7 @@ class Segment:
 
 
 def create(name: str, plan: Layout, title: str) -> tuple[Segment, Lock]:
-    """A new segment, complete and ready from the moment that its name exists, and its server's lock.
+    """Returns a new segment, complete and ready as soon as its name exists, and its server's lock.
 
     A dead server's is replaced. Raises ValueError for a bad name, EngineError where there is no shared
     memory or the name is served already.
@@ -152,7 +152,7 @@ def create(name: str, plan: Layout, title: str) -> tuple[Segment, Lock]:
 
 
 def restore(segment: Segment, state: int) -> None:
-    """Write the header, its state, and its magic last: what a client has spoiled is right again.
+    """Write the header, its state, and last its magic: this repairs what a client has damaged.
 
     The doorbell and the heartbeat stay as they are.
     """
@@ -168,10 +168,10 @@ def restore(segment: Segment, state: int) -> None:
 
 
 def attach(name: str) -> Segment:
-    """The segment of a living server.
+    """Returns the segment of a living server.
 
     A dead server's is removed. Raises ValueError for a bad name, Absent where nobody serves it, and its
-    parent EngineError for a file that is not to be trusted or understood, which stays.
+    base class EngineError for a file that is not trusted or understood, which stays.
     """
     path = segment_names.segment_path(name)
     check_place()
@@ -191,7 +191,8 @@ def attach(name: str) -> Segment:
 
 
 def remove(path: Path) -> bool:
-    """Remove a dead server's segment; whether the name is free. Two never remove each other's new one.
+    """Removes a dead server's segment; returns whether the name is free. Two processes never remove
+    each other's new one.
 
     Raises EngineError for a file that is not ours to remove: another program's, another version's.
     """
@@ -217,7 +218,7 @@ def remove(path: Path) -> bool:
 
 
 def sweep() -> None:
-    """Remove what servers of any name left that were killed, with no client to do it."""
+    """Remove the segments of all servers that were killed and have no client to do it."""
     for path in segment_names.FOLDER.glob(f"{segment_names.PREFIX}*"):
         # Others' files, of another version, or gone by now.
         with suppress(EngineError):
@@ -225,7 +226,7 @@ def sweep() -> None:
 
 
 def check_place() -> None:
-    """Raises EngineError, which says what is missing, where there is no shared memory."""
+    """Raise EngineError with the reason where there is no shared memory."""
     reason = futex.missing()
     if reason is None and not segment_names.FOLDER.is_dir():
         reason = f"no shared memory: {segment_names.FOLDER} is missing; mount a tmpfs there"
@@ -269,7 +270,8 @@ def _link(fd: int, path: Path) -> None:
 
 
 def _open(path: Path) -> int:
-    """Raises Absent, and EngineError for what is not a file of this user alone."""
+    """Returns the file's descriptor. Raises Absent, and EngineError for anything but a file of this
+    user alone."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:

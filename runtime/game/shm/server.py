@@ -1,4 +1,4 @@
-"""The server: one segment, a thread that looks after its slots, and a desk for every client."""
+"""The server: one segment, a thread that watches its slots, and a desk for every client."""
 
 import math
 import queue
@@ -19,23 +19,24 @@ from .segment import create, restore, sweep
 from .slot_server import ClientStats, Desk, free
 
 EVERY = 0.25
-"""Seconds after which the slots are looked at though nobody rings."""
+"""Seconds after which the slots are checked though no client rings."""
 SOONEST = 0.005
-"""Seconds between two looks, whoever rings how often."""
+"""Seconds at least between two checks, however often clients ring."""
 PATIENCE = 5.0
 """Seconds that the end of a server waits for frames under way."""
 PART = 0.8
-"""Of a client's deadline that the models may take; a post-process waits a quarter longer at most."""
+"""The part of a client's deadline that models may take; a post-process waits a quarter longer."""
 IDENTITY = "identity"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What is done to every client's frames; the words are `PostProcess`'s."""
+    """The processing of every client's frames; the fields are as for `PostProcess`."""
 
     models: tuple[str, ...]
     budget_ms: float | None = None
-    """None takes most of what a client's first frame may take, and no limit where that has none."""
+    """Milliseconds of a frame; None takes most of the deadline of a client's first frame, and no limit
+    where that has none."""
     stability: float = 0.9
     strength: float = 1.0
     backend: str = "auto"
@@ -43,17 +44,17 @@ class Work:
 
     @property
     def idle(self) -> bool:
-        """Whether frames are given back as they came, untouched and uncopied."""
+        """True if frames are returned as they came, unchanged and uncopied."""
         return all(model == IDENTITY for model in self.models)
 
     def scale(self) -> int:
-        """Side of a result over that of its frame. Raises ModelError for an unreadable model."""
+        """Returns the factor from a frame's side to its result's. Raises ModelError if unreadable."""
         from ..frame_pass import scale_of
 
         return math.prod(scale_of(model) for model in self.models)
 
     def open(self, conventions: Conventions, size: tuple[int, int]) -> Post:
-        """A post-process of one client, whose models are opened beside the frames."""
+        """Returns a client's post-process, whose models are opened in the background."""
         from ..post import PostProcess
 
         budget, deadline = self.budget_ms, conventions.deadline_ms
@@ -79,16 +80,16 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStats:
-    """Where a server stands."""
+    """The figures of a server."""
 
     elapsed: float
-    """Seconds since it began."""
+    """Seconds since it started."""
     clients: tuple[ClientStats, ...]
-    """Those that are here now, or whose slots are not free yet."""
+    """The present clients, and those whose slots are not free yet."""
     served: int
-    """Clients so far."""
+    """The number of clients so far."""
     done: int
-    """Frames so far, those of clients that have left as well."""
+    """Frames so far, those of clients that have left included."""
     passed: int
     refused: int
 
@@ -110,7 +111,7 @@ class Server:
         tell: Callable[[str], None] | None = None,
     ) -> None:
         """`max_size` is the width and height of the largest frames. `open_post` replaces `work.open`.
-        `tell` hears what happens, a line each, in the thread that serves or closes.
+        `tell` is called with each event, a line of text, in the thread that serves or closes.
 
         Raises ValueError for a bad name or size, ModelError for a model that cannot be read,
         EngineError where there is no shared memory or the name is served already.
@@ -124,7 +125,7 @@ class Server:
         self._open_post = open_post or (None if work.idle else work.open)
         self._scale = scale
         self._tell = tell or _nobody
-        # Desks never wait for, nor fail by, who listens.
+        # Desks neither wait for listeners nor fail by their errors.
         self._told: queue.SimpleQueue[str] = queue.SimpleQueue()
         sweep()
         title = ", ".join(Path(model).name for model in work.models)
@@ -140,13 +141,13 @@ class Server:
         self._gone = (0, 0, 0)
         """Frames of clients that have left: done, passed, refused."""
         self._began = time.monotonic()
-        # No event: a signal's handler may stop it in the midst of whatever it does.
+        # A flag, not an event: a signal's handler may interrupt an event's own lock.
         self._stopping = False
         self._thread: DaemonThread | None = None
         self._closed = False
 
     def serve(self, turn: Callable[[], None] = lambda: None) -> None:
-        """Look after the clients until `stop`; `turn` is called about four times a second."""
+        """Watch the clients until `stop`; `turn` is called about four times a second."""
         while not self._stopping:
             rung = self._doorbell.value
             self._look()
@@ -157,18 +158,18 @@ class Server:
             self._doorbell.wait(rung, EVERY)
 
     def start(self) -> None:
-        """`serve` in a thread of its own."""
+        """Run `serve` in a thread of its own."""
         self._thread = DaemonThread(self.serve, "velatura-serve")
         self._thread.start()
 
     def stop(self) -> None:
-        """End `serve`. Any thread may ask, and any signal's handler."""
+        """End `serve`. Any thread may call it, and any signal's handler."""
         self._stopping = True
         self._doorbell.value = self._doorbell.value + 1
         self._doorbell.wake()
 
     def stats(self) -> ServerStats:
-        """Where it stands."""
+        """Returns the figures so far."""
         with self._counting:
             desks = list(self._desks.values())
             done, passed, refused = self._gone
@@ -189,7 +190,7 @@ class Server:
         self._closed = True
         self.stop()
         if self._thread is not None:
-            # Through any Ctrl-C: what is left undone here nobody does later.
+            # Through any Ctrl-C: nothing else would do later what is left undone here.
             self._thread.outwait(PATIENCE)
         restore(self.segment, layout.STOPPING)
         self.segment.unlink()
@@ -226,7 +227,8 @@ class Server:
             self._gone = done + left.done, passed + left.passed, refused + left.refused
 
     def _look(self) -> None:
-        """What clients have spoiled is put right, who has come gets a desk, who is gone loses it."""
+        """Repair what clients have damaged, open a desk for each that has come, and close those of
+        clients that are gone."""
         restore(self.segment, layout.READY)
         self._heartbeat[0] = time.monotonic_ns()
         for slot, state in enumerate(self._states):
@@ -247,7 +249,7 @@ class Server:
                         self.segment, slot, self._scale, self._open_post, self._told.put
                     )
             elif found != layout.FREE and not held:
-                # It died in the moment of coming, or somebody has scribbled here.
+                # The client died while it connected, or another process has written here.
                 free(self.segment, slot, self._completed[slot].value)
 
 

@@ -21,13 +21,13 @@ from .segment import Segment, attach
 
 WORD = 0xFFFFFFFF
 SLICE = 0.05
-"""Seconds of waiting after which the server is looked for."""
+"""Seconds of waiting between two checks that the server lives."""
 
 Picture = npt.NDArray[np.uint8]
 
 
 class LostError(EngineError):
-    """The server is dead, has stopped, or writes what cannot be."""
+    """The server is dead, has stopped, or writes invalid values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +38,25 @@ class Sent:
     colour: Picture
     """(height, width, 4), in its colour area."""
     index: int
-    """As the client counts its frames."""
+    """The client's number of the frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back for a frame."""
+    """The server's answer for a frame."""
 
     sent: Sent
     status: int
-    """Of `layout`."""
+    """The outcome, a constant of `layout`."""
     picture: Picture | None
-    """(height, width, 4) in shared memory, until the ring comes round; None where the frame itself is
-    to be shown."""
+    """(height, width, 4) in shared memory, valid until the ring comes round; None where the frame
+    itself is to be shown."""
     work_ms: float
 
 
 class Link:
-    """One thread's. Raises EngineError from the constructor where there is no server, or no slot."""
+    """A client's connection through one slot. Used from one thread. The constructor raises EngineError
+    where there is no server, or no slot."""
 
     def __init__(self, name: str) -> None:
         self.segment: Segment = attach(name)
@@ -76,36 +77,36 @@ class Link:
             self.segment.record(layout.RESULT, offset + layout.RESULT_OFFSET) for offset in entries
         ]
         self._reserved: dict[tuple[int, int], int] = {}
-        """Bytes that have memory behind them, by entry and area."""
-        # Both ours: what stands in shared memory is only written, or compared with them.
+        """Bytes with allocated memory, by entry and area."""
+        # Both are this process's: the words in shared memory are only written, or compared with them.
         self._count = self._completed.value
         self._answered = self._count
         self._pending: deque[Sent] = deque()
         self.trouble = ""
-        """Why there is no memory for what the server has last written; empty while there is."""
+        """The reason why there is no memory for the server's last result; empty while there is."""
         self.answers: deque[Answer] = deque()
-        """Frames that have come back, the oldest first, and whose views are not used again yet."""
+        """Answers for the oldest frames that came back, whose memory is not reused yet."""
 
     @property
     def ring(self) -> int:
-        """Frames that may be under way."""
+        """The number of frames that may be under way."""
         return self.segment.plan.ring
 
     @property
     def held(self) -> bool:
-        """Whether the slot is ours still; not in a forked child, whose parent has it."""
+        """True if the slot is still held; False in a forked child, whose parent has it."""
         return self._lock is not None and self._lock.held
 
     @property
     def sequence(self) -> int:
-        """Number of the next frame."""
+        """The number of the next frame."""
         return self._count
 
     @property
     def room(self) -> bool:
-        """Whether another frame may be sent; makes room by letting go of the oldest that came back."""
+        """True if another frame may be sent; makes room by dropping the oldest answer."""
         if self._count == 0:
-            # Where the count goes round, two numbers in a row have the same entry.
+            # Where the count wraps, two numbers in a row have the same entry.
             self.answers.clear()
             return not self._pending
         if len(self._pending) + len(self.answers) >= self.ring and self.answers:
@@ -114,30 +115,31 @@ class Link:
 
     @property
     def message(self) -> str:
-        """What the server last found wrong with this client."""
+        """The last error that the server found with this client."""
         return layout.unpack_text(self._control["message"][0].tobytes())
 
     def alive(self) -> bool:
-        """Whether the server is, and the slot is ours."""
+        """Returns whether the server lives and the slot is still taken."""
         return self.segment.alive() and int(self._state[0]) == layout.TAKEN
 
     def fits(self, width: int, height: int) -> bool:
-        """Whether the server takes pictures of that size."""
+        """Returns whether the server takes pictures of that size."""
         plan = self.segment.plan
         return 1 <= width <= plan.max_width and 1 <= height <= plan.max_height
 
     def colour(self, width: int, height: int) -> Picture:
-        """Where the next frame's picture goes: (height, width, 4). Raises EngineError."""
+        """Returns the array for the next frame's picture: (height, width, 4). Raises EngineError."""
         found = self._area(0, width * height * 4)
         return found.reshape(height, width, 4)
 
     def extra(self, index: int, kind: Any, shape: tuple[int, ...]) -> Any:
-        """Where the next frame's motion (2), depth (3) or mask (4) goes. Raises EngineError."""
+        """Returns the array for the next frame's motion (2), depth (3) or mask (4). Raises
+        EngineError."""
         size = int(np.prod(shape)) * np.dtype(kind).itemsize
         return self._area(index, size).view(kind).reshape(shape)
 
     def submit(self, request: Request, colour: Picture, index: int) -> Sent:
-        """Send the next frame, whose areas are filled; `room` was there."""
+        """Sends the next frame, whose areas are filled; `room` must be true."""
         request = replace(request, sequence=self._count, submitted_ns=time.monotonic_ns())
         request.write(self._requests[self._count % self.ring])
         sent = Sent(request, colour, index)
@@ -148,7 +150,7 @@ class Link:
         return sent
 
     def poll(self) -> None:
-        """Take what has come back. Raises LostError for counters that cannot be."""
+        """Collect the answers that have come. Raises LostError for invalid counters."""
         done = (self._completed.value - self._answered) & WORD
         if done > len(self._pending):
             raise LostError("the server counts frames that were never sent")
@@ -157,9 +159,9 @@ class Link:
         self._answered = (self._answered + done) & WORD
 
     def wait(self, sent: Sent, until: float) -> Answer | None:
-        """That frame's answer, until a moment of `time.monotonic`; None when it is late.
+        """Returns that frame's answer, until a moment of `time.monotonic`; None when it is late.
 
-        What came back before it is let go. Raises LostError when the server is dead.
+        Earlier answers are dropped. Raises LostError when the server is dead.
         """
         while True:
             self.poll()
@@ -175,7 +177,8 @@ class Link:
                 self.check()
 
     def next(self, until: float) -> Answer | None:
-        """The oldest answer, until a moment of `time.monotonic`; None when there is none by then.
+        """Returns the oldest answer, until a moment of `time.monotonic`; None when there is none by
+        then.
 
         Raises LostError when the server is dead.
         """
@@ -190,12 +193,12 @@ class Link:
         return self.answers.popleft()
 
     def check(self) -> None:
-        """Raises LostError when the server is dead or has stopped."""
+        """Raise LostError when the server is dead or has stopped."""
         if not self.alive():
             raise LostError("the server has stopped or died")
 
     def close(self) -> None:
-        """Leave the slot, which the server frees. Views stay mapped, but what they show goes with it,
+        """Leave the slot, which the server frees. Views stay mapped, but their contents are lost,
         unless the server has ended."""
         if self._lock is None:
             return
@@ -240,7 +243,7 @@ class Link:
         return self.segment.bytes(self._with_memory(turn, index, size))
 
     def _with_memory(self, turn: int, index: int, size: int) -> Area:
-        """The beginning of an area, with memory behind it. Raises EngineError where there is none."""
+        """Returns the beginning of an area, with allocated memory. Raises EngineError without any."""
         area = Area(self.segment.plan.areas(self._slot, turn)[index].offset, size)
         if size > self._reserved.get((turn, index), 0):
             self.segment.reserve(area)

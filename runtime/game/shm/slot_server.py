@@ -1,6 +1,6 @@
 """A desk: the server's side of one slot, with a thread and a post-process of its own.
 
-Whatever a client writes into its slot is copied once and then checked; what is wrong is answered with
+Everything that a client writes into its slot is copied once and then checked; errors are answered with
 a refusal, and none of it reaches another client's desk.
 """
 
@@ -22,10 +22,10 @@ from .locks import is_held
 from .segment import Segment
 
 EVERY = 0.25
-"""Seconds after which a desk looks up, whoever wakes it."""
+"""Seconds after which a desk checks its state, even if nobody wakes it."""
 AGAIN, MOST = 0.5, 30.0
 """Seconds before a post-process that has failed, or was opened for another order, is opened again;
-twice as many each time that it fails, up to `MOST`."""
+doubled with each failure, up to `MOST`."""
 WORD = 0xFFFFFFFF
 
 Picture = npt.NDArray[np.uint8]
@@ -33,26 +33,26 @@ Picture = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientStats:
-    """What one client has had so far."""
+    """The figures of one client so far."""
 
     slot: int
     pid: int
-    """As the client says."""
+    """The client's process id by its own statement."""
     size: tuple[int, int] | None
     """Width and height of its last frame."""
     done: int
     passed: int
     refused: int
     work: Percentiles
-    """Of the frames that were done, from taking one up to its result."""
+    """Seconds of the frames that were done, from taking one up to its result."""
     rung: str
-    """How much is done to its frames at present; empty without models."""
+    """The present rung of its frames; empty without models."""
     message: str
-    """The last thing that was wrong; empty while nothing was."""
+    """The last error; empty while there was none."""
 
 
 class Desk:
-    """Serves one client from its coming to its going."""
+    """Serves one client from its arrival to its departure."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Desk:
         open_post: OpenPost | None,
         tell: Callable[[str], None],
     ) -> None:
-        """`open_post` None leaves frames as they are. The thread runs from here on."""
+        """`open_post` None leaves frames unchanged. The thread runs from here on."""
         self.slot = slot
         self._segment = segment
         self._scale = scale
@@ -79,8 +79,8 @@ class Desk:
         ]
         self._doorbell = segment.futex(layout.HEADER, 0, "doorbell")
         self._reserved: dict[tuple[int, int], int] = {}
-        """Bytes that have memory behind them, by entry and area."""
-        # Ours, and never read from where the client could write it.
+        """Bytes with allocated memory, by entry and area."""
+        # Kept in this process, and never read from where the client could write it.
         self._count = self._completed.value
         self._errors = 0
         self._message = ""
@@ -99,21 +99,21 @@ class Desk:
 
     @property
     def closed(self) -> bool:
-        """Whether it leaves the slot alone, which may be freed from then on."""
+        """True if the desk no longer uses the slot, which may then be freed."""
         return self._left.is_set()
 
     @property
     def count(self) -> int:
-        """Number of the next frame."""
+        """The number of the next frame."""
         return self._count
 
     @property
     def pid(self) -> int:
-        """The client's process, as it says."""
+        """The client's process id by its own statement."""
         return int(self._control["client_pid"][0])
 
     def leave(self, *, ending: bool = False) -> None:
-        """Leave the slot once the frame under way is done. Returns at once; any thread may ask.
+        """Leave the slot once the frame under way is done. Returns at once; any thread may call it.
 
         A server that is `ending` leaves its memory as it is: the client may be showing what lies there,
         and all of it goes with the last mapping of the file.
@@ -123,11 +123,11 @@ class Desk:
         self._submitted.wake()
 
     def join(self, seconds: float) -> bool:
-        """Wait for that; whether it has come."""
+        """Waits until the slot is left; returns whether it is."""
         return self._thread.wait(seconds)
 
     def stats(self) -> ClientStats:
-        """Any thread may ask."""
+        """Returns the figures; any thread may call it."""
         post = self._post
         return ClientStats(
             slot=self.slot,
@@ -163,7 +163,7 @@ class Desk:
             self._doorbell.wake()
 
     def _serve(self) -> None:
-        """The next frame of the ring."""
+        """Process the next frame of the ring."""
         begin = time.monotonic_ns()
         turn = self._count % self._segment.plan.ring
         request = Request.read(self._requests[turn])
@@ -197,7 +197,7 @@ class Desk:
         self._answer(turn, request, status, begin, size=size, stride=out.strides[0], area=layout.OUTPUT)
 
     def _make(self, open_post: OpenPost, turn: int, asked: Asked) -> tuple[Picture, bool] | None:
-        """The result in the output area and whether it passed; None where there is none."""
+        """Returns the result in the output area and whether it passed; None where there is none."""
         try:
             post = self._current(open_post, asked)
             if post is None or not self._reserve(turn, asked):
@@ -220,10 +220,10 @@ class Desk:
         return out, last is not None and last.passed
 
     def _current(self, open_post: OpenPost, asked: Asked) -> Post | None:
-        """The post-process for these conventions; None while it may not be opened."""
+        """Returns the post-process for these conventions; None while it may not be opened."""
         post, theirs = self._post, asked.conventions
         if post is not None and self._opened_for is not None and self._opened_for.hold_for(asked):
-            # Games move their far plane and change their resolution; that is no reason to begin anew.
+            # Games move their far plane and change their resolution; that is no reason to start again.
             post.interpret(theirs.motion, theirs.depth)
             return post
         now = time.monotonic()
@@ -238,7 +238,8 @@ class Desk:
         return self._post
 
     def _reserve(self, turn: int, asked: Asked) -> bool:
-        """Have memory behind whatever of a frame is read and written here; whether there is any.
+        """Allocates memory for everything of a frame that is read and written here; returns whether
+        there is enough.
 
         That the client has written there is only its word: a read of a hole wants memory as well, and
         where there is none it ends the whole server.
@@ -300,13 +301,14 @@ class Desk:
         self._completed.wake()
 
     def _reset(self, submitted: int) -> None:
-        """A counter that cannot be: everything until now is over."""
+        """Reset an invalid counter: all frames until now are over."""
         self._say(f"the count of submitted frames jumped from {self._count} to {submitted}")
         self._refused += 1
         self._count = submitted
         self._completed.value = submitted
         self._completed.wake()
-        # Whoever does this without end has a thread of mine, and is to leave the others theirs.
+        # A client that does this without end occupies this thread only, and must leave the others
+        # theirs.
         self._leaving.wait(0.001)
 
     def _say(self, text: str) -> None:
@@ -328,18 +330,18 @@ class Desk:
         self._tell(f"client {self.pid}: {text}")
 
     def _empty(self) -> None:
-        """Forget the client's pictures, and give their memory back."""
+        """Forget the client's pictures, and free their memory."""
         whole = self._segment.plan.slot(self.slot)
         self._segment.bytes(Area(self._page + layout.ENTRIES, layout.PAGE - layout.ENTRIES))[:] = 0
-        # One that is here still, and has spoiled its slot, may be showing what lies there.
+        # A client that is still here, and has damaged its slot, may be showing these pictures.
         if not is_held(self._segment.fd, layout.SERVER_LOCK + 1 + self.slot):
             self._segment.discard(Area(whole.offset + layout.PAGE, whole.size - layout.PAGE))
 
 
 def free(segment: Segment, slot: int, count: int) -> None:
-    """Make a slot ready for another client, whose frames are counted from there.
+    """Make a slot ready for another client, whose frames are numbered from `count`.
 
-    Only for the thread that looks after all slots: freed twice, it would be taken from who has come.
+    Only for the thread that watches all slots: freeing it twice would take it from a new client.
     """
     page = segment.plan.slot(slot).offset
     control = segment.record(layout.CONTROL, page)
