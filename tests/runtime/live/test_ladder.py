@@ -193,8 +193,10 @@ def test_a_model_that_fails_beside_frames_is_an_error_with_its_own_words() -> No
 def test_ctrl_c_while_rungs_are_measured_closes_no_engine_at_work() -> None:
     go = threading.Event()
     engine = Beside(lambda: go.wait(20))
-    with press_later(lambda: engine.at_work, then=go.set, busy=True):
-        with pytest.raises(KeyboardInterrupt):
-            open_ladder(["negative"], frame(0, (256, 192)), lambda _: engine)
+    with (
+        press_later(lambda: engine.at_work, then=go.set, busy=True),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        open_ladder(["negative"], frame(0, (256, 192)), lambda _: engine)
     assert engine.closed
     assert not engine.closed_at_work
