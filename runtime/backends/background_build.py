@@ -1,6 +1,5 @@
 """RisingEngine: frames are processed while a better engine is built in the background."""
 
-import threading
 from collections.abc import Callable
 
 import cv2
@@ -9,6 +8,7 @@ import numpy as np
 from ..card import ModelCard
 from ..errors import EngineError, VelaturaError
 from ..frame import Array
+from ..worker import DaemonThread
 from .base import Engine, Pending
 
 
@@ -41,7 +41,7 @@ class RisingEngine(Engine):
         self._engine: Engine | None = None
         self._ready: set[tuple[int, int, int]] = set()
         self._failure: VelaturaError | None = None
-        self._work: threading.Thread | None = None
+        self._work: DaemonThread | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -62,7 +62,7 @@ class RisingEngine(Engine):
     @property
     def building(self) -> bool:
         """True while a builder is at work."""
-        return self._work is not None and self._work.is_alive()
+        return self._work is not None and self._work.at_work
 
     def submit(self, image: Array, bits: int = 8) -> Pending:
         key = (image.shape[0], image.shape[1], bits)
@@ -71,9 +71,7 @@ class RisingEngine(Engine):
             return self._engine.submit(image, bits)
         failure = self._failure  # of before this picture, which still passes
         if not self.building and failure is None:
-            self._work = threading.Thread(
-                target=self._prepare, args=(key,), name="velatura-build", daemon=True
-            )
+            self._work = DaemonThread(lambda: self._prepare(key), "velatura-build")
             self._work.start()
         self._passed += 1
         if self._stand_in is not None:
@@ -86,14 +84,18 @@ class RisingEngine(Engine):
     def wait(self) -> None:
         """Wait until the current build, if any, has finished."""
         if self._work is not None:
-            self._work.join()
+            self._work.wait()
 
     def close(self) -> None:
-        # A builder cannot be interrupted: its result is still stored in the cache.
-        self.wait()
-        for engine in (self._engine, self._stand_in):
-            if engine is not None:
-                engine.close()
+        # A builder cannot be interrupted: its result is still stored in the cache. Where Ctrl-C ends the
+        # wait for it, its engine stays open, and may be closed by another call.
+        try:
+            self.wait()
+        finally:
+            if self._stand_in is not None:
+                self._stand_in.close()
+            if self._engine is not None and not self.building:
+                self._engine.close()
 
     def _prepare(self, key: tuple[int, int, int]) -> None:
         try:

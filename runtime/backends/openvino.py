@@ -2,7 +2,9 @@
 
 import io
 import sys
+import threading
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
@@ -212,7 +214,21 @@ class _Job:
         return self.output
 
 
+_ONE_AT_A_TIME = threading.Lock()
+
+
 def _core() -> "ov.Core":
+    """The one of this process, which stays until its end.
+
+    The CPU plugin sets a stack for signals in the thread that loads it, and frees the stack with the
+    last core: where another thread drops that, the next Ctrl-C is a segmentation fault.
+    """
+    with _ONE_AT_A_TIME:
+        return _only_core()
+
+
+@cache
+def _only_core() -> "ov.Core":
     return library().Core()
 
 

@@ -1,13 +1,11 @@
 """A film to cut off, and what comes of it uncut."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from . import ctrl_c as keyboard
 from . import videos
 from .cutting import FRAMES, contents, finish
 
@@ -36,10 +34,3 @@ def uncut(film: Path) -> dict[str, Any]:
 def source(film: Path, tmp_path: Path) -> Path:
     shutil.copy2(film, tmp_path / "in.mp4")
     return tmp_path / "in.mp4"
-
-
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    """Ctrl-C is heard in this process, also where whoever started it has it ignored."""
-    with keyboard.heard():
-        yield

@@ -1,5 +1,7 @@
 """Engines against NumPy, on every backend; tiles, padding, requests in flight, refusals."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -198,3 +200,27 @@ def test_a_precision_that_is_not_there_is_refused(backend: str, tmp_path: Path) 
     path = with_card(networks.mixer(MATRIX), card(), tmp_path / "m.onnx")
     with pytest.raises(Exception, match="not quantised"):
         open_engine(path, backend, precision="int8")
+
+
+INTERRUPTED = """
+import signal, sys, threading
+import numpy as np
+from velatura.runtime import open_engine
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+opened = [open_engine("upscale-2x", sys.argv[1], precision="fp32")]
+opened[0].run(np.zeros((16, 16), np.uint8))
+closer = threading.Thread(target=lambda: opened.pop().close())
+closer.start()
+closer.join()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+
+
+def test_ctrl_c_is_heard_after_another_thread_closed_the_engine(backend: str) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, backend]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert (done.returncode, done.stdout) == (0, "stopped\n"), done.stderr

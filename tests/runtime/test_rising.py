@@ -16,6 +16,7 @@ from velatura.runtime.jobs.chain import Job
 from velatura.runtime.jobs.run import run_job
 
 from . import videos
+from .ctrl_c import press_later
 
 
 class Slow(Engine):
@@ -28,6 +29,7 @@ class Slow(Engine):
         self.fails = fails
         self.may_wait = False
         self.prepared: list[tuple[int, int, int]] = []
+        self.closed = False
 
     def prepare(self, height: int, width: int, bits: int = 8) -> None:
         assert self.gate.wait(20)
@@ -43,6 +45,7 @@ class Slow(Engine):
         return lambda: 255 - pending()
 
     def close(self) -> None:
+        self.closed = True
         self.inner.close()
 
 
@@ -126,6 +129,21 @@ def test_a_bug_in_a_builder_is_no_silence() -> None:
         with pytest.raises(EngineError, match="ZeroDivisionError: a bug"):
             engine.run(IMAGE)
     assert len(calls) == 1
+
+
+def test_ctrl_c_while_it_closes_leaves_the_engine_to_its_builder() -> None:
+    gate = threading.Event()
+    better = Slow(gate, upscaler())
+    engine = RisingEngine(better.card, lambda: better)
+    engine.run(IMAGE)
+    with press_later(), pytest.raises(KeyboardInterrupt):
+        engine.close()
+    assert engine.building
+    assert not better.closed
+    gate.set()
+    engine.close()
+    assert better.prepared, "it was closed under the builder"
+    assert better.closed
 
 
 class SlowBackend:

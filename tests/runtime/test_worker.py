@@ -83,7 +83,6 @@ def test_a_job_that_never_returns_holds_up_no_end(leaving: float) -> None:
     assert seconds < 90
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_a_thread_is_at_work_until_it_ends_though_ctrl_c_meets_who_waits_for_it() -> None:
     go, done = threading.Event(), threading.Event()
     thread = DaemonThread(lambda: (go.wait(20), done.set()), "test")
@@ -100,7 +99,6 @@ def test_a_thread_is_at_work_until_it_ends_though_ctrl_c_meets_who_waits_for_it(
     assert not thread.at_work
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_what_must_not_be_cut_off_is_waited_for_whoever_presses_ctrl_c() -> None:
     go = threading.Event()
     thread = DaemonThread(lambda: go.wait(20), "test")

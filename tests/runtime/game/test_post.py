@@ -707,7 +707,6 @@ def test_a_process_ends_after_the_frame_at_work_though_ctrl_c_met_its_close() ->
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_a_pipeline_whose_models_nobody_waits_for_any_more_closes_them() -> None:
     opening, go, closed = threading.Event(), threading.Event(), threading.Event()
 

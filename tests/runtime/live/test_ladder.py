@@ -1,7 +1,6 @@
 """Which rungs there are, in which order, and what they are measured to cost."""
 
 import threading
-import time
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
@@ -23,7 +22,7 @@ from velatura.runtime.card import ModelCard, read_card
 from velatura.runtime.errors import EngineError
 from velatura.runtime.frame import GRAY, RGB, YUV420P, Array, PixelFormat
 
-from ..ctrl_c import press
+from ..ctrl_c import press_later
 from .engines import LUMA, STYLE, Negative, Shelf, frame, info_of
 
 
@@ -164,7 +163,7 @@ def test_a_sample_is_as_the_source_says(format: PixelFormat) -> None:
 class Beside(Negative):
     """Does something else where it is called beside frames."""
 
-    def __init__(self, act: Callable[[], None]) -> None:
+    def __init__(self, act: Callable[[], object]) -> None:
         super().__init__(seconds=0.001)
         self.act = act
         self.at_work = self.closed_at_work = False
@@ -191,14 +190,13 @@ def test_a_model_that_fails_beside_frames_is_an_error_with_its_own_words() -> No
     assert engine.closed
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_rungs_are_measured_closes_no_engine_at_work() -> None:
-    def interrupted() -> None:
-        press()
-        time.sleep(0.3)
-
-    engine = Beside(interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    go = threading.Event()
+    engine = Beside(lambda: go.wait(20))
+    with (
+        press_later(lambda: engine.at_work, then=go.set, busy=True),
+        pytest.raises(KeyboardInterrupt),
+    ):
         open_ladder(["negative"], frame(0, (256, 192)), lambda _: engine)
     assert engine.closed
     assert not engine.closed_at_work

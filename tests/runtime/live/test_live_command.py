@@ -140,7 +140,6 @@ def beside_a_window(film: Path, target: Path) -> int:
     return run_live(session, quiet=True)
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_beside_a_window_costs_no_recording(
     film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,7 +152,6 @@ def test_a_second_ctrl_c_beside_a_window_costs_no_recording(
     assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_after_the_window_has_failed_waits_for_the_end_of_the_run(
     film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,7 +429,8 @@ def test_a_sink_joins_and_leaves_while_the_run_goes_on() -> None:
 def test_the_file_of_a_live_run_is_whole(film: Path, tmp_path: Path) -> None:
     """Played from its beginning: the first picture is not late, and nothing follows the last."""
     target = tmp_path / "out.mp4"
-    assert run(film, target).returncode == 0
+    # A picture that a busy machine drops at the end would leave the sound the longer one.
+    assert run(film, target, "--drop", "never").returncode == 0
     with av.open(str(target)) as container:
         streams = {stream.type: stream for stream in container.streams}
         assert set(streams) == {"video", "audio"}

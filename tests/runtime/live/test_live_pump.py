@@ -412,7 +412,6 @@ class BusySink(Screen):
         self.writing = False
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_waits_for_the_model_at_work() -> None:
     """Who has opened the engines closes them next."""
     processor = Busy()
@@ -425,7 +424,6 @@ def test_ctrl_c_waits_for_the_model_at_work() -> None:
     assert any(event.text == "stopped" for event in stats.events)
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_drops_what_waits_and_leaves_no_sink_writing() -> None:
     source, sink = Camera(10_000), BusySink()
     output = Output(sink, depth=RECORDING, keeps=True)
@@ -441,7 +439,6 @@ def test_a_second_ctrl_c_drops_what_waits_and_leaves_no_sink_writing() -> None:
     assert output.stats().dropped > 5
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_a_sink_that_is_stuck_holds_up_no_second_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pump_module, "PATIENCE", 0.5)
     source, sink = Camera(10_000), BusySink()
