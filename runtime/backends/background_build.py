@@ -87,8 +87,8 @@ class RisingEngine(Engine):
             self._work.wait()
 
     def close(self) -> None:
-        # A builder cannot be interrupted: its result is still stored in the cache. Where Ctrl-C ends the
-        # wait for it, its engine stays open, and may be closed by another call.
+        # A builder cannot be interrupted: its result is still stored in the cache. Where Ctrl-C ends
+        # the wait for it, its engine stays open, and may be closed by another call.
         try:
             self.wait()
         finally:
