@@ -104,9 +104,10 @@ def test_every_shipped_model_is_written_for_both_engines(name: str, tmp_path: Pa
             assert (model.graph.input[0].name, model.graph.output[0].name) == ("image", "result")
         assert written[0] == written[1], "what both accept is the same file, proved once"
         found = measure_parity(proto, card, path, made)
+        rows = 180 + -180 % card.size_multiple
         assert {(one.library, one.size) for one in found} == {
             (library, one) for library in ("ONNX Runtime", "OpenVINO") for one in (
-                [(90, 162)] if size else [(96, 160), (180, 320)]
+                [(90, 162)] if size else [(96, 160), (rows, 320)]
             )
         }  # fmt: skip
         assert min(one.db for one in found) > 90

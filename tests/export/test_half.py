@@ -58,7 +58,7 @@ def test_no_extreme_picture_overflows_a_shipped_model(name: str) -> None:
     card = read_card(proto)
     assert card is not None
     half, half_card, worst = half_precision(proto, card)
-    assert 0.5 < worst.value < 70, "the documents say so"
+    assert 0.5 < worst.value < 100, "a six-hundredth of what half holds"
     assert (half_card.dtype, half_card.precision) == ("float16", "fp16")
     graph = RoundedGraph(half)
     for given in extremes(card).values():
