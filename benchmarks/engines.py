@@ -6,7 +6,6 @@ from collections import defaultdict
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from velatura.runtime import CardFlags, open_engine
 from velatura.runtime.backends import openvino
 from velatura.runtime.backends.graph import macs_per_pixel, wrap
@@ -103,10 +102,12 @@ def _profile(name: str, size: tuple[int, int], precision: str) -> dict[str, Any]
     )
     graph = wrap(model.proto, model.card, size=size).SerializeToString()
     properties = {**openvino._properties(precision, "latency"), "PERF_COUNT": True}
-    core = ov.Core()
+    core = openvino.core()
     compiled = core.compile_model(core.read_model(graph), "CPU", properties)
     request = compiled.create_infer_request()
-    request.set_input_tensor(ov.Tensor(np.zeros(tuple(compiled.input(0).shape), np.uint8)))
+    request.set_input_tensor(
+        openvino.library().Tensor(np.zeros(tuple(compiled.input(0).shape), np.uint8))
+    )
     spent: dict[str, list[float]] = defaultdict(list)
     for turn in range(25):
         request.infer()

@@ -12,6 +12,7 @@ import onnx
 from onnx import ModelProto
 from onnxruntime import InferenceSession
 
+from ..runtime.backends import openvino
 from ..runtime.backends.half_emulation import RoundedGraph
 from ..runtime.backends.precision_choice import sample_picture
 from ..runtime.card import ModelCard
@@ -136,12 +137,10 @@ def _ort(path: Path) -> Run:
 
 
 def _openvino(path: Path) -> Run:
-    import openvino
-
     try:
         # Where a CPU has BF16 OpenVINO takes it by itself, which is not what is measured here.
         hints = {"INFERENCE_PRECISION_HINT": "f32"}
-        compiled: Any = openvino.Core().compile_model(str(path), "CPU", hints)
+        compiled: Any = openvino.core().compile_model(str(path), "CPU", hints)
     except RuntimeError as error:
         raise EngineError(f"OpenVINO does not take the exported graph: {error}") from error
 

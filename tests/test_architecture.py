@@ -211,3 +211,11 @@ def test_print_stands_in_no_module() -> None:
 
 def test_no_package_at_the_root() -> None:
     assert not (ROOT / "__init__.py").exists()
+
+
+def test_one_module_makes_the_core_of_openvino() -> None:
+    """Another core, dropped by another thread, makes of the next Ctrl-C a segmentation fault."""
+    for folder in (*ALLOWED, "benchmarks", "samples"):
+        for path in modules(folder):
+            if path != ROOT / "runtime" / "backends" / "openvino.py":
+                assert not re.search(r"\bCore\(\)", path.read_text()), path

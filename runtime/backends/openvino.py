@@ -62,15 +62,14 @@ def device() -> str:
 
 def precisions() -> tuple[str, ...]:
     """Returns FP32 always, BF16 where the CPU computes in it, INT8 on x86 and ARM, and both mixed."""
-    capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     found = tuple(name.lower() for name in ("BF16", "INT8") if name in capabilities)
     return ("fp32", *found, *(("int8-bf16",) if len(found) == 2 else ()))
 
 
 def trial(model: bytes, image: Array) -> Array:
     """Returns a serialised graph's output for one tensor. Raises OpenVINO's own errors."""
-    core = _core()
-    compiled = core.compile_model(core.read_model(model), "CPU")
+    compiled = core().compile_model(core().read_model(model), "CPU")
     return np.asarray(compiled([image])[0])
 
 
@@ -91,7 +90,7 @@ class OpenVinoEngine(StaticEngine["_Ring"]):
         if model.card.precision == "int8" and not precision.startswith("int8"):
             precision = "int8"
         super().__init__(model, backend=NAME, precision=precision, in_flight=1, fit=options.fit)
-        self._core = _core()
+        self._core = core()
         self._cache = options.cache
         self._properties = _properties(precision, options.hint)
         if options.hint == "throughput":
@@ -217,11 +216,12 @@ class _Job:
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def _core() -> "ov.Core":
-    """The one of this process, which stays until its end.
+def core() -> "ov.Core":
+    """Returns the one core of this process, which stays until its end.
 
-    The CPU plugin sets a stack for signals in the thread that loads it, and frees the stack with the
-    last core: where another thread drops that, the next Ctrl-C is a segmentation fault.
+    A core's CPU plugin sets a stack for signals in the thread that loads it, and frees that stack with
+    the core: where another thread drops it, the next Ctrl-C is a segmentation fault. So nobody here
+    makes a core of their own.
     """
     with _ONE_AT_A_TIME:
         return _only_core()

@@ -103,7 +103,7 @@ class MatrixProducts:
     def __init__(self, precision: str) -> None:
         """`precision` is a key of `Peak.matrix`; needs OpenVINO."""
         ov = openvino.library()
-        core = ov.Core()
+        core = openvino.core()
         properties = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
