@@ -266,10 +266,8 @@ def test_killed_while_ctrl_c_finishes(moment: str, source: Path, uncut: dict[str
     """Before its name is given the whole film is still to be had; after it, the short one is it."""
     target = source.with_name("out.mp4")
     kind, method = moment.split(".")
-    module = "journal" if kind == "Journal" else "output"
-    die = (
-        f"{DIE}\nimport velatura.runtime.sinks.{module} as m; m.{kind}.{method} = lambda *a, **k: die()"
-    )
+    module = "resume.journal" if kind == "Journal" else "sinks.output_file"
+    die = f"{DIE}\nimport velatura.runtime.{module} as m; m.{kind}.{method} = lambda *a, **k: die()"
     code, _ = interrupt(source, target, f"{SLOW}\n{die}")
     assert code == -signal.SIGKILL
     done = run(source, target, "--journal")
