@@ -39,10 +39,11 @@ def test_an_upscaler_is_measured_beside_bicubic(data_root: Path) -> None:
 @pytest.mark.soak
 def test_a_style_is_measured_beside_its_input_and_a_blur(data_root: Path) -> None:
     clip = data_root / "clips/rabbit320.mp4"
-    code, told = invoke("wave", "--data", data_root, "--clip", clip, "--json")
+    code, told = invoke("starry-night", "--data", data_root, "--clip", clip, "--json")
     assert code == 0, told
     found = json.loads(told)["measures"]
-    assert found["objective"]["model"] < 0.6 * found["objective"]["input"]
+    # The recipe counts Gram distances by their roots: 0.6 of the distances themselves is 0.775 of those.
+    assert found["objective"]["model"] < 0.775 * found["objective"]["input"]
     parts = [row["model"] for name, row in found.items() if name.startswith("objective_")]
     assert len(parts) >= 5
     assert sum(parts) == pytest.approx(found["objective"]["model"], rel=1e-3)
