@@ -25,7 +25,7 @@ with_extra = $(patsubst %.,'%.[$(1)]',$(patsubst %.whl,'%.whl[$(1)]',$(PACKAGE))
 
 help:
 	@echo "make demo    restyle and upscale the sample clip (installs the runtime only)"
-	@echo "make test    install what the tests need and run them (about eight minutes on two cores)"
+	@echo "make test    install what the tests need and run them (about a quarter of an hour on two cores)"
 	@echo "make quick   the same without the slow ones"
 	@echo "make runtime the quick tests of the runtime, which need no PyTorch"
 	@echo "make soak    the long tests, which make test leaves out: CI runs them, too"
@@ -43,7 +43,7 @@ demo: $(VENV)/.runtime
 # keep threads of their own, a whole run of the tests once ended in a segmentation fault.
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not soak" --ignore=tests/training $(SIDE_BY_SIDE)
-	$(BIN)/python -m pytest tests/training
+	$(BIN)/python -m pytest tests/training $(SIDE_BY_SIDE)
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m pytest -m soak --ignore=tests/training
@@ -52,7 +52,7 @@ test-environment: $(VENV)/.dev
 
 quick: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow and not soak" --ignore=tests/training $(SIDE_BY_SIDE)
-	$(BIN)/python -m pytest -m "not slow" tests/training
+	$(BIN)/python -m pytest -m "not slow" tests/training $(SIDE_BY_SIDE)
 
 runtime: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow and not soak" tests/runtime $(SIDE_BY_SIDE)
