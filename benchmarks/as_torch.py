@@ -67,7 +67,12 @@ def _transposed(x: Tensor, w: Tensor, b: Tensor | None = None, **a: Any) -> Tens
 
 def _pad(x: Tensor, pads: list[int], *_: Any, mode: bytes = b"constant") -> Tensor:
     top, left, bottom, right = pads[2], pads[3], pads[6], pads[7]
-    return F.pad(x, (left, right, top, bottom), mode.decode())
+    # ONNX's name for what PyTorch calls replicate.
+    return F.pad(x, (left, right, top, bottom), mode.decode().replace("edge", "replicate"))
+
+
+def _concat(*parts: Tensor, axis: int) -> Tensor:
+    return torch.cat(parts, axis)
 
 
 def _slice(x: Tensor, starts: Any, ends: Any, axes: Any, steps: Any = None) -> Tensor:
@@ -90,6 +95,7 @@ def _norm(x: Tensor, scale: Tensor, bias: Tensor, epsilon: float = 1e-5) -> Tens
 
 OPERATORS: dict[str, Any] = {
     "Add": torch.add,
+    "Concat": _concat,
     "Conv": _conv,
     "ConvTranspose": _transposed,
     "DepthToSpace": _shuffle,
