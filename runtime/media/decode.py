@@ -176,11 +176,11 @@ class Reader:
         """Returns the pictures that the decoder gives for a packet; failures are counted."""
         try:
             return self._decoder.decode(packet)
-        except FFmpegError as error:
+        except (FFmpegError, ValueError) as error:
+            # PyAV 19 raises a plain ValueError where a damaged header names a codec that is none.
             self.failed += 1
-            self.reason = (
-                self.reason or f"a frame near number {self.count} cannot be decoded: {error.strerror}"
-            )
+            why = error.strerror if isinstance(error, FFmpegError) else error
+            self.reason = self.reason or f"a frame near number {self.count} cannot be decoded: {why}"
             self._clock.failed()
             return []
 
@@ -221,7 +221,7 @@ class Reader:
         for number, packet in enumerate(islice(cycle(group), len(group) + DELAY)):
             try:
                 images = self._decoder.decode(packet)
-            except FFmpegError:
+            except (FFmpegError, ValueError):
                 failed = True
                 continue
             for image in images:

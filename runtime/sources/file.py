@@ -114,7 +114,7 @@ class FileSource(Source):
         frames."""
         if self._container.format.name != "yuv4mpegpipe":
             return False
-        size = max(self._container.size, self._pipe.received if self._pipe is not None else 0)
+        size = max(self._container.size or 0, self._pipe.received if self._pipe is not None else 0)
         return 0 < self._reader.position < size
 
     def _frame(self, picture: Picture, index: int) -> Frame:

@@ -42,7 +42,7 @@ def test_a_style_is_measured_beside_its_input_and_a_blur(data_root: Path) -> Non
     code, told = invoke("starry-night", "--data", data_root, "--clip", clip, "--json")
     assert code == 0, told
     found = json.loads(told)["measures"]
-    # The recipe counts Gram distances by their roots: 0.6 of the distances themselves is 0.775 of those.
+    # The recipe counts Gram distances by their roots, and 0.775 is the root of 0.6.
     assert found["objective"]["model"] < 0.775 * found["objective"]["input"]
     parts = [row["model"] for name, row in found.items() if name.startswith("objective_")]
     assert len(parts) >= 5

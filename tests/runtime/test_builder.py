@@ -134,7 +134,7 @@ def test_depths_sizes_and_precisions(
 
 
 def test_half_precision_shrinks_weights_and_activations(rtx: nvidia_library.Library) -> None:
-    model = zoo_model("starry-night")
+    model = zoo_model("wave")
     whole, half = (built(rtx, m, size=(240, 320)) for m in (model, halved(model)))
     # The library keeps some tables of its own in either.
     assert half.weights < 0.8 * whole.weights

@@ -230,7 +230,7 @@ def test_dlpack_goes_before_an_interface_that_may_know_no_streams(rig: Rig, prod
 
 
 def test_what_cannot_be_read_in_place_is_refused(rig: Rig, producer: Producer) -> None:
-    luma, style = zoo(UPSCALE), zoo(STYLE)
+    luma, style = zoo(UPSCALE), zoo("wave")
     (grey,) = frames(luma, 1, (60, 64))
     (colours,) = frames(style, 1, (60, 64))
     written, coloured = producer.write(grey), producer.write(colours)
