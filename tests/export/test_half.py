@@ -58,7 +58,8 @@ def test_no_extreme_picture_overflows_a_shipped_model(name: str) -> None:
     card = read_card(proto)
     assert card is not None
     half, half_card, worst = half_precision(proto, card)
-    assert 0.5 < worst.value < 100, "a six-hundredth of what half holds"
+    # The network that `starry-night` has now reaches 70.4; half holds 65,504.
+    assert 0.5 < worst.value < (71 if name == "starry-night" else 70)
     assert (half_card.dtype, half_card.precision) == ("float16", "fp16")
     graph = RoundedGraph(half)
     for given in extremes(card).values():
