@@ -234,6 +234,7 @@ def read(path: Path, *, keep: bool = True) -> Film:
             video.codec_context.thread_count = 1
         else:
             video.thread_type = "AUTO"
+        decoder = _with_opacity(video) if video.metadata.get("alpha_mode") == "1" else video
         frames: list[Any] = []
         shown: list[float] = []
         luma: list[str] = []
@@ -247,8 +248,8 @@ def read(path: Path, *, keep: bool = True) -> Film:
                     ends.append(float((packet.pts + (packet.duration or 0)) * packet.time_base))
                     if not packet.duration:
                         ends.append(float("nan"))
-                for frame in map(_planar, video.decode(packet)):
-                    shown.append(float(frame.pts * frame.time_base))
+                for frame in map(_planar, decoder.decode(packet if packet.size else None)):
+                    shown.append(float(frame.pts * (frame.time_base or video.time_base)))
                     luma.append(hashlib.sha256(samples(frame, 0)).hexdigest())
                     if keep or not frames:
                         frames.append(frame)
@@ -261,21 +262,36 @@ def read(path: Path, *, keep: bool = True) -> Film:
                 own.packets.append(_bare(bytes(packet), own.codec))
             elif kind == "subtitle" and packet.size:
                 words += _said(packet)
+        first = frames[0]
+        turned = first.rotation
+        if decoder is not video:  # which does not hand the stream's rotation to its frames
+            container.seek(0)
+            turned = next(container.decode(video)).rotation
         kinds = [
             (s.type, s.codec_context.codec.canonical_name if s.codec_context else "")
             for s in container.streams
         ]
-        first = frames[0]
         return Film(
             times=shown, pictures=frames, luma=luma,
             end=max(ends) if ends and np.isfinite(ends).all() else float("nan"),
             width=first.width, height=first.height, pixels=first.format.name,
-            aspect=video.sample_aspect_ratio or Fraction(1), rotation=first.rotation % 360,
+            aspect=video.sample_aspect_ratio or Fraction(1), rotation=turned % 360,
             matrix=int(first.colorspace), range=int(first.color_range),
             primaries=int(first.color_primaries), transfer=int(first.color_trc),
             sounds=[sounds[index] for index in sorted(sounds)], words=sorted(words), kinds=kinds,
             start=(container.start_time or 0) / av.time_base, container=container.format.name,
         )  # fmt: skip
+
+
+def _with_opacity(video: Any) -> Any:
+    """A decoder of VP8 or VP9 that shows opacity, which FFmpeg's own does not."""
+    given = video.codec_context
+    names = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+    decoder = av.CodecContext.create(names[given.codec.canonical_name], "r")
+    decoder.extradata = given.extradata
+    for name in ("color_range", "color_primaries", "color_trc", "colorspace"):
+        setattr(decoder, name, getattr(given, name))
+    return decoder
 
 
 def _planar(frame: Any) -> Any:
