@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
 
 from .errors import StageError, VelaturaError
 from .frame import Damage, Frame
@@ -14,9 +13,7 @@ from .meter import Meter, Timing
 from .sinks import Sink
 from .sources import Source
 from .stages import PipelinedStage, Stage
-from .worker import DaemonThread
-
-T = TypeVar("T")
+from .worker import Channel, DaemonThread
 
 PATIENCE = 10.0
 """Seconds that an aborted run waits for a thread that is stuck inside a library."""
@@ -64,56 +61,6 @@ class Stats:
         return self.frames_out / self.elapsed if self.elapsed > 0 else 0.0
 
 
-class Channel(Generic[T]):
-    """A bounded queue that can be closed from either side without anybody blocking for ever."""
-
-    def __init__(self, size: int) -> None:
-        self._items: deque[T] = deque()
-        self._size = size
-        self._changed = threading.Condition()
-        self._ended = False
-        self._broken = False
-
-    def put(self, item: T) -> bool:
-        """Waits for room and adds an item. Returns False when the channel was broken: the item is not
-        wanted any more."""
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._items) < self._size or self._broken)
-            if self._broken:
-                return False
-            self._items.append(item)
-            self._changed.notify_all()
-            return True
-
-    def __iter__(self) -> "Channel[T]":
-        return self
-
-    def __next__(self) -> T:
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self._ended or self._broken)
-            if self._broken or not self._items:
-                raise StopIteration
-            item = self._items.popleft()
-            self._changed.notify_all()
-            return item
-
-    def end(self) -> None:
-        """End the channel: items inside are still given out, no more will come."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def break_off(self) -> None:
-        """Drop everything and wake both sides."""
-        with self._changed:
-            self._broken = True
-            self._items.clear()
-            self._changed.notify_all()
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-
 class Pump:
     """Moves every frame of a source through the stages into a sink, in order, none dropped.
 
@@ -125,7 +72,7 @@ class Pump:
         self.source = source
         self.stages = list(stages)
         self.sink = sink
-        self._channels = [Channel[Frame](depth) for _ in range(len(self.stages) + 1)]
+        self._channels = [Channel[Frame]("never", depth=depth) for _ in range(len(self.stages) + 1)]
         self._reader = Meter("read")
         self._meters = [Meter(f"{i} {_name(stage)}") for i, stage in enumerate(self.stages, 1)]
         self._writer = Meter("write")
@@ -219,19 +166,13 @@ class Pump:
             self._reader.add(time.perf_counter() - start)
             if not self._channels[0].put(frame):
                 return
-        self._channels[0].end()
+        self._channels[0].close()
 
     def _stage(self, index: int) -> None:
         stage, meter = self.stages[index], self._meters[index]
         source, target = self._channels[index], self._channels[index + 1]
-        if not isinstance(stage, PipelinedStage):
-            for frame in source:
-                with meter.measure(), _blaming(stage, frame.index):
-                    result = stage(frame)
-                if not target.put(result):
-                    return
-            target.end()
-            return
+        pipelined = stage if isinstance(stage, PipelinedStage) else None
+        in_flight = 1 if pipelined is None else pipelined.in_flight
         running: deque[tuple[int, Callable[[], Frame], float]] = deque()
 
         def finish() -> bool:
@@ -245,14 +186,14 @@ class Pump:
         for frame in source:
             start = time.perf_counter()
             with _blaming(stage, frame.index):
-                pending = stage.submit(frame)
+                pending = partial(stage, frame) if pipelined is None else pipelined.submit(frame)
             running.append((frame.index, pending, time.perf_counter() - start))
-            if len(running) >= stage.in_flight and not finish():
+            if len(running) >= in_flight and not finish():
                 return
         while running:
             if not finish():
                 return
-        target.end()
+        target.close()
 
     def _write(self) -> None:
         for frame in self._channels[-1]:
@@ -273,7 +214,7 @@ class Pump:
     def _break_off(self) -> None:
         self._stop.set()
         for channel in self._channels:
-            channel.break_off()
+            channel.close(drop=True)
 
 
 def _wait_for_all(threads: list[DaemonThread]) -> None:

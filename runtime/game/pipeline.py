@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ..meter import Histogram, Percentiles
-from ..worker import LEAVING, DaemonThread
+from ..worker import LEAVING, Channel, DaemonThread
 from .frame_inputs import Given, Reader
 from .frame_pass import Painter
 from .picture import Picture, Pictures
@@ -150,10 +150,8 @@ class Pipeline:
         self.dropped = 0
         self.finished = 0
         """The number of frames whose results have been the newest."""
-        self._changed = threading.Condition()
-        self._waiting: Given | None = None
+        self._waiting = Channel[Given]("oldest", merge=Given.after)
         self._newest: Finished | None = None
-        self._closed = False
         self._failure: Exception | None = None
         self._failed = failed
         self._ready = threading.Event()
@@ -162,19 +160,14 @@ class Pipeline:
         try:
             self._ready.wait()
         except BaseException:  # Ctrl-C: who waits has no pipeline to close yet
-            self._end()
+            self._waiting.close(drop=True)
             raise
         if self._failure is not None:
             raise self._failure
 
     def put(self, given: Given) -> None:
         """Add a frame, whose arrays nobody else changes."""
-        with self._changed:
-            if self._waiting is not None:
-                given = given.after(self._waiting)
-                self.dropped += 1
-            self._waiting = given
-            self._changed.notify()
+        self.dropped += not self._waiting.put(given)
 
     @property
     def newest(self) -> Finished | None:
@@ -184,17 +177,12 @@ class Pipeline:
 
     def close(self, patience: float) -> None:
         """End the thread after its current frame, waiting for at most `patience` seconds."""
-        self._end()
+        self._waiting.close(drop=True)
         self._thread.wait(patience)
-
-    def _end(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
 
     def _leave(self) -> None:
         """End the thread at the end of the process, without cutting off its work."""
-        self._end()
+        self._waiting.close(drop=True)
         self._thread.outwait(LEAVING)
 
     def _run(self, begin: Callable[[], Making]) -> None:
@@ -214,7 +202,7 @@ class Pipeline:
         finally:
             self._ready.set()
         try:
-            while (given := self._take()) is not None:
+            for given in self._waiting:
                 try:
                     made = make(given)
                 except Exception as error:  # told, and the next one is made
@@ -226,12 +214,6 @@ class Pipeline:
                     self.finished += 1
         finally:
             make.close()
-
-    def _take(self) -> Given | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting is not None or self._closed)
-            given, self._waiting = self._waiting, None
-            return None if self._closed else given
 
 
 def lower_priority(niceness: int = NICENESS) -> None:

@@ -2,7 +2,6 @@
 
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from ..media.audio_encode import Heard
 from ..sinks import Encoding, Sink, open_sink
 from ..sinks.constant_rate import SteadySink
 from ..sources import Source
-from ..worker import DaemonThread
+from ..worker import Channel, DaemonThread
 from .output import RECORDING, Drop, Output
 
 LONGEST = 1500
@@ -40,28 +39,21 @@ class Audible(Protocol):
         ...
 
 
-class Branch:
+class Branch(Channel[Heard]):
     """The sound for one sink; `take` never waits, since sound that is late goes with a later
     picture."""
 
     def __init__(self) -> None:
-        self._items: deque[Heard] = deque(maxlen=LONGEST)
+        super().__init__("oldest", depth=LONGEST)
 
     def listen(self) -> None:
         """Nothing to do: the source is listened to already."""
         return
 
-    def put(self, heard: Heard) -> None:
-        """Add a piece; the oldest is dropped where nobody takes any."""
-        self._items.append(heard)
-
     def take(self, timeout: float | None = None) -> Heard | None:
         """Returns the oldest piece; None where there is none."""
         del timeout
-        try:
-            return self._items.popleft()
-        except IndexError:
-            return None
+        return super().take(0.0)
 
 
 class Sounds:

@@ -1,91 +1,22 @@
-"""Outputs of a live run: a sink, a thread, and a mailbox for frames that it cannot take at once."""
+"""Outputs of a live run: a sink, a thread, and a channel for frames that it cannot take at once.
 
-import threading
+`FramesSink` is the sink for Python code.
+"""
+
+import asyncio
 import time
-from collections import deque
-from collections.abc import Callable
-from typing import Generic, Literal, TypeVar
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
 from ..errors import SinkError, VelaturaError
 from ..frame import Frame
 from ..meter import Histogram
 from ..sinks import Sink
-from ..worker import DaemonThread
+from ..worker import Channel, DaemonThread, Drop
 from .stats import OutputStats
 
-T = TypeVar("T")
-
-Drop = Literal["oldest", "newest", "never"]
-"""The item that is dropped when there is no room: the `oldest` that waits, so that the newest is shown;
-the `newest`, which has just come; or none, and the sender waits."""
-
-
-class Mailbox(Generic[T]):
-    """A bounded queue of at most `depth` items; the policy says what happens to more."""
-
-    def __init__(self, drop: Drop = "oldest", *, depth: int = 1) -> None:
-        if depth < 1:
-            raise ValueError(f"a mailbox of depth {depth} holds nothing")
-        self.dropped = 0
-        self._drop = drop
-        self._depth = depth
-        self._items: deque[T] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
-
-    def put(self, item: T) -> bool:
-        """Adds an item. Returns False when an item was dropped for it, itself or an older one.
-
-        Waits for room only where nothing may be dropped; a closed mailbox takes nothing.
-        """
-        with self._changed:
-            if self._drop == "never":
-                self._changed.wait_for(lambda: len(self._items) < self._depth or self._closed)
-            if self._closed:
-                return False
-            full = len(self._items) >= self._depth
-            self.dropped += full
-            if full and self._drop == "newest":
-                return False
-            if full:
-                self._items.popleft()
-            self._items.append(item)
-            self._changed.notify_all()
-            return not full
-
-    def take(self, timeout: float | None = None) -> T | None:
-        """Returns the oldest item; None after `timeout` seconds, or when nothing will come any more."""
-        end = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
-            while not self._items and not self._closed:
-                left = None if end is None else end - time.monotonic()
-                if left is not None and left <= 0:
-                    return None
-                self._changed.wait(left)
-            if not self._items:
-                return None
-            item = self._items.popleft()
-            self._changed.notify_all()
-            return item
-
-    def close(self, *, drop: bool = False) -> None:
-        """Take no more; items that wait are still given out unless `drop` is set."""
-        with self._changed:
-            self._closed = True
-            if drop:
-                self.dropped += len(self._items)
-                self._items.clear()
-            self._changed.notify_all()
-
-    @property
-    def closed(self) -> bool:
-        """True if nothing will come any more."""
-        with self._changed:
-            return self._closed and not self._items
-
-    def __len__(self) -> int:
-        return len(self._items)
-
+if TYPE_CHECKING:
+    from .pump import LivePump
 
 RECORDING = 240
 """Frames that wait for a sink which wants them all, such as a file, before any is dropped."""
@@ -111,7 +42,7 @@ class Output:
         self.failure: VelaturaError | None = None
         self.keeps = keeps
         self._ended = ended
-        self._mailbox = Mailbox[tuple[Frame, float]](drop, depth=depth)
+        self._waiting = Channel[tuple[Frame, float]](drop, depth=depth)
         self._latency, self._intervals = Histogram(), Histogram()
         self._shown = 0
         self._last: float | None = None
@@ -140,7 +71,7 @@ class Output:
     def put(self, frame: Frame) -> None:
         """Add a frame; never waits."""
         if self.alive:
-            self._mailbox.put((frame, time.monotonic()))
+            self._waiting.put((frame, time.monotonic()))
 
     def finish(self, patience: float, *, drop: bool = False) -> bool:
         """Waits until the waiting frames are taken; returns False when the sink takes nothing for
@@ -149,7 +80,7 @@ class Output:
         A file takes all waiting frames, however long it needs, unless `drop` is set. A display is not
         waited for.
         """
-        self._mailbox.close(drop=drop or not self.keeps)
+        self._waiting.close(drop=drop or not self.keeps)
         shown = -1
         while self._thread.at_work and self._shown != shown:
             shown = self._shown
@@ -167,7 +98,7 @@ class Output:
         return OutputStats(
             name=self.sink.uri,
             shown=self._shown,
-            dropped=self._mailbox.dropped,
+            dropped=self._waiting.dropped,
             failure=str(self.failure or ""),
             latency=self._latency.percentiles(),
             rate=self._shown / elapsed if elapsed > 0 else 0.0,
@@ -183,8 +114,8 @@ class Output:
                 self._ended()
 
     def _take(self) -> None:
-        while not self._mailbox.closed:
-            taken = self._mailbox.take()
+        while not self._waiting.closed:
+            taken = self._waiting.take()
             if taken is None:
                 break
             frame, left = taken
@@ -208,6 +139,60 @@ class Output:
 
     def _fail(self, error: VelaturaError) -> None:
         self.failure = error
-        self._mailbox.close(drop=True)
+        self._waiting.close(drop=True)
         if self._failed is not None:
             self._failed(self)
+
+
+class FramesSink(Sink):
+    """Hands frames to a coroutine; the newest replaces older ones while that is busy.
+
+    ```
+    frames = FramesSink()
+    pump = LivePump(source, processor, [frames])
+    async for frame in frames.of(pump):
+        ...
+    ```
+    """
+
+    def __init__(self) -> None:
+        self.uri = "frames:"
+        self._waiting = Channel[Frame]("oldest")
+
+    @property
+    def dropped(self) -> int:
+        """The number of frames that a newer one replaced."""
+        return self._waiting.dropped
+
+    def write(self, frame: Frame) -> None:
+        self._waiting.put(frame)
+        self.frames += 1
+
+    def close(self) -> None:
+        self._waiting.close()
+
+    def abort(self) -> None:
+        self._waiting.close(drop=True)
+
+    async def of(self, pump: "LivePump") -> AsyncIterator[Frame]:
+        """Run the pump in a thread, and yield its frames; leaving the loop stops it.
+
+        Raises what the pump raises, after the last frame.
+        """
+        run = asyncio.create_task(asyncio.to_thread(self._run, pump))
+        try:
+            while True:
+                frame = await asyncio.to_thread(self._waiting.take)
+                if frame is None:
+                    break
+                yield frame
+        finally:
+            pump.stop()
+            self._waiting.close(drop=True)
+            await run
+
+    def _run(self, pump: "LivePump") -> None:
+        try:
+            pump.run()
+        finally:
+            self._waiting.close()

@@ -15,8 +15,8 @@ from ..meter import Event, Histogram, Percentiles
 from ..sinks import Sink
 from ..sources import Source
 from ..sources.live import LiveSource
-from ..worker import DaemonThread
-from .output import Drop, Mailbox, Output
+from ..worker import Channel, DaemonThread, Drop
+from .output import Output
 from .stats import LiveStats
 
 EVENTS = 200
@@ -31,7 +31,7 @@ PATIENCE = 5.0
 
 
 class LivePump:
-    """Moves frames from source through processor to sinks, with a mailbox before each, each part in a
+    """Moves frames from source through processor to sinks, with a channel before each, each part in a
     thread of its own.
 
     The newest frame wins: with `drop` "oldest" at most one waits, and it is the last that came. A sink
@@ -59,7 +59,7 @@ class LivePump:
         if not self.outputs:
             raise ValueError("a live run needs a sink")
         self.period = period or float(1 / source.info.rate)
-        self._box = Mailbox[tuple[Frame, float]](drop)
+        self._box = Channel[tuple[Frame, float]](drop)
         self._wait, self._work, self._out = Histogram(), Histogram(), Histogram()
         self._captured = self._processed = self._passed = self._repeated = self._late = 0
         self._events: deque[Event] = deque(maxlen=EVENTS)

@@ -84,6 +84,11 @@ class History:
         """The recent brightening of each tile."""
         self._planes = Planes()
 
+    @property
+    def empty(self) -> bool:
+        """True if there is no earlier result."""
+        return self._before is None
+
     def forget(self) -> None:
         """Forget all earlier results."""
         self._before = self._faith = None

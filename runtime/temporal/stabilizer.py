@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from ..frame import Array, Frame
-from ..stages.base import PipelinedStage, Stage
+from ..stages.base import Chain, Stage
 from ..stages.neural import Neural
 from .history import History
 from .planes import Mask
@@ -29,6 +29,8 @@ class Stabiliser:
         """`strength` is 0 (off: results pass as they are) to 1. Raises ValueError beyond."""
         self._tracker = Tracker()
         self._history = History()
+        self._heir: History | None = None
+        """The history of the next restart, while it is being built up."""
         self.strength = strength
 
     @property
@@ -40,6 +42,16 @@ class Stabiliser:
     def strength(self, value: float) -> None:
         self._weight = weight_of(value)
         self._strength = float(value)
+
+    @property
+    def holds(self) -> bool:
+        """True if there are earlier results."""
+        return not self._history.empty
+
+    @property
+    def overlap(self) -> int:
+        """The number of frames after which a result has faded."""
+        return math.ceil(math.log(FADED) / math.log(self._weight)) if self._weight > FADED else 1
 
     def __call__(
         self, source: Frame, made: Frame, *, fresh: bool = True, uncovered: Array | Mask | None = None
@@ -55,7 +67,12 @@ class Stabiliser:
         if not self._strength:
             self.forget()
             return made
-        return self.blend(made, self._tracker.follow(source), fresh=fresh, uncovered=uncovered)
+        return self.blend(made, self.follow(source), fresh=fresh, uncovered=uncovered)
+
+    def follow(self, source: Frame) -> Track | None:
+        """Returns the places of a frame's pixels in the frame before; None where that does not
+        count."""
+        return self._tracker.follow(source)
 
     def blend(
         self,
@@ -65,19 +82,35 @@ class Stabiliser:
         fresh: bool = True,
         uncovered: Array | Mask | None = None,
     ) -> Frame:
-        """Returns the blended result, for a caller that follows the source with its own `Tracker`."""
-        return self._history.blend(made, track, self._weight, fresh=fresh, uncovered=uncovered)
+        """Returns the blended result of a frame that `follow` has found."""
+        shown = self._history.blend(made, track, self._weight, fresh=fresh, uncovered=uncovered)
+        if self._heir is not None:
+            self._heir.blend(made, track, self._weight, fresh=fresh, uncovered=uncovered)
+        return shown
+
+    def prepare(self) -> None:
+        """Build up a second history beside the first, from the next frame on."""
+        self._heir = History()
+
+    def restart(self) -> None:
+        """Replace the history by the second one, or by none."""
+        self._history, self._heir = self._heir or History(), None
+
+    def forget_results(self) -> None:
+        """Forget the results that were shown, but not the source's last frame."""
+        self._history.forget()
+        self._heir = None
 
     def forget(self) -> None:
         """Forget all that was shown."""
         self._tracker.forget()
-        self._history.forget()
+        self.forget_results()
 
 
-class Stabilize:
+class Stabilize(Chain):
     """Stages whose result is stabilised: `Stabilize([Neural(engine)], 0.9)`.
 
-    Frames must come in order, as a pump gives them. The stage is pipelined as its first inner stage is.
+    Frames must come in order, as a pump gives them, and results must be asked for in order.
     """
 
     def __init__(
@@ -89,68 +122,49 @@ class Stabilize:
         built up over the `overlap` frames before: a process that begins with those makes the same
         frames as one that has made all before. Raises ValueError for a strength beyond 0..1.
         """
-        self.stages = tuple(stages)
-        self.strength = strength
-        self.overlap = min(_lasting(weight_of(strength)), spell or 0)
+        super().__init__(stages)
+        self._stabiliser = Stabiliser(strength)
+        self.overlap = min(self._stabiliser.overlap, spell or 0)
         """The number of frames before a restart that its history is built up over."""
-        first = self.stages[0] if self.stages else None
-        self.in_flight = first.in_flight if isinstance(first, PipelinedStage) else 1
         names = [str(stage.engine.card.name) for stage in self.stages if isinstance(stage, Neural)]
         self.__name__ = " and ".join([*names, "stabilised"])
         self._spell = spell
-        self._tracker = Tracker()
-        self._history = History()
-        self._heir: History | None = None
-        """The history of the next restart, while it is being built up."""
         self._first: int | None = None
         self._last = 0
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """The stages' notes."""
-        return tuple(note for stage in self.stages for note in getattr(stage, "notes", ()))
+    def strength(self) -> float:
+        """The weight of earlier results, 0..1. Raises ValueError when set out of range."""
+        return self._stabiliser.strength
 
-    def __call__(self, frame: Frame) -> Frame:
-        return self.submit(frame)()
+    @strength.setter
+    def strength(self, value: float) -> None:
+        self._stabiliser.strength = value
 
     def submit(self, frame: Frame) -> Callable[[], Frame]:
-        """Starts the first stage; results must be asked for in order."""
-        pending = _begun(self.stages[:1], frame)
+        pending = super().submit(frame)
 
         def result() -> Frame:
             made = pending()
-            for stage in self.stages[1:]:
-                made = stage(made)
-            return self._stabilised(frame, made)
+            self._count(frame)
+            return self._stabiliser(frame, made)
 
         return result
-
-    def _stabilised(self, source: Frame, made: Frame) -> Frame:
-        weight = weight_of(self.strength)
-        if not weight:
-            return made
-        self._count(source)
-        track = self._tracker.follow(source)
-        shown = self._history.blend(made, track, weight, fresh=True)
-        if self._heir is not None:
-            self._heir.blend(made, track, weight, fresh=True)
-        return shown
 
     def _count(self, source: Frame) -> None:
         """Switch histories at a restart, and forget all where frames are missing."""
         if self._first is None:
             self._first, self._last = source.index, source.index - 1
         if source.index != self._last + 1:
-            self._tracker.forget()
-            self._history, self._heir = History(), None
+            self._stabiliser.forget()
         self._last = source.index
         if self._spell is None:
             return
         number = (source.index - self._first) % self._spell
         if number == 0 and source.index != self._first:
-            self._history, self._heir = self._heir or History(), None
+            self._stabiliser.restart()
         if number == self._spell - self.overlap or (not number and self.overlap == self._spell):
-            self._heir = History()
+            self._stabiliser.prepare()
 
 
 def weight_of(strength: float) -> float:
@@ -159,18 +173,3 @@ def weight_of(strength: float) -> float:
     if not 0 <= strength <= 1:
         raise ValueError(f"a strength of {strength} is not within 0..1")
     return MOST * (1 - (1 - strength) ** 1.7)
-
-
-def _lasting(weight: float) -> int:
-    """Returns the number of frames until a result has faded."""
-    return math.ceil(math.log(FADED) / math.log(weight)) if weight > FADED else 1
-
-
-def _begun(stages: Sequence[Stage], frame: Frame) -> Callable[[], Frame]:
-    """Starts the first stage, if there is one; the returned function waits for its result."""
-    for stage in stages:
-        if isinstance(stage, PipelinedStage):
-            return stage.submit(frame)
-        made = stage(frame)
-        return lambda: made
-    return lambda: frame

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ...errors import EngineError, VelaturaError
 from ...meter import Histogram, Percentiles
-from ...worker import DaemonThread
+from ...worker import Backoff, DaemonThread
 from . import layout
 from .frame_request import Asked, Conventions, OpenPost, Post, check
 from .layout import Area, Request, Result
@@ -87,7 +87,7 @@ class Desk:
         self._post: Post | None = None
         self._opened_for: Conventions | None = None
         self._not_before = 0.0
-        self._pause = AGAIN
+        self._pauses = Backoff(AGAIN, MOST)
         self._size: tuple[int, int] | None = None
         self._done = self._passed = self._refused = 0
         self._work = Histogram(1e-5, 1.0)
@@ -215,7 +215,7 @@ class Desk:
         except Exception as error:  # one client's trouble is no other's, and it is told
             self._fail(error)
             return None
-        self._pause = AGAIN
+        self._pauses.reset()
         last = post.last
         return out, last is not None and last.passed
 
@@ -271,8 +271,7 @@ class Desk:
         self._say(str(error) if known else f"{type(error).__name__}: {error}")
         self._hear(self._message)
         self._close_post()
-        self._not_before = time.monotonic() + self._pause
-        self._pause = min(2 * self._pause, MOST)
+        self._not_before = time.monotonic() + self._pauses.next()
 
     def _answer(
         self,
