@@ -16,7 +16,7 @@ from ..colour import to_rgb, to_yuv
 from ..frame import Array, Frame, PixelFormat, VideoInfo
 from ..stages import Conform, Neural, Resize
 from ..stages.base import Chain
-from ..stages.conform import Shape
+from ..stages.geometry import Shape
 from ..temporal.warp import Carried, small_luma
 from ..worker import LEAVING, Worker
 from .guided import guided_upsampling, scaled

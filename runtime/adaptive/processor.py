@@ -15,9 +15,9 @@ import numpy.typing as npt
 from ..frame import Frame
 from ..stages import Conform, Stage
 from ..stages.base import Chain
-from ..temporal.disocclusion import filled, haloed, seen_motion
 from ..temporal.reprojection_map import Track
 from ..temporal.stabilizer import Stabiliser
+from ..temporal.warp import filled, haloed, seen_motion
 
 Tell = Callable[[str], None]
 """Receives one line about an event that matters to a person; may be called from any thread."""

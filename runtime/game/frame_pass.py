@@ -15,7 +15,7 @@ from ..backends import Precision, open_engine
 from ..backends.identity import NAME as IDENTITY
 from ..card import CardFlags, ModelCard
 from ..frame import RGB, Frame, PixelFormat, VideoInfo
-from ..stages.conform import Shape
+from ..stages.geometry import Shape
 from ..worker import Channel
 from .picture import DEEP, FULL
 

@@ -1,12 +1,7 @@
-"""Outputs of a live run: a sink, a thread, and a channel for frames that it cannot take at once.
+"""Outputs of a live run: a sink, a thread, and a channel for frames that it cannot take at once."""
 
-`FramesSink` is the sink for Python code.
-"""
-
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from ..errors import SinkError, VelaturaError
 from ..frame import Frame
@@ -14,9 +9,6 @@ from ..meter import Histogram
 from ..sinks import Sink
 from ..worker import Channel, DaemonThread, Drop
 from .stats import OutputStats
-
-if TYPE_CHECKING:
-    from .pump import LivePump
 
 RECORDING = 240
 """Frames that wait for a sink which wants them all, such as a file, before any is dropped."""
@@ -142,57 +134,3 @@ class Output:
         self._waiting.close(drop=True)
         if self._failed is not None:
             self._failed(self)
-
-
-class FramesSink(Sink):
-    """Hands frames to a coroutine; the newest replaces older ones while that is busy.
-
-    ```
-    frames = FramesSink()
-    pump = LivePump(source, processor, [frames])
-    async for frame in frames.of(pump):
-        ...
-    ```
-    """
-
-    def __init__(self) -> None:
-        self.uri = "frames:"
-        self._waiting = Channel[Frame]("oldest")
-
-    @property
-    def dropped(self) -> int:
-        """The number of frames that a newer one replaced."""
-        return self._waiting.dropped
-
-    def write(self, frame: Frame) -> None:
-        self._waiting.put(frame)
-        self.frames += 1
-
-    def close(self) -> None:
-        self._waiting.close()
-
-    def abort(self) -> None:
-        self._waiting.close(drop=True)
-
-    async def of(self, pump: "LivePump") -> AsyncIterator[Frame]:
-        """Run the pump in a thread, and yield its frames; leaving the loop stops it.
-
-        Raises what the pump raises, after the last frame.
-        """
-        run = asyncio.create_task(asyncio.to_thread(self._run, pump))
-        try:
-            while True:
-                frame = await asyncio.to_thread(self._waiting.take)
-                if frame is None:
-                    break
-                yield frame
-        finally:
-            pump.stop()
-            self._waiting.close(drop=True)
-            await run
-
-    def _run(self, pump: "LivePump") -> None:
-        try:
-            pump.run()
-        finally:
-            self._waiting.close()

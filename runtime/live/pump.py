@@ -1,9 +1,10 @@
 """LivePump: keeps up with its source on any machine; late frames are dropped, not queued."""
 
+import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -299,6 +300,60 @@ class LivePump:
             patience = PATIENCE if hurried is None else max(hurried - time.monotonic(), 0.0)
             if not output.finish(patience):
                 self.tell(f"{output.sink.uri} is stuck and was left")
+
+
+class FramesSink(Sink):
+    """Hands frames to a coroutine; the newest replaces older ones while that is busy.
+
+    ```
+    frames = FramesSink()
+    pump = LivePump(source, processor, [frames])
+    async for frame in frames.of(pump):
+        ...
+    ```
+    """
+
+    def __init__(self) -> None:
+        self.uri = "frames:"
+        self._waiting = Channel[Frame]("oldest")
+
+    @property
+    def dropped(self) -> int:
+        """The number of frames that a newer one replaced."""
+        return self._waiting.dropped
+
+    def write(self, frame: Frame) -> None:
+        self._waiting.put(frame)
+        self.frames += 1
+
+    def close(self) -> None:
+        self._waiting.close()
+
+    def abort(self) -> None:
+        self._waiting.close(drop=True)
+
+    async def of(self, pump: LivePump) -> AsyncIterator[Frame]:
+        """Run the pump in a thread, and yield its frames; leaving the loop stops it.
+
+        Raises what the pump raises, after the last frame.
+        """
+        run = asyncio.create_task(asyncio.to_thread(self._run, pump))
+        try:
+            while True:
+                frame = await asyncio.to_thread(self._waiting.take)
+                if frame is None:
+                    break
+                yield frame
+        finally:
+            pump.stop()
+            self._waiting.close(drop=True)
+            await run
+
+    def _run(self, pump: LivePump) -> None:
+        try:
+            pump.run()
+        finally:
+            self._waiting.close()
 
 
 def _foreign(error: Exception, culprit: str) -> VelaturaError:

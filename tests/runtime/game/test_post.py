@@ -24,8 +24,7 @@ from velatura.runtime.frame import RGB, Colour
 from velatura.runtime.game import MotionConvention
 from velatura.runtime.game import frame_pass as painter_module
 from velatura.runtime.game import pipeline as maker_module
-from velatura.runtime.game.frame_inputs import Given
-from velatura.runtime.game.pipeline import Finished, Pipeline
+from velatura.runtime.game.pipeline import Finished, Given, Pipeline
 from velatura.runtime.stages import Neural
 from velatura.runtime.worker import Job
 
