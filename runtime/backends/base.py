@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol, Self
@@ -150,6 +151,7 @@ class Backend(Protocol):
         ...
 
 
+@cache
 def sample_dtype(bits: int) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
     """Returns the NumPy type of samples with that many bits."""
     return np.dtype(np.uint8) if bits == 8 else np.dtype(np.uint16)

@@ -16,7 +16,7 @@ from ..errors import EngineError
 from ..frame import Array
 from ..machine import cpu_and_cores, cpu_name
 from .base import Engine, Hint, Model, Options, Pending
-from .graph import explain, io_shape, wrap
+from .graph import explain, wrap
 from .shape_compiled import Key, StaticEngine
 
 if TYPE_CHECKING:
@@ -141,7 +141,8 @@ class OpenVinoEngine(StaticEngine["_Ring"]):
     def _start(self, compiled: "_Ring", image: Array, output: Array) -> Pending:
         slot = compiled.next()
         slot.finish()
-        slot.job = _Job(slot, image, output, self)
+        shapes = self._io_shapes(image.shape[0], image.shape[1])
+        slot.job = _Job(slot, image, output, self, shapes)
         slot.job.start()
         return slot.job.result
 
@@ -183,15 +184,15 @@ class _Job:
     image: Array
     output: Array
     engine: OpenVinoEngine
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    """Those of the graph's input and output."""
     done: bool = False
     error: RuntimeError | None = field(default=None)
 
     def start(self) -> None:
         ov = library()
-        card, request = self.engine.card, self.slot.request
-        height, width = self.image.shape[:2]
-        given = self.image.reshape(io_shape(card, height, width))
-        result = self.output.reshape(io_shape(card, height, width, output=True))
+        request = self.slot.request
+        given, result = self.image.reshape(self.shapes[0]), self.output.reshape(self.shapes[1])
         request.set_input_tensor(ov.Tensor(given, shared_memory=True))
         request.set_output_tensor(ov.Tensor(result, shared_memory=True))
         request.start_async()

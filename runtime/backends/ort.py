@@ -18,7 +18,7 @@ from ..errors import BackendUnavailableError, EngineError, OutOfMemoryError
 from ..frame import Array
 from ..machine import cpu_and_cores, nvidia_gpu, nvidia_problem
 from .base import Engine, Model, Options, Pending
-from .graph import INPUT, OUTPUT, explain, io_shape, wrap
+from .graph import INPUT, OUTPUT, explain, wrap
 from .half import to_half
 from .model import OPSET
 from .nvidia import library as nvidia_library
@@ -236,8 +236,8 @@ class OrtEngine(StaticEngine["ort.InferenceSession"]):
 
     def _start(self, compiled: "ort.InferenceSession", image: Array, output: Array) -> Pending:
         height, width = image.shape[:2]
-        given = image.reshape(io_shape(self.card, height, width))
-        shape = io_shape(self.card, height, width, output=True)
+        wanted, shape = self._io_shapes(height, width)
+        given = image.reshape(wanted)
 
         def work() -> Array:
             try:

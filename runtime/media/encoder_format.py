@@ -3,6 +3,7 @@ palettes."""
 
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 from typing import Any, cast
 
 import av
@@ -146,6 +147,7 @@ def profile_of(encoding: Encoding) -> str | None:
     return dict(encoding.options).get("profile", encoding.preset)
 
 
+@cache
 def named(name: str) -> Layout:
     """Returns the layout of a name, GIF's included. Raises SinkError if frames cannot be put into
     it."""

@@ -1,19 +1,21 @@
-"""Conversion of a decoder's pixel formats to the planes of a frame, without losing a bit."""
+"""What a decoder's picture holds: planes, without losing a bit, colours, and whether it is mirrored."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal, cast
+from struct import unpack
+from typing import Any, Literal, cast
 
 import av
 import cv2
 import numpy as np
 from av.error import FFmpegError
+from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 
 from ..errors import SourceError
-from ..frame import Array, PixelFormat
+from ..frame import Array, Colour, Matrix, PixelFormat, Range
 
 _SUBSAMPLE = {"420": (2, 2), "422": (2, 1), "444": (1, 1), "440": (1, 2), "411": (4, 1)}
 _CHROMA = {(2, 2): "420", (2, 4): "422", (4, 4): "444", (4, 2): "440", (1, 4): "411"}
@@ -21,6 +23,17 @@ _CHROMA = {(2, 2): "420", (2, 4): "422", (4, 4): "444", (4, 2): "440", (1, 4): "
 _DEPTHS = (8, 9, 10, 12, 14, 16)
 """Bit depths of FFmpeg's planar formats."""
 _FLOATING = re.compile(r"f(16|32)(le|be)$")
+
+MATRICES: dict[int, Matrix] = {
+    1: "bt709",
+    4: "bt601",
+    5: "bt601",
+    6: "bt601",
+    9: "bt2020",
+    10: "bt2020",
+}
+"""ITU-T H.273 code points."""
+RANGES: dict[int, Range] = {1: "limited", 2: "full"}
 
 Way = Literal["planes", "gbr", "packed"]
 
@@ -96,6 +109,35 @@ def read_planes(
         planes = tuple(np.ascontiguousarray(plane[::-1]) for plane in planes)
         alpha = None if alpha is None else np.ascontiguousarray(alpha[::-1])
     return planes, alpha, layout
+
+
+def is_mirrored(image: VideoFrame) -> bool:
+    """Returns whether a player must mirror the picture: upside down, before it turns it by its
+    `rotation`.
+
+    That is what any display matrix with a reflection comes to.
+    """
+    held: Any = image.side_data  # its stub knows no lookup by type
+    data = held.get(Type.DISPLAYMATRIX)
+    if data is None:
+        return False
+    a, b, _, c, d, *_ = unpack("=9i", bytes(data)[:36])
+    return a * d - b * c < 0
+
+
+def colour_of(image: VideoFrame, layout: Layout, usual: Colour) -> Colour:
+    """Returns the colour properties of a frame; `usual` fills in what it does not state."""
+    if layout.format.family == "rgb":
+        # Only used when it is encoded as YUV later on.
+        return replace(usual, primaries=int(image.color_primaries), range="limited")
+    range = "full" if layout.full else RANGES.get(int(image.color_range), usual.range)
+    return Colour(
+        matrix=MATRICES.get(int(image.colorspace), usual.matrix),
+        range=range,
+        primaries=int(image.color_primaries),
+        transfer=int(image.color_trc),
+        siting=usual.siting,
+    )
 
 
 def _read(picture: VideoFrame) -> tuple[tuple[Array, ...], Array | None, Layout]:

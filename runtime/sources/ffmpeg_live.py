@@ -30,10 +30,8 @@ from ..errors import SourceError, VelaturaError
 from ..frame import Colour, Frame, VideoInfo
 from ..media.demux import choose_stream
 from ..media.live_audio import LiveAudio
-from ..media.probe import colour_of
 from ..media.pyav import open_input, ratio
-from ..media.source_planes import read_planes
-from ..media.tracks import is_mirrored
+from ..media.source_planes import colour_of, is_mirrored, read_planes
 from .address import Address
 from .base import FASTEST
 from .live import TIME_BASE, Backoff, LiveSource, Seldom

@@ -16,7 +16,6 @@ from ..media.decode import ALPHA_DECODERS, Clock, Reader
 from ..media.deinterlace import PROGRESSIVE, Picture, Plan, deinterlaced, plan
 from ..media.demux import check_audio, choose_stream, listed, open_container
 from ..media.probe import (
-    colour_of,
     describe,
     has_opacity,
     is_untimed,
@@ -27,8 +26,7 @@ from ..media.probe import (
     usual_rate,
 )
 from ..media.pyav import ratio
-from ..media.source_planes import read_planes
-from ..media.tracks import is_mirrored
+from ..media.source_planes import colour_of, is_mirrored, read_planes
 from .base import Deinterlace, Source
 
 _AHEAD = 10

@@ -15,7 +15,7 @@ from velatura.runtime.frame import Frame, VideoInfo
 from velatura.runtime.live import LivePump, Processed, Processor, StagesProcessor
 from velatura.runtime.live import pump as pump_module
 from velatura.runtime.live.output import RECORDING, Drop, Output
-from velatura.runtime.meter import RESOLUTION, TOP, Histogram, Percentiles, Recent
+from velatura.runtime.meter import RESOLUTION, TOP, Histogram, Percentiles
 from velatura.runtime.sinks import Sink
 from velatura.runtime.sources import Source
 
@@ -502,9 +502,3 @@ def test_a_day_takes_no_more_memory_than_a_second_and_nothing_is_nothing() -> No
         histogram.add(value)
     assert histogram._bins.nbytes == size  # pyright: ignore[reportPrivateUsage]
     assert histogram.percentiles().worst == 1e9
-    recent = Recent(3)
-    for k in range(5):
-        recent.add(k)
-    assert recent.values().tolist() == [2, 3, 4]
-    recent.clear()
-    assert len(recent) == 0
