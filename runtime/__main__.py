@@ -11,6 +11,7 @@ import typer
 from .cli import engine_commands, live_commands
 from .jobs import serve
 from .jobs.options import Debug, Job, Json, Overwrite, choice, fail, reporting, takes_job, usage
+from .sources import run_help
 
 app = typer.Typer(
     name="velatura",
@@ -28,10 +29,7 @@ app = typer.Typer(
 def run(
     source: Annotated[
         str,
-        typer.Argument(
-            help="Video file, frames/%05d.png, - (standard input), pattern:640x360@30, or for a batch "
-            "a folder or 'glob'."
-        ),
+        typer.Argument(help=f"{run_help()}, or for a batch a folder or 'glob'."),
     ],
     sink: Annotated[
         str,

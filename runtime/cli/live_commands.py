@@ -17,13 +17,13 @@ from ..jobs.options import (
     reporting,
     width_height,
 )
-from ..sources.live_kinds import examples
+from ..sources import live_help
 
 
 def live(
     source: Annotated[
         str,
-        typer.Argument(help=f"{examples()}."),
+        typer.Argument(help=f"{live_help()}."),
     ],
     sinks: Annotated[
         list[str] | None,

@@ -30,9 +30,20 @@ from ..media.pyav import ratio
 from ..media.source_planes import read_planes
 from ..media.tracks import is_mirrored
 from .base import Deinterlace, Source
+from .kind import Reading
 
 _AHEAD = 10
 """Frames to look at before work starts, unless the stream says that it is progressive."""
+
+
+def open_waiting(uri: str, reading: Reading) -> Source:
+    """Open a file or a pipe; `-` is standard input. Raises SourceError."""
+    return FileSource(
+        uri,
+        deinterlace=reading.deinterlace,
+        video_stream=reading.video_stream,
+        audio_stream=reading.audio_stream,
+    )
 
 
 class FileSource(Source):

@@ -11,9 +11,15 @@ import numpy as np
 from ..errors import SourceError
 from ..frame import Array, Colour, Frame, PixelFormat, VideoInfo
 from .base import Source
+from .kind import Reading
 
 _OPACITY = frozenset({".png", ".tif", ".tiff", ".webp"})
 _NUMBER = re.compile(r"%(0\d+)?d")
+
+
+def open_waiting(uri: str, reading: Reading) -> Source:
+    """Open `frames/*.png` or `frames/%05d.png`, 25 a second unless told. Raises SourceError."""
+    return SequenceSource(uri, rate=reading.rate or Fraction(25))
 
 
 class SequenceSource(Source):

@@ -30,7 +30,7 @@ from velatura.runtime.sinks import window as window_module
 from velatura.runtime.sinks.null import NullSink
 from velatura.runtime.sinks.recording import RecordingSink
 from velatura.runtime.sinks.window import WindowSink
-from velatura.runtime.sources.open_live import open_live_source
+from velatura.runtime.sources import open_live_source
 
 from .. import videos
 from ..commands import velatura
