@@ -15,8 +15,8 @@ from av.video.stream import VideoStream
 from ..colour import guess_matrix
 from ..frame import Colour, Matrix, Range, VideoInfo
 from .hdr import dynamic_hdr, read_hdr
+from .pixel_format import Reading
 from .pyav import ratio
-from .source_planes import Layout
 from .tracks import is_mirrored
 
 # ITU-T H.273 code points.
@@ -36,7 +36,7 @@ _ESTIMATED = frozenset({"mpegts", "mpeg"})
 """Containers that state no length: FFmpeg estimates it from the times at their end."""
 
 
-def colour_of(image: VideoFrame, layout: Layout, usual: Colour) -> Colour:
+def colour_of(image: VideoFrame, layout: Reading, usual: Colour) -> Colour:
     """Returns the colour properties of a frame; `usual` fills in what it does not state."""
     if layout.format.family == "rgb":
         # Only used when it is encoded as YUV later on.
@@ -116,7 +116,7 @@ def describe(
     container: InputContainer,
     stream: VideoStream,
     first: Sequence[VideoFrame],
-    layout: Layout,
+    layout: Reading,
     *,
     uri: str,
     rate: Fraction,

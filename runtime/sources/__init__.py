@@ -13,10 +13,9 @@ from .base import FASTEST, Deinterlace, Source
 from .kind import (
     Address,
     Device,
-    LiveModule,
     Reading,
     SourceKind,
-    WaitingModule,
+    SourceModule,
     file_address,
     is_sequence,
     is_video_device,
@@ -36,7 +35,7 @@ KINDS: tuple[SourceKind, ...] = (
     # A window's title may hold any sign: only what reads as options is taken off.
     SourceKind("window", ".screen", live="window:TITLE", strict=False, devices="windows"),
     # The address's own `?` is FFmpeg's.
-    SourceKind("stream", ".network", live="rtsp://...", schemes=_STREAMS, network=True, sign="#"),
+    SourceKind("stream", ".ffmpeg_live", live="rtsp://...", schemes=_STREAMS, network=True, sign="#"),
     _FILE,
     SourceKind("pattern", ".pattern", run="pattern:640x360@30", strict=False),
     SourceKind("sequence", ".sequence", run="frames/%05d.png", names=is_sequence, timed=False),
@@ -46,6 +45,10 @@ KINDS: tuple[SourceKind, ...] = (
 The lines say what must be known before a module is loaded with the libraries that it needs: how an
 address is recognised, and the words of the help. All else is in the modules.
 """
+RUN_SOURCES = ", ".join(kind.run for kind in KINDS if kind.run)
+"""Addresses of what `velatura run` reads, for its help."""
+LIVE_SOURCES = ", ".join([*(kind.live for kind in KINDS if kind.live), "a paced video file, or -"])
+"""Addresses of what `velatura live` reads, for its help."""
 
 
 def open_source(
@@ -123,7 +126,7 @@ def open_live_source(
     address = live_address(uri).given(size=size, rate=rate)
     address = address.given(patience=patience, stall=stall, retries=retries)
     if address.kind is not _FILE:
-        return _live_module(address.kind).open_live(address, options=options or {}, keep=keep)
+        return _module(address.kind).open_live(address, options=options or {}, keep=keep)
     from .paced import open_paced
 
     make = partial(_open, address.place, Reading(rate=address.rate()))
@@ -134,27 +137,16 @@ def live_address(uri: str) -> Address:
     """Returns the parts of a live source's URI. Raises SourceError for options that its kind lacks."""
     kind = next((kind for kind in KINDS if kind.live and kind.takes(uri)), None)
     if kind is not None:
-        return Address.parse(uri, kind, _live_module(kind).OPTIONS)
+        return Address.parse(uri, kind, _module(kind).OPTIONS)
     from .paced import OPTIONS
 
     return file_address(uri, _FILE, OPTIONS, inner=_waiting)
 
 
-def run_help() -> str:
-    """Returns addresses of what `velatura run` reads, for its help."""
-    return ", ".join(kind.run for kind in KINDS if kind.run)
-
-
-def live_help() -> str:
-    """Returns addresses of what `velatura live` reads, for its help."""
-    examples = [kind.live for kind in KINDS if kind.live]
-    return ", ".join([*examples, "a paced video file, or -"])
-
-
 def list_devices(kind: SourceKind) -> list[Device]:
     """Returns the devices of a kind that has a heading for them. Raises SourceError with the reason
     why there can be none."""
-    return _live_module(kind).list_devices(kind.name)
+    return _module(kind).list_devices(kind.name)
 
 
 def _waiting(uri: str) -> SourceKind:
@@ -163,9 +155,8 @@ def _waiting(uri: str) -> SourceKind:
 
 
 def _open(uri: str, reading: Reading) -> Source:
-    module = import_module(_waiting(uri).module, __package__)
-    return cast(WaitingModule, module).open_waiting(uri, reading)
+    return _module(_waiting(uri)).open_waiting(uri, reading)
 
 
-def _live_module(kind: SourceKind) -> LiveModule:
-    return cast(LiveModule, import_module(kind.module, __package__))
+def _module(kind: SourceKind) -> SourceModule:
+    return cast(SourceModule, import_module(kind.module, __package__))

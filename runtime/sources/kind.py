@@ -19,7 +19,7 @@ class SourceKind:
 
     name: str
     module: str
-    """The module in this package: a `WaitingModule` where `run` is given, else a `LiveModule`."""
+    """The `SourceModule` in this package."""
     run: str = ""
     """What the help of `velatura run` shows of its addresses; empty for what does not wait.
 
@@ -83,19 +83,15 @@ class Device:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-class WaitingModule(Protocol):
-    """The module of a kind that waits for its reader."""
-
-    def open_waiting(self, uri: str, reading: Reading) -> Source:
-        """Open it. Raises SourceError."""
-        ...
-
-
-class LiveModule(Protocol):
-    """The module of a kind that does not wait."""
+class SourceModule(Protocol):
+    """The module of a kind: has `open_waiting` for what waits for its reader, else all the rest."""
 
     OPTIONS: tuple[str, ...]
-    """The keys that an address may set."""
+    """The keys that a live address may set."""
+
+    def open_waiting(self, uri: str, reading: Reading, /) -> Source:
+        """Open it. Raises SourceError."""
+        ...
 
     def open_live(self, address: "Address", *, options: Mapping[str, str], keep: bool) -> LiveSource:
         """Open it and wait for its first picture; `options` are FFmpeg's. Raises SourceError."""

@@ -17,16 +17,13 @@ _OPACITY = frozenset({".png", ".tif", ".tiff", ".webp"})
 _NUMBER = re.compile(r"%(0\d+)?d")
 
 
-def open_waiting(uri: str, reading: Reading) -> Source:
-    """Open `frames/*.png` or `frames/%05d.png`, 25 a second unless told. Raises SourceError."""
-    return SequenceSource(uri, rate=reading.rate or Fraction(25))
-
-
 class SequenceSource(Source):
     """Pictures in order of name (`frames/*.png`) or of number (`frames/%05d.png`)."""
 
-    def __init__(self, pattern: str, *, rate: Fraction) -> None:
-        """Find the pictures and read the first. Raises SourceError when there is none."""
+    def __init__(self, pattern: str, reading: Reading) -> None:
+        """Find the pictures and read the first; they come 25 a second unless told. Raises SourceError
+        when there is none."""
+        rate = reading.rate or Fraction(25)
         self.uri = pattern
         self.paths = _find(pattern)
         self._first = 0
@@ -66,6 +63,9 @@ class SequenceSource(Source):
 
     def close(self) -> None:
         return None
+
+
+open_waiting = SequenceSource
 
 
 def _find(pattern: str) -> list[Path]:

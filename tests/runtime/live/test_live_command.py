@@ -27,8 +27,8 @@ from velatura.runtime.live.open_outputs import Branch, Place, Sounds, record
 from velatura.runtime.live.prometheus import Metrics
 from velatura.runtime.sinks import Encoding, Sink
 from velatura.runtime.sinks import window as window_module
+from velatura.runtime.sinks.file import RecordingSink
 from velatura.runtime.sinks.null import NullSink
-from velatura.runtime.sinks.recording import RecordingSink
 from velatura.runtime.sinks.window import WindowSink
 from velatura.runtime.sources import open_live_source
 

@@ -14,9 +14,10 @@ from velatura.runtime.errors import SinkError, SourceError, StageError
 from velatura.runtime.frame import Frame, VideoInfo
 from velatura.runtime.live import LivePump, Processed, Processor, StagesProcessor
 from velatura.runtime.live import pump as pump_module
-from velatura.runtime.live.output import RECORDING, Drop, Mailbox, Output
+from velatura.runtime.live.output import Drop, Mailbox, Output
 from velatura.runtime.meter import RESOLUTION, TOP, Histogram, Percentiles, Recent
 from velatura.runtime.sinks import Sink
+from velatura.runtime.sinks.base import RECORDING
 from velatura.runtime.sources import Source
 
 from ..ctrl_c import press_later
