@@ -11,6 +11,8 @@ import typer
 from .cli import engine_commands, live_commands
 from .jobs import serve
 from .jobs.options import Debug, Job, Json, Overwrite, choice, fail, reporting, takes_job, usage
+from .sinks import RUN_SINKS
+from .sources import RUN_SOURCES
 
 app = typer.Typer(
     name="velatura",
@@ -28,14 +30,11 @@ app = typer.Typer(
 def run(
     source: Annotated[
         str,
-        typer.Argument(
-            help="Video file, frames/%05d.png, - (standard input), pattern:640x360@30, or for a batch "
-            "a folder or 'glob'."
-        ),
+        typer.Argument(help=f"{RUN_SOURCES}, or for a batch a folder or 'glob'."),
     ],
     sink: Annotated[
         str,
-        typer.Argument(help="Video file, frames/%05d.png, - (standard output), null:, or a folder."),
+        typer.Argument(help=f"{RUN_SINKS}, or a folder."),
     ],
     to: Annotated[
         str | None,

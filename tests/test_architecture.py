@@ -54,7 +54,7 @@ ARROWS: dict[str, set[str]] = {
     "web": {"adaptive", "live"} | ENDS | MODELS | GROUND,
     "jobs": {"adaptive", "game", "live", "pump", "resume", "verify", "web"} | ENDS | MODELS | GROUND,
     "cli": {"jobs"} | ENDS | MODELS | GROUND,
-    "__main__": {"cli", "jobs"},
+    "__main__": {"cli", "jobs"} | ENDS,
 }
 """What each folder and module of the runtime may import, itself aside: only what stands above it."""
 OFFERED = {("stages", "temporal")}

@@ -15,7 +15,7 @@ from ..errors import EngineError
 from ..frame import Array
 from ..machine import cpu_name
 from .base import Backend, Engine, Hint, Model, Options, Pending
-from .graph import explain, io_shape, wrap
+from .graph import explain, wrap
 from .shape_compiled import Key, StaticEngine
 
 if TYPE_CHECKING:

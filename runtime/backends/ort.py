@@ -19,7 +19,7 @@ from ..errors import BackendUnavailableError, EngineError, OutOfMemoryError
 from ..frame import Array
 from ..machine import cpu_and_cores, nvidia_gpu, nvidia_problem
 from .base import Backend, Engine, Model, Options, Pending
-from .graph import INPUT, OUTPUT, explain, io_shape, wrap
+from .graph import INPUT, OUTPUT, explain, wrap
 from .half import to_half
 from .model import OPSET
 from .nvidia import library as nvidia_library

@@ -17,17 +17,18 @@ from ..jobs.options import (
     reporting,
     width_height,
 )
-from ..sources.live_kinds import examples
+from ..sinks import LIVE_SINKS, Encoding
+from ..sources import LIVE_SOURCES
 
 
 def live(
     source: Annotated[
         str,
-        typer.Argument(help=f"{examples()}."),
+        typer.Argument(help=f"{LIVE_SOURCES}."),
     ],
     sinks: Annotated[
         list[str] | None,
-        typer.Argument(help="window:, virtual:, rtmp://..., srt://..., x.m3u8, a file, - or null:."),
+        typer.Argument(help=f"{LIVE_SINKS}."),
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -98,7 +99,6 @@ def live(
 
         cv2.setUseOptimized(True)
     from ..jobs.live import Session, run_live
-    from ..sinks import Encoding
 
     with reporting(debug, False):
         session = Session(

@@ -24,8 +24,8 @@ from ..live.stats import LiveStats
 from ..meter import Event
 from ..sinks import Encoding, Sink
 from ..sinks.window import WindowSink
+from ..sources import open_live_source
 from ..sources.live import LiveSource
-from ..sources.open_live import open_live_source
 from ..stages import Conform, Stabilize
 from ..worker import DaemonThread
 from .progress import Reporter

@@ -19,9 +19,8 @@ from ..frame import VideoInfo
 from ..meter import peak_memory
 from ..pump import Pump, Snapshot, Stats
 from ..resume.journal import leftover
-from ..sinks import Sink, open_sink, segmented_file
-from ..sinks.segmented_file import JournalSink, is_short, why_no_journal
-from ..sinks.worker_share import OnlySink
+from ..sinks import Sink, open_sink, segmented_file, why_no_journal
+from ..sinks.segmented_file import JournalSink, OnlySink, is_short
 from ..sources import Source
 from ..sources.segment_part import PartSource
 from .chain import Job, lead_of, open_engines, open_input, settings_of, stages_of

@@ -14,8 +14,7 @@ from ..errors import SinkError, StageError, VelaturaError
 from ..meter import peak_memory
 from ..pump import Pump, Snapshot, Stats
 from ..resume.share import Share
-from ..sinks.segmented_file import JournalSink
-from ..sinks.worker_share import OnlySink, ShareSink
+from ..sinks.segmented_file import JournalSink, OnlySink, ShareSink
 from ..sources.segment_part import PartSource
 from ..stages import Stage
 from .chain import Job, lead_of, open_engines, open_input, stages_of

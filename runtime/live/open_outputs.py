@@ -5,18 +5,17 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Protocol
 
 from ..errors import SinkError
 from ..frame import VideoInfo
-from ..media.audio_encode import Heard
-from ..sinks import Encoding, Sink, open_sink
-from ..sinks.constant_rate import SteadySink
+from ..media.live_audio import Sound
+from ..sinks import Encoding, Sink, open_live_sink
+from ..sinks.kind import Writing
 from ..sources import Source
 from ..worker import Channel, DaemonThread
-from .output import RECORDING, Drop, Output
+from .output import Drop, Output
 
 LONGEST = 1500
 """Pieces of sound that wait for a sink at most: half a minute of 20 ms each."""
@@ -29,7 +28,7 @@ class Audible(Protocol):
         """Start to keep sound; what came before is not kept."""
         ...
 
-    def take(self, timeout: float | None = None) -> Heard | None:
+    def take(self, timeout: float | None = None) -> Sound | None:
         """Returns the oldest piece that waits."""
         ...
 
@@ -39,7 +38,7 @@ class Audible(Protocol):
         ...
 
 
-class Branch(Channel[Heard]):
+class Branch(Channel[Sound]):
     """The sound for one sink; `take` never waits, since sound that is late goes with a later
     picture."""
 
@@ -50,7 +49,7 @@ class Branch(Channel[Heard]):
         """Nothing to do: the source is listened to already."""
         return
 
-    def take(self, timeout: float | None = None) -> Heard | None:
+    def take(self, timeout: float | None = None) -> Sound | None:
         """Returns the oldest piece; None where there is none."""
         del timeout
         return super().take(0.0)
@@ -90,12 +89,6 @@ class Sounds:
                     branch.put(heard)
 
 
-MOST_WAITING = 512 << 20
-"""Bytes of frames that wait for a recording at most."""
-STREAMING = 8
-"""Frames that wait for a stream's encoder and connection: a hiccup of a quarter of a second."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """The common settings of one run's sinks."""
@@ -108,63 +101,50 @@ class Place:
     """The source's sound; None where there is none, or nobody wants it."""
     tell: Callable[[str], None]
 
-    def hearing(self, make: Callable[[Branch | None], Sink]) -> tuple[Sink, Callable[[], None] | None]:
-        """Returns a sink made with the sound, and the function that ends its sound; a sink that fails
-        gets none."""
-        sounds = self.sounds
-        if sounds is None:
-            return make(None), None
-        branch = sounds.branch()
+    def output(self, info: VideoInfo, make: Callable[[Writing], Sink], *, overwrite: bool) -> Output:
+        """Returns the output with a sink that `make` opens; the sound of one that fails is ended."""
+        sounds, branches = self.sounds, list[Branch]()
+
+        def hear() -> Branch | None:
+            if sounds is not None:
+                branches.append(sounds.branch())
+            return branches[0] if branches else None
+
+        def leave() -> None:
+            for branch in branches:
+                assert sounds is not None
+                sounds.leave(branch)
+
         try:
-            return make(branch), lambda: sounds.leave(branch)
+            sink = make(
+                Writing(
+                    like=info,
+                    encoding=self.encoding,
+                    overwrite=overwrite,
+                    hear=hear,
+                    tell=self.tell,
+                )
+            )
         except BaseException:
-            sounds.leave(branch)
+            leave()
             raise
+        how = sink.delivery
+        drop = self.drop if how.asks else "oldest"
+        return Output(sink, depth=how.depth, keeps=how.keeps, drop=drop, ended=leave)
 
 
 def open_output(uri: str, place: Place) -> Output:
-    """Opens an output: `window:`, `virtual:[DEVICE]`, `null:`, `-` (y4m), an address such as
-    rtmp://host/live/key or srt://host:port, a playlist `.m3u8`, or a video file. Raises SinkError."""
-    info = place.source.info
-    if uri == "window:":
-        from ..sinks.window import WindowSink
-
-        return Output(WindowSink())
-    if uri.startswith("virtual:"):
-        from ..sinks.virtual_camera import VirtualCameraSink
-
-        return Output(VirtualCameraSink(uri.partition(":")[2] or None, rate=float(info.rate)))
-    if uri == "null:":
-        return Output(open_sink(uri, like=place.source, encoding=place.encoding), drop=place.drop)
-    if uri == "-":
-        pipe = open_sink(uri, like=place.source, encoding=place.encoding, audio=False)
-        return Output(SteadySink(pipe, info.rate), depth=STREAMING, drop=place.drop)
-    from ..sinks.stream import StreamSink, is_stream
-
-    if is_stream(uri):
-        stream, leave = place.hearing(
-            lambda sound: StreamSink(
-                uri, like=info, encoding=place.encoding, sound=sound, tell=place.tell
-            )
-        )
-        return Output(stream, depth=STREAMING, drop=place.drop, ended=leave)
-    return record(Path(uri), info, place, overwrite=place.overwrite)
-
-
-def record(path: Path, info: VideoInfo, place: Place, *, overwrite: bool = False) -> Output:
-    """Returns the output of a recording, which takes every frame that it can. Raises SinkError."""
-    from ..sinks.recording import RecordingSink
-
-    sink, leave = place.hearing(
-        lambda sound: RecordingSink(
-            path, like=info, encoding=place.encoding, overwrite=overwrite, sound=sound
-        )
+    """Opens an output by its address. Raises SinkError."""
+    return place.output(
+        place.source.info, lambda writing: open_live_sink(uri, writing), overwrite=place.overwrite
     )
-    # 240 frames of a large picture would be gigabytes.
-    size = sum(map(prod, info.format.plane_shapes(info.width, info.height)))
-    fits = MOST_WAITING // max(size * info.format.dtype.itemsize, 1)
-    depth = max(min(RECORDING, fits), 8)
-    return Output(sink, depth=depth, keeps=True, drop=place.drop, ended=leave)
+
+
+def record(path: Path, info: VideoInfo, place: Place) -> Output:
+    """Returns the output of a recording, which takes every frame that it can. Raises SinkError."""
+    from ..sinks.file import RecordingSink
+
+    return place.output(info, lambda writing: RecordingSink(str(path), writing), overwrite=False)
 
 
 def close_all(

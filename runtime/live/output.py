@@ -10,9 +10,6 @@ from ..sinks import Sink
 from ..worker import Channel, DaemonThread, Drop
 from .stats import OutputStats
 
-RECORDING = 240
-"""Frames that wait for a sink which wants them all, such as a file, before any is dropped."""
-
 
 class Output:
     """Hands frames to a sink; a slow sink loses frames, a failed one gets no more, and others are not
@@ -27,9 +24,8 @@ class Output:
         drop: Drop = "oldest",
         ended: Callable[[], None] | None = None,
     ) -> None:
-        """`depth` frames may wait: 1 for display, `RECORDING` for a file; `drop` is the policy for
-        more. With `keeps` all that waits is still taken at the end. `ended` is called when the sink
-        gets no more frames."""
+        """`depth` frames may wait; `drop` is the policy for more. With `keeps` all that waits is still
+        taken at the end. `ended` is called when the sink gets no more frames."""
         self.sink = sink
         self.failure: VelaturaError | None = None
         self.keeps = keeps

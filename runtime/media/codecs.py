@@ -8,9 +8,6 @@ from typing import Literal
 from ..errors import SinkError
 from .options import Encoding, Quality
 
-BY_SUFFIX = {".webm": "vp9", ".gif": "gif", ".y4m": "rawvideo", "-": "rawvideo"}
-"""Codecs that `auto` picks by file suffix; for all others it picks H.264."""
-
 Options = Mapping[str, str]
 
 
@@ -20,18 +17,39 @@ class Codec:
 
     plain: str = ""
     """What `--codec` calls it; without one it goes by FFmpeg's own name, as any other encoder does."""
+    suffixes: tuple[str, ...] = ()
+    """Suffixes of the files for which `auto` picks it; for all others it picks H.264."""
     software: str = ""
     """Of an encoder that needs a device: the plain name of one that does not."""
+    lossless: bool = False
+    """Whether pictures come back bit for bit: then RGB may stay RGB."""
+    most_bits: int = 16
+    """Bits of a sample that are coded, of those that it takes."""
+    most_rate: int | None = None
+    """Frames a second above which it does not open; frames keep their own times."""
+    shows_alpha: bool = True
+    """Whether decoders show the opacity that it takes."""
+    alpha_suffixes: tuple[str, ...] = ()
+    """Suffixes of the only files with room for its opacity, which lies beside pictures of 4:2:0; empty
+    where any file has it."""
+    palette: bool = False
+    """Whether it has a palette for each picture and times in hundredths of a second, as GIF."""
     shows_hdr: bool = False
     """Whether players show its streams as HDR, or who reads them knows what they hold."""
     mastering: Literal["x265", "svtav1"] | None = None
     """Whose words state the mastering display and the light levels in its options (`media.hdr`)."""
     joins: bool = False
     """Whether its segments were seen to join without a change of one picture, as a journal needs."""
+    joins_alpha: bool = True
+    """Whether they hold the opacity."""
     qualities: Mapping[Quality, Options] = field(default_factory=dict[Quality, Options])
     """FFmpeg's options for each quality."""
     always: Options = field(default_factory=dict[str, str])
     """Options that are set whatever the quality."""
+    with_avx512: Options = field(default_factory=dict[str, str])
+    """Options that are set on a processor with AVX-512."""
+    environment: Options = field(default_factory=dict[str, str])
+    """Variables of the environment, where it reads what it should from there alone."""
     crf: tuple[str, int, int] | None = None
     """The option of constant quality, its best and its worst value."""
     no_crf: str = "has no constant quality"
@@ -40,6 +58,8 @@ class Codec:
     """The option that trades speed for size."""
     presets: tuple[str, ...] = ()
     """Its values; empty where FFmpeg checks them."""
+    full_chroma: Mapping[Quality, str] = field(default_factory=dict[Quality, str])
+    """The values of `preset` that are for 4:4:4 only, by quality; all of them begin as these do."""
     params: str | None = None
     """The option that holds the library's own options, as `key=value:key=value`."""
 
@@ -58,6 +78,7 @@ def _nvenc(software: str, worst: int, draft: int, good: int, archive: int) -> Co
     return Codec(
         plain=f"{software}_nvenc",
         software=software,
+        most_bits=10,  # it takes 16
         # Players take H.264 for SDR.
         shows_hdr=software != "h264",
         qualities=_by_quality(
@@ -76,6 +97,10 @@ CODECS: Mapping[str, Codec] = {
     "libx264": Codec(
         plain="h264",
         joins=True,
+        # x264's macroblock trees are no function of the pictures with AVX-512 where a row is not of 8
+        # blocks or a multiple: 20 runs over one clip of 160x120 gave 19 files. With AVX2 all are one,
+        # and none is slower.
+        with_avx512={"x264-params": "asm=AVX2"},
         qualities=_by_quality(
             {"crf": "26", "preset": "superfast"},
             {"crf": "18", "preset": "veryfast"},
@@ -88,6 +113,8 @@ CODECS: Mapping[str, Codec] = {
     ),
     "libx265": Codec(
         plain="hevc",
+        # Opacity in HEVC is a layer of its own, which hardly any decoder shows.
+        shows_alpha=False,
         shows_hdr=True,
         mastering="x265",
         joins=True,
@@ -104,6 +131,9 @@ CODECS: Mapping[str, Codec] = {
     ),
     "libsvtav1": Codec(
         plain="av1",
+        most_rate=240,
+        # Errors only, as from the other encoders.
+        environment={"SVT_LOG": "1"},
         shows_hdr=True,
         mastering="svtav1",
         joins=True,
@@ -118,7 +148,12 @@ CODECS: Mapping[str, Codec] = {
     ),
     "libvpx-vp9": Codec(
         plain="vp9",
+        suffixes=(".webm",),
+        # It lies beside the packets, where only Matroska has room for it; and libvpx lists opacity with
+        # 4:2:2 and 4:4:4, which it then refuses.
+        alpha_suffixes=(".webm", ".mkv"),
         joins=True,
+        joins_alpha=False,
         qualities=_by_quality(
             {"crf": "38", "cpu-used": "8", "deadline": "realtime"},
             {"crf": "24", "cpu-used": "6"},
@@ -128,21 +163,27 @@ CODECS: Mapping[str, Codec] = {
         crf=("crf", 0, 63),
         preset="cpu-used",
     ),
-    "ffv1": Codec(plain="ffv1", shows_hdr=True, joins=True, no_crf="is lossless"),
+    "ffv1": Codec(plain="ffv1", lossless=True, shows_hdr=True, joins=True, no_crf="is lossless"),
     "prores_ks": Codec(
         plain="prores",
         shows_hdr=True,
         joins=True,
-        # 4:4:4 has profiles of its own: see `profile`.
         qualities=_by_quality({"profile": "lt"}, {"profile": "standard"}, {"profile": "hq"}),
         # Editors look for Apple's.
         always={"vendor": "apl0"},
         no_crf="goes by profiles: --preset proxy, lt, standard, hq, 4444 or 4444xq",
         preset="profile",
         presets=("proxy", "lt", "standard", "hq", "4444", "4444xq"),
+        full_chroma={"draft": "4444", "good": "4444", "archive": "4444xq"},
     ),
-    "gif": Codec(plain="gif", no_crf="has 256 colours a picture"),
-    "rawvideo": Codec(plain="rawvideo", shows_hdr=True, no_crf="is lossless"),
+    "gif": Codec(plain="gif", suffixes=(".gif",), palette=True, no_crf="has 256 colours a picture"),
+    "rawvideo": Codec(
+        plain="rawvideo",
+        suffixes=(".y4m", "-"),
+        lossless=True,
+        shows_hdr=True,
+        no_crf="is lossless",
+    ),
     "mpeg4": Codec(),
     "mpeg2video": Codec(),
     "h264_nvenc": _nvenc("h264", 51, 32, 21, 8),
@@ -164,7 +205,8 @@ def encoder_of(encoding: Encoding, suffix: str) -> str:
     """Returns FFmpeg's name of the encoder for a file suffix; the suffix `-` is standard output."""
     name = encoding.codec
     if name == "auto":
-        name = BY_SUFFIX.get(suffix.lower(), "h264")
+        kinds = (encoder for encoder, codec in CODECS.items() if suffix.lower() in codec.suffixes)
+        return next(kinds, ENCODERS["h264"])
     return ENCODERS.get(name, name)
 
 

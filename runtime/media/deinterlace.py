@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 
 from ..errors import SourceError
 from .options import Deinterlace
-from .source_planes import layout_of, reformat
+from .pixel_format import reading_of, reformat
 
 PROGRESSIVE = 1
 """FFmpeg's AVFieldOrder of streams whose frames are whole pictures."""
@@ -140,7 +140,7 @@ class _Graph:
     def __init__(self, image: VideoFrame, plan: Plan, base: Fraction) -> None:
         self._kind = (image.width, image.height, image.format.name)
         self._fields = plan.how == "fields"
-        self._name = layout_of(image.format.name).name
+        self._name = reading_of(image.format.name).name
         self._filtered = _INSTEAD.get(self._name, self._name)
         self._waiting: deque[Picture] = deque()
         self._first: Picture | None = None

@@ -1,11 +1,12 @@
 """VideoEncoder: encoding of frames into packets."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Self, cast
 
 import av
+import av.filter
 import cv2
 from av.container import OutputContainer
 from av.error import FFmpegError
@@ -14,12 +15,11 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import SinkError
-from ..frame import Frame, VideoInfo
+from ..frame import Frame, PixelFormat, VideoInfo
 from .codecs import ENCODERS, codec_of, encoder_of, merged, nearest, spoken, wanted_options
-from .encoder_format import PALETTE, Choice, Palette, named, profile_of
-from .encoder_planes import Layout, fill, picture_of
 from .hdr import check_hdr, hdr_notes, hdr_options
-from .options import Encoding
+from .options import Encoding, Quality
+from .pixel_format import ANY, PALETTE, Layout, fill, layout_of, layouts_of, nearest_layout, picture_of
 
 _AVX_512 = 256
 """OpenCV's number of the extensions that x264 calls AVX-512."""
@@ -31,12 +31,144 @@ _RANGE_CODES = {"limited": 1, "full": 2}
 
 _CENTISECOND = Fraction(1, 100)
 """The time base of GIF."""
-MOST_RATE = Fraction(240)
-"""Frames a second above which SVT-AV1 does not open."""
 LONGEST_DELAY = 3600
 """The longest plausible time in seconds between a packet's decoding and its showing."""
 MOST_SHOWN = 50
 """Frames of a GIF in a second at most: players take delays below 2/100 s for a mistake."""
+
+
+_DITHER: dict[Quality, str] = {
+    # Its pattern does not crawl, and packs better.
+    "draft": "bayer:bayer_scale=3",
+    "good": "sierra2_4a",
+    "archive": "floyd_steinberg",
+}
+
+
+_TICK = Fraction(1, 1000)
+
+
+class Palette:
+    """FFmpeg's palettegen and paletteuse, picture by picture, so that no whole clip must fit in
+    memory."""
+
+    def __init__(self, quality: Quality) -> None:
+        self._dither = _DITHER[quality]
+        self._graph: av.filter.Graph | None = None
+        self._size = (0, 0)
+        self._pushed = 0
+
+    def reduce(self, picture: VideoFrame) -> VideoFrame:
+        """Returns an rgb24 picture as pal8, with a palette of 256 of its colours."""
+        size = (picture.width, picture.height)
+        if self._graph is None or size != self._size:
+            self._size = size
+            self._graph = self._build(picture.width, picture.height)
+        # The filters pair pictures by their times.
+        picture.pts, picture.time_base = self._pushed, _TICK
+        self._pushed += 1
+        self._graph.push(picture)
+        return cast(VideoFrame, self._graph.pull())
+
+    def _build(self, width: int, height: int) -> av.filter.Graph:
+        graph = av.filter.Graph()
+        source = graph.add(
+            "buffer", f"video_size={width}x{height}:pix_fmt=rgb24:time_base=1/1000:pixel_aspect=1/1"
+        )
+        split: Any = graph.add("split")
+        make = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
+        use = graph.add("paletteuse", f"new=1:dither={self._dither}")
+        sink = graph.add("buffersink")
+        source.link_to(split)
+        split.link_to(use, 0, 0)
+        split.link_to(make, 1, 0)
+        make.link_to(use, 0, 1)
+        use.link_to(sink)
+        graph.configure()
+        return graph
+
+
+KEEP_ALPHA = "--codec ffv1, prores in .mov, vp9 in .webm, and PNG, WebP and TIFF pictures keep it"
+
+LAID = "the picture is laid over black, or over --background"
+
+
+class Choice:
+    """The pixel formats that one output's encoder can be given."""
+
+    def __init__(self, codec: "av.Codec", encoding: Encoding, *, suffix: str, like: VideoInfo) -> None:
+        """Raises SinkError for a pixel format that the encoder does not take."""
+        self._name, self._facts = codec.name, codec_of(codec.name)
+        self._encoding = encoding
+        self._from_rgb = like.format.family == "rgb"
+        names = [format.name for format in codec.video_formats or ()] or ANY
+        self._layouts = self._possible(layouts_of(names), suffix.lower())
+
+    def layout(self, format: PixelFormat, *, alpha: bool) -> Layout:
+        """Returns the layout for frames of a format, with an opacity or without."""
+        # RGB results of models have no more chroma than their source.
+        archive = self._encoding.quality == "archive"
+        rgb = self._facts.lossless and (self._from_rgb or archive)
+        return nearest_layout(self._layouts, format, alpha=alpha, rgb=rgb)
+
+    def losses(self, format: PixelFormat, layout: Layout, *, alpha: bool) -> tuple[str, ...]:
+        """Returns one line for each loss when frames of a format are put into a layout."""
+        given, chosen = layout.format, self._encoding.pix_fmt is not None
+        why = f"--pix-fmt {layout.name} says so" if chosen else f"{spoken(self._name)} has no more"
+        notes: list[str] = []
+        if given.bits < format.bits and layout is not PALETTE:
+            keeping = "hevc or ffv1 keeps it" if format.bits <= 12 else "ffv1 keeps it"
+            notes.append(f"{format.bits} bit becomes {given.bits} bit: {why}; --codec {keeping}")
+        if given.family == "gray" and format.family != "gray":
+            notes.append(f"colours are left out: {why}")
+        elif (format.family, given.family) == ("yuv", "yuv"):
+            if any(g > w for g, w in zip(given.subsample, format.subsample, strict=True)):
+                notes.append(
+                    f"{_chroma(format)} becomes {_chroma(given)}: {why}; --codec hevc or ffv1 keeps it"
+                )
+        elif (format.family, given.family) == ("rgb", "yuv") and self._from_rgb and not chosen:
+            more = ", --pix-fmt yuv444p keeps all chroma" if given.subsample != (1, 1) else ""
+            notes.append(f"RGB becomes {_chroma(given)}; --codec ffv1 keeps RGB{more}")
+        if alpha and not layout.alpha:
+            notes.append(f"the opacity is left out: {KEEP_ALPHA}; {LAID}")
+        return tuple(notes)
+
+    def _possible(self, layouts: tuple[Layout, ...], suffix: str) -> tuple[Layout, ...]:
+        wanted, facts = self._encoding.pix_fmt, self._facts
+        layouts = tuple(
+            layout
+            for layout in layouts
+            if layout.format.bits <= facts.most_bits and (facts.shows_alpha or not layout.alpha)
+        )
+        if facts.palette and wanted in (None, PALETTE.name):
+            return (PALETTE,)
+        if wanted is not None:
+            if wanted not in (names := [layout.name for layout in layouts]):
+                raise SinkError(
+                    f"{self._name} does not take {wanted}; it takes {', '.join(names) or 'no others'}"
+                )
+            return (layout_of(wanted),)
+        if not layouts:
+            raise SinkError(f"frames cannot be put into what {self._name} takes: use another --codec")
+        if facts.alpha_suffixes:
+            holds = suffix in facts.alpha_suffixes
+            return tuple(
+                one for one in layouts if not one.alpha or (holds and one.format.subsample == (2, 2))
+            )
+        profile = profile_of(self._encoding)
+        if facts.full_chroma and profile is not None:
+            full = profile[:1] in ("4", "5")
+            return tuple(one for one in layouts if (one.format.subsample == (1, 1)) == full)
+        return layouts
+
+
+def profile_of(encoding: Encoding) -> str | None:
+    """Returns the profile of ProRes that was asked for."""
+    return dict(encoding.options).get("profile", encoding.preset)
+
+
+def _chroma(format: PixelFormat) -> str:
+    return str(replace(format, bits=8)).removeprefix("yuv ").removesuffix(" 8 bit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +233,9 @@ class VideoEncoder:
         """
         self._codec = _codec(encoding, suffix)
         self.name = self._codec.name
-        if self.name == "libsvtav1":
-            # Errors only, as from the other encoders: SVT-AV1 reads this from its environment alone.
-            os.environ.setdefault("SVT_LOG", "1")
+        self._facts = codec_of(self.name)
+        for variable, value in self._facts.environment.items():
+            os.environ.setdefault(variable, value)
         self.canonical = self._codec.canonical_name
         self.notes: tuple[str, ...] = ()
         """Warnings about what frames lose, one line each."""
@@ -114,7 +246,7 @@ class VideoEncoder:
         self._options = _options(self.name, encoding, like)
         _check_known(self.name, encoding)
         self._buffer: VideoFrame | None = None
-        self._palette = Palette(encoding.quality) if self.canonical == "gif" else None
+        self._palette = Palette(encoding.quality) if self._facts.palette else None
         self._choice: Choice | None = None
         if like is not None:
             self._choice = Choice(self._codec, encoding, suffix=suffix, like=like)
@@ -149,7 +281,7 @@ class VideoEncoder:
             height=height,
             pix_fmt=layout.name,
             # An encoder distributes bits by the rate; frames keep their own times.
-            rate=min(self.like.rate, MOST_RATE) if self.name == "libsvtav1" else self.like.rate,
+            rate=min(self.like.rate, Fraction(self._facts.most_rate or self.like.rate)),
             time_base=_CENTISECOND if self._palette is not None else frame.time_base,
             aspect=frame.aspect,
             rotation=frame.rotation if frame.rotation <= 180 else frame.rotation - 360,
@@ -186,7 +318,7 @@ class VideoEncoder:
         Raises SinkError for a frame of another size.
         """
         width, height = coding.width, coding.height
-        layout = named(coding.pix_fmt)
+        layout = layout_of(coding.pix_fmt)
         x, y = layout.format.subsample
         if (frame.width + -frame.width % x, frame.height + -frame.height % y) != (width, height):
             raise SinkError(
@@ -210,11 +342,11 @@ class VideoEncoder:
         return picture
 
     def _options_for(self, layout: Layout) -> dict[str, str]:
-        """Returns all options for a pixel format; ProRes has other profiles for 4:4:4."""
-        options = dict(self._options)
+        """Returns all options for a pixel format."""
+        options, facts = dict(self._options), self._facts
         unset = profile_of(self._encoding) is None
-        if self.name == "prores_ks" and layout.format.subsample == (1, 1) and unset:
-            options["profile"] = "4444xq" if self._encoding.quality == "archive" else "4444"
+        if facts.full_chroma and facts.preset and layout.format.subsample == (1, 1) and unset:
+            options[facts.preset] = facts.full_chroma[self._encoding.quality]
         return options
 
     def _note(self, *lines: str) -> None:
@@ -255,11 +387,8 @@ def _codec(encoding: Encoding, suffix: str) -> "av.Codec":
 
 def _options(encoder: str, encoding: Encoding, like: VideoInfo | None) -> dict[str, str]:
     ours = wanted_options(encoder, encoding)
-    if encoder == "libx264" and cv2.checkHardwareSupport(_AVX_512):
-        # x264's macroblock trees are no function of the pictures with AVX-512 where a row is not of 8
-        # blocks or a multiple: 20 runs over one clip of 160x120 gave 19 files. With AVX2 all are one,
-        # and none is slower.
-        ours["x264-params"] = "asm=AVX2"
+    if cv2.checkHardwareSupport(_AVX_512):
+        ours |= codec_of(encoder).with_avx512
     ours = merged(encoder, ours, hdr_options(like.hdr if like is not None else None, encoder))
     return merged(encoder, ours, dict(encoding.options))
 

@@ -10,7 +10,7 @@ from av.video.frame import VideoFrame
 from ..errors import SinkError
 from ..frame import Colour, Hdr
 from .codecs import codec_of, spoken
-from .encoder_planes import Layout
+from .pixel_format import Layout
 
 _DISPLAY = struct.Struct("=22i")
 """FFmpeg's AVMasteringDisplayMetadata: 10 fractions of red, green, blue, white (x, y each) and darkest,
@@ -108,13 +108,14 @@ def hdr_notes(transfer: int, hdr: Hdr | None, encoder: str) -> tuple[str, ...]:
 
 def hdr_options(hdr: Hdr | None, encoder: str) -> dict[str, str]:
     """Returns options of the FFmpeg encoder that write static metadata into its stream."""
-    words = codec_of(encoder).mastering
-    if hdr is None or words is None:
+    codec = codec_of(encoder)
+    if hdr is None or codec.mastering is None or codec.params is None:
         return {}
-    return _x265(hdr) if words == "x265" else _svt(hdr)
+    parts = _x265(hdr) if codec.mastering == "x265" else _svt(hdr)
+    return {codec.params: ":".join(parts)} if parts else {}
 
 
-def _x265(hdr: Hdr) -> dict[str, str]:
+def _x265(hdr: Hdr) -> list[str]:
     """Returns the options in x265's units: 0.00002 of CIE xy, 0.0001 candela per square metre (SMPTE ST
     2086)."""
     parts: list[str] = []
@@ -128,10 +129,10 @@ def _x265(hdr: Hdr) -> dict[str, str]:
         parts.append(f"max-cll={hdr.max_cll or 0},{hdr.max_fall or 0}")
     elif parts:
         parts.append("cll=0")  # which it would state as 0
-    return {"x265-params": ":".join(parts)} if parts else {}
+    return parts
 
 
-def _svt(hdr: Hdr) -> dict[str, str]:
+def _svt(hdr: Hdr) -> list[str]:
     parts: list[str] = []
     if (display := _display(hdr)) is not None:
         points, (dark, bright) = display
@@ -140,7 +141,7 @@ def _svt(hdr: Hdr) -> dict[str, str]:
         parts.append(f"mastering-display={''.join(spots)}{light}")
     if hdr.max_cll is not None or hdr.max_fall is not None:
         parts.append(f"content-light={hdr.max_cll or 0},{hdr.max_fall or 0}")
-    return {"svtav1-params": ":".join(parts)} if parts else {}
+    return parts
 
 
 Point = tuple[Fraction, Fraction]

@@ -14,8 +14,8 @@ from av.video.stream import VideoStream
 from ..colour import guess_matrix
 from ..frame import Colour, VideoInfo
 from .hdr import dynamic_hdr, read_hdr
+from .pixel_format import MATRICES, RANGES, Reading, is_mirrored
 from .pyav import ratio
-from .source_planes import MATRICES, RANGES, Layout, is_mirrored
 
 _NO_TIMES = 0x80
 """FFmpeg's AVFMT_NOTIMESTAMPS."""
@@ -88,7 +88,7 @@ def describe(
     container: InputContainer,
     stream: VideoStream,
     first: Sequence[VideoFrame],
-    layout: Layout,
+    layout: Reading,
     *,
     uri: str,
     rate: Fraction,

@@ -1,12 +1,46 @@
-"""Sinks of frames: one module per kind, and `open_sink`, which picks one by the URI."""
+"""Sinks of frames: the table of their kinds, `open_sink` and `open_live_sink`."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from ..frame import VideoInfo
+from ..media.codecs import codec_of, encoder_of, spoken
 from .base import PICTURES, Encoding, HasInfo, Sink
+from .kind import (
+    SinkKind,
+    SinkModule,
+    Writing,
+    is_stream,
+    only,
+    only_the_rest,
+    suffixed,
+)
 
-__all__ = ["Encoding", "Sink", "open_sink"]
+__all__ = ["Encoding", "Sink", "open_live_sink", "open_sink"]
+
+_FILE = SinkKind("file", ".file", only_the_rest, run="Video file", live="a file")
+
+KINDS: tuple[SinkKind, ...] = (
+    SinkKind("window", ".window", only("window:"), live="window:"),
+    SinkKind("virtual", ".virtual_camera", lambda uri: uri.startswith("virtual:"), live="virtual:"),
+    SinkKind("stream", ".stream", is_stream, live="rtmp://..., srt://..., x.m3u8"),
+    _FILE,
+    SinkKind("sequence", ".sequence", suffixed(*PICTURES), run="frames/%05d.png"),
+    SinkKind("y4m", ".y4m", suffixed(".y4m"), run=""),
+    SinkKind("pipe", ".y4m", only("-"), run="- (standard output)", live="-"),
+    SinkKind("null", ".null", only("null:"), run="null:", live="null:"),
+)
+"""Every kind of sink, a line each. What no line takes is a video file.
+
+The lines say what must be known before a module is loaded with the libraries that it needs: how an
+address is recognised, and the words of the help. All else is in the modules.
+"""
+RUN_SINKS = ", ".join(kind.run for kind in KINDS if kind.run)
+"""Addresses of what `velatura run` writes, for its help."""
+LIVE_SINKS = " or ".join(", ".join(kind.live for kind in KINDS if kind.live).rsplit(", ", 1))
+"""Addresses of what `velatura live` writes, for its help."""
 
 
 def open_sink(
@@ -34,35 +68,45 @@ def open_sink(
     number of its frames), else a SinkError states the difference. `restart` removes its segments.
     `shared` is for a journal whose segments other processes make.
     """
-    text = str(uri)
-    if text == "null:":
-        from .null import NullSink
+    writing = Writing(
+        like=like.info,
+        encoding=encoding or Encoding(),
+        overwrite=overwrite,
+        audio=audio,
+        journal=journal,
+        restart=restart,
+        shared=shared,
+    )
+    return _module(_film_kind(str(uri))).open_film(str(uri), writing)
 
-        return NullSink()
-    if Path(text).suffix.lower() in PICTURES:
-        from .sequence import SequenceSink
 
-        return SequenceSink(
-            text, like=like.info, encoding=encoding or Encoding(), overwrite=overwrite, audio=audio
-        )
-    path, encoding = Path(text), encoding or Encoding()
-    if text == "-" or path.suffix.lower() == ".y4m":
-        from .y4m import RawSink
+def open_live_sink(uri: str, writing: Writing) -> Sink:
+    """Open a sink of a live run: `window:`, `virtual:[DEVICE]`, `null:`, `-` (y4m), an address such as
+    rtmp://host/live/key or srt://host:port, a playlist `.m3u8`, or a video file. Raises SinkError."""
+    kind = next((kind for kind in KINDS if kind.live is not None and kind.takes(uri)), _FILE)
+    return _module(kind).open_live(uri, writing)
 
-        return RawSink(text, like=like.info, encoding=encoding, overwrite=overwrite, audio=audio)
-    if journal is not None:
-        from .segmented_file import JournalSink
 
-        return JournalSink(
-            path,
-            like=like.info,
-            encoding=encoding,
-            overwrite=overwrite,
-            audio=audio,
-            settings=journal,
-            restart=restart,
-            shared=shared,
-        )
-    from .file import FileSink
+def why_no_journal(uri: str, *, like: VideoInfo, encoding: Encoding) -> str:
+    """Returns the reason why an output can have no journal; empty where it can."""
+    suffix = Path(uri).suffix.lower()
+    if _film_kind(uri) is not _FILE or suffix == ".gif":
+        return "the output is no video file"
+    if suffix == ".avi":
+        return "AVI files keep no times of pictures, which players guess wrongly where segments meet"
+    if not like.files:
+        return "the source is no file"
+    encoder = encoder_of(encoding, suffix)
+    if not codec_of(encoder).joins:
+        return f"it is not known whether segments of {spoken(encoder)} can be joined"
+    if like.alpha and not codec_of(encoder).joins_alpha:
+        return f"segments of {spoken(encoder).upper()} do not hold the opacity"
+    return ""
 
-    return FileSink(path, like=like.info, encoding=encoding, overwrite=overwrite, audio=audio)
+
+def _film_kind(uri: str) -> SinkKind:
+    return next((kind for kind in KINDS if kind.run is not None and kind.takes(uri)), _FILE)
+
+
+def _module(kind: SinkKind) -> SinkModule:
+    return cast(SinkModule, import_module(kind.module, __package__))

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -25,10 +26,27 @@ class HasInfo(Protocol):
     info: VideoInfo
 
 
+RECORDING = 240
+"""Frames that wait for a sink which wants them all, such as a file, before any is dropped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What happens to frames of a live run that a sink cannot take at once."""
+
+    depth: int = 1
+    """The most frames that wait: 1 for display."""
+    keeps: bool = False
+    """True if all that wait are still written at the end."""
+    asks: bool = True
+    """True if the user's policy says which frame is dropped beyond that; else it is the oldest."""
+
+
 class Sink(ABC):
     """Takes frames in order of time."""
 
     uri: str
+    delivery: Delivery = Delivery()
     frames: int = 0
     """The number of frames written."""
     duration: float = 0.0

@@ -1,36 +1,38 @@
 """Video files through FFmpeg's libraries (PyAV), written beside the target and renamed at the end."""
 
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import SinkError
-from ..frame import Frame, VideoInfo
+from ..frame import Frame
 from ..media.encode import Coding, VideoEncoder, encode
 from ..media.timestamps import Clock
-from ..resume.output_lock import Claim
-from .base import Encoding, Sink
-from .output_file import OutputFile, check_target, reporting
+from .base import RECORDING, Delivery, Sink
+from .kind import Writing
+from .output_file import OutputFile, claim_target, reporting
+from .segmented_file import JournalSink
+
+MOST_WAITING = 512 << 20
+"""Bytes of frames that wait for a recording at most."""
 
 
 class FileSink(Sink):
     """Encodes frames into a file; the source's other streams are copied into it."""
 
-    def __init__(
-        self, path: Path, *, like: VideoInfo, encoding: Encoding, overwrite: bool, audio: bool
-    ) -> None:
+    def __init__(self, uri: str, writing: Writing) -> None:
         """Check everything that can be checked before work starts. Raises SinkError."""
-        self.uri = str(path)
-        self.path = path
-        self.overwrite = overwrite
-        check_target(path, like=like, overwrite=True)
-        with reporting(path):
-            self._claim = Claim(path)
+        self.uri = uri
+        self.path = path = Path(uri)
+        self.overwrite = writing.overwrite
+        like = writing.like
+        self._claim = claim_target(path, like=like, overwrite=writing.overwrite)
         try:
-            check_target(path, like=like, overwrite=overwrite)
-            self._encoder = VideoEncoder(encoding, suffix=path.suffix, like=like)
-            self._output = OutputFile(path, self._encoder, like=like, audio=audio)
+            self._encoder = VideoEncoder(writing.encoding, suffix=path.suffix, like=like)
+            self._output = OutputFile(path, self._encoder, like=like, audio=writing.audio)
         except BaseException:
             self._claim.release()
             raise
@@ -83,3 +85,48 @@ class FileSink(Sink):
         """Encode a picture, or flush with None, and write the packets."""
         for packet in self._clock.timed(encode(stream, picture), end=picture is None):
             self._output.mux(packet)
+
+
+class RecordingSink(FileSink):
+    """A file of frames at the times of their capture, the first at 0; verified at the end."""
+
+    def __init__(self, uri: str, writing: Writing) -> None:
+        """Check everything that can be checked before a frame is there. Raises SinkError."""
+        like = writing.like
+        unread = replace(like, path=None, frames=None, duration=None)
+        super().__init__(uri, replace(writing, like=unread, audio=False))
+        # 240 frames of a large picture would be gigabytes.
+        size = sum(map(prod, like.format.plane_shapes(like.width, like.height)))
+        fits = MOST_WAITING // max(size * like.format.dtype.itemsize, 1)
+        self.delivery = Delivery(depth=max(min(RECORDING, fits), 8), keeps=True)
+        self._sound = writing.hear()
+        self._origin: int | None = None
+
+    def write(self, frame: Frame) -> None:
+        if self._origin is None:
+            self._origin = frame.pts
+            if self._sound is not None:
+                self._output.carry(self._sound, origin=frame.seconds)
+        super().write(replace(frame, pts=frame.pts - self._origin))
+
+    def close(self) -> None:
+        """Finish the file; the sound ends with the last frame. A file that cannot be finished is kept
+        as it is."""
+        self.stop_early()
+        super().close()
+
+    def abort(self) -> None:
+        # What was filmed cannot be filmed again: it stays, under a name that says so.
+        if self.frames:
+            self._output.keep()
+            self._claim.release()
+        else:
+            super().abort()
+
+
+def open_film(uri: str, writing: Writing) -> Sink:
+    """Open a video file, made in segments where it has a journal. Raises SinkError."""
+    return FileSink(uri, writing) if writing.journal is None else JournalSink(uri, writing)
+
+
+open_live = RecordingSink

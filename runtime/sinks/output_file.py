@@ -15,12 +15,12 @@ from av.video.stream import VideoStream
 
 from ..errors import ContractError, SinkError
 from ..frame import VideoInfo
-from ..media.audio_encode import Hearing, PassingSound, sound_codec
-from ..media.codecs import CODECS, spoken
+from ..media.codecs import CODECS, codec_of, spoken
 from ..media.encode import Coding, Kept, VideoEncoder
+from ..media.live_audio import Hearing, PassingSound, sound_codec
 from ..media.matroska import KINDS, reserve, state_aspect
 from ..media.passthrough import Passage, PassingStreams
-from ..resume.output_lock import partial_path
+from ..resume.output_lock import Claim, partial_path
 from ..verify.expected import Promise, Tally
 from ..verify.trial_encode import rehearsed
 
@@ -55,7 +55,7 @@ class OutputFile:
                     raise SinkError(f"{path.suffix} files cannot hold {encoder.canonical}: use {other}")
                 if encoder.name in CODECS:  # others may take their own size only
                     self._kept(encoder.coding(like))
-                if encoder.canonical == "gif" and audio and like.audio:
+                if codec_of(encoder.name).palette and audio and like.audio:
                     audio = False
                     self._note("a GIF holds pictures only: the sound is left out")
                 if like.path is not None:
@@ -223,6 +223,19 @@ def check_target(path: Path, *, like: VideoInfo, overwrite: bool) -> None:
         raise SinkError(f"{path} exists: --overwrite replaces it")
     if not os.access(path.parent, os.W_OK):
         raise SinkError(f"the folder {path.parent} is not writable")
+
+
+def claim_target(path: Path, *, like: VideoInfo, overwrite: bool) -> Claim:
+    """Returns the exclusive right to make a file, which may be created. Raises SinkError."""
+    check_target(path, like=like, overwrite=True)
+    with reporting(path):
+        claim = Claim(path)
+    try:
+        check_target(path, like=like, overwrite=overwrite)
+    except BaseException:
+        claim.release()
+        raise
+    return claim
 
 
 def prove(promise: Promise, partial: Path, path: Path, *, frames: int) -> None:

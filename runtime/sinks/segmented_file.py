@@ -1,23 +1,23 @@
-"""JournalSink: a video file made in segments, so that an interrupted run can be resumed."""
+"""A video file made in segments, so that an interrupted run can be resumed and several processes can
+share the work."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ..errors import SinkError
 from ..frame import Frame, VideoInfo
-from ..media.codecs import codec_of, encoder_of, spoken
 from ..media.encode import Coding, VideoEncoder
 from ..media.timestamps import Clock
 from ..resume.journal import Choices, Journal, software
 from ..resume.output_lock import Claim
 from ..resume.segment_encoder import SegmentCoder, headers_of
-from ..resume.segments import in_order, sync_folder
+from ..resume.segments import SegmentWriter, digest, in_order, sync_folder
 from ..resume.share import Share
-from .base import PICTURES, Encoding, Sink
+from .base import Sink
+from .kind import Writing
 from .output_file import OutputFile, check_target, reporting
 
 SEGMENT = 250
@@ -25,23 +25,6 @@ SEGMENT = 250
 
 SHORT = 4
 """Segments below which a new run is as fast as resuming one."""
-
-
-def why_no_journal(uri: str, *, like: VideoInfo, encoding: Encoding) -> str:
-    """Returns the reason why an output can have no journal; empty where it can."""
-    suffix = Path(uri).suffix.lower()
-    if uri in ("null:", "-") or suffix in PICTURES or suffix in (".gif", ".y4m"):
-        return "the output is no video file"
-    if suffix == ".avi":
-        return "AVI files keep no times of pictures, which players guess wrongly where segments meet"
-    if not like.files:
-        return "the source is no file"
-    encoder = encoder_of(encoding, suffix)
-    if not codec_of(encoder).joins:
-        return f"it is not known whether segments of {spoken(encoder)} can be joined"
-    if encoder == "libvpx-vp9" and like.alpha:
-        return "segments of VP9 do not hold the opacity"
-    return ""
 
 
 def is_short(like: VideoInfo, frames: int | None) -> bool:
@@ -59,25 +42,16 @@ class JournalSink(Sink):
     streams beside them. The first `kept` frames of the source need not come any more.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        like: VideoInfo,
-        encoding: Encoding,
-        overwrite: bool,
-        audio: bool,
-        settings: Mapping[str, Any],
-        restart: bool,
-        shared: bool = False,
-    ) -> None:
+    def __init__(self, uri: str, writing: Writing) -> None:
         """Check everything that can be checked before work starts. Raises SinkError.
 
-        With `shared`, other processes make the segments: `prepare`, `share`, `collect`, `close`.
+        With `writing.shared`, other processes make the segments: `prepare`, `share`, `collect`,
+        `close`.
         """
-        self.uri = str(path)
+        path, like, encoding = Path(uri), writing.like, writing.encoding
+        self.uri = uri
         self.path = path
-        self.overwrite = overwrite
+        self.overwrite = writing.overwrite
         self._encoding, self._files = encoding, like.files
         self._encoder = VideoEncoder(encoding, suffix=path.suffix, like=like)
         self._clock = Clock(like.rate)
@@ -85,18 +59,20 @@ class JournalSink(Sink):
         check_target(path, like=like, overwrite=True)
         with reporting(path):
             self._coder = SegmentCoder(self._encoder, self._clock, files=like.files)
-            known = {**settings, **self._coder.source, "the software": software()}
+            known = {**(writing.journal or {}), **self._coder.source, "the software": software()}
             self._claim = Claim(path)
             try:
-                self._journal = Journal(path, known, length=SEGMENT, restart=restart, scattered=shared)
+                self._journal = Journal(
+                    path, known, length=SEGMENT, restart=writing.restart, scattered=writing.shared
+                )
             except BaseException:
                 self._claim.release()
                 raise
             try:
                 if not self._journal.published:
-                    check_target(path, like=like, overwrite=overwrite)
+                    check_target(path, like=like, overwrite=self.overwrite)
                 # Opened three times: here to hear what it refuses, at the first frame, and at the end.
-                self._output = partial(OutputFile, path, self._encoder, like=like, audio=audio)
+                self._output = partial(OutputFile, path, self._encoder, like=like, audio=writing.audio)
                 trial = self._output()
                 trial.abort()
             except BaseException:
@@ -254,3 +230,70 @@ class JournalSink(Sink):
         except BaseException:
             output.abort()
             raise
+
+
+class ShareSink(Sink):
+    """Encodes the frames of one share into its segments.
+
+    The frames come in order and are those that `Share.takes`. The segments are those that a JournalSink
+    makes.
+    """
+
+    def __init__(self, share: Share) -> None:
+        """Set the encoder up. Raises SinkError."""
+        self.uri = str(share.path)
+        self._share = share
+        self._numbers = share.segments()
+        self._encoder = VideoEncoder(share.encoding, suffix=share.path.suffix)
+        with reporting(share.path):
+            self._coder = SegmentCoder(self._encoder, Clock(share.coding.rate), files=share.files)
+            # It may have been replaced while this process started.
+            if any(share.state.settings.get(k) != v for k, v in self._coder.source.items()):
+                raise SinkError(f"the source of {self.uri} was changed: --restart begins anew")
+
+    def write(self, frame: Frame) -> None:
+        share = self._share
+        with reporting(share.path):
+            if not self._coder.open:
+                writer = SegmentWriter(share.folder, next(self._numbers))
+                self._coder.begin(writer, share.coding, kind=share.kind)
+            self._coder.write(frame)
+            if self._coder.frames == share.state.length:
+                self._end_segment(final=False)
+        self.frames += 1
+
+    def close(self) -> None:
+        """End the last segment; only the source's last one may be short."""
+        with reporting(self._share.path):
+            if self._coder.open:
+                self._end_segment(final=True)
+
+    def abort(self) -> None:
+        self._coder.abort()
+
+    def _end_segment(self, *, final: bool) -> None:
+        writer, frames, headers = self._coder.end()
+        if digest(headers) != self._share.state.headers:
+            writer.abort()
+            raise SinkError(f"{self.uri}: this encoder writes other headers in another process")
+        writer.close(journal=self._share.state.id, frames=frames, headers=headers, final=final)
+
+
+class OnlySink(Sink):
+    """Gives only some frames to a sink, which stays its owner's: the others led up to them."""
+
+    def __init__(self, sink: Sink, wanted: Callable[[Frame], bool]) -> None:
+        self.uri = sink.uri
+        self._sink = sink
+        self._wanted = wanted
+
+    def write(self, frame: Frame) -> None:
+        if self._wanted(frame):
+            self._sink.write(frame)
+            self.frames += 1
+
+    def close(self) -> None:
+        return None
+
+    def abort(self) -> None:
+        return None

@@ -12,10 +12,11 @@ import numpy as np
 from ..colour import over, to_rgb
 from ..errors import SinkError
 from ..frame import Array, Frame, VideoInfo
-from ..media.encoder_format import KEEP_ALPHA, LAID
+from ..media.encode import KEEP_ALPHA, LAID
 from ..media.hdr import refuse_hdr
 from ..resume.output_lock import Claim
 from .base import Encoding, Quality, Sink
+from .kind import Writing
 from .output_file import reporting
 
 _NUMBER = re.compile(r"%(0\d+)?d")
@@ -37,11 +38,10 @@ class SequenceSink(Sink):
     A name without a number takes exactly one frame.
     """
 
-    def __init__(
-        self, pattern: str, *, like: VideoInfo, encoding: Encoding, overwrite: bool, audio: bool = True
-    ) -> None:
+    def __init__(self, pattern: str, writing: Writing) -> None:
         """Raises SinkError where a picture of that pattern exists already or the folder does not, and
         for HDR, which such pictures do not hold."""
+        like, encoding = writing.like, writing.encoding
         self.uri = pattern
         self.path = Path(pattern)
         self.numbered = _NUMBER.search(self.path.name) is not None
@@ -61,10 +61,10 @@ class SequenceSink(Sink):
         with reporting(self.path):
             self._claim = Claim(self.path)
         taken = (p for p in folder.iterdir() if re.fullmatch(name, p.name, re.IGNORECASE))
-        if not overwrite and (first := next(taken, None)):
+        if not writing.overwrite and (first := next(taken, None)):
             self._claim.release()
             raise SinkError(f"{first} exists: --overwrite replaces it")
-        self.notes = (*self._claim.notes, *self._losses(like, audio=audio))
+        self.notes = (*self._claim.notes, *self._losses(like, audio=writing.audio))
 
     def write(self, frame: Frame) -> None:
         if not self.numbered and self.frames:
@@ -151,3 +151,6 @@ def _from_crf(crf: int) -> int:
     if not 0 <= crf <= 51:
         raise SinkError(f"--crf {crf}: pictures take 0 (best) to 51 (worst)")
     return 100 - crf * crf // 32
+
+
+open_film = SequenceSink

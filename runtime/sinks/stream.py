@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,16 +16,13 @@ from av.video.stream import VideoStream
 from ..errors import SinkError
 from ..frame import Frame, VideoInfo
 from ..media.addresses import without_secrets
-from ..media.audio_encode import Hearing, PassingSound, sound_codec
 from ..media.encode import Coding, VideoEncoder, encode
+from ..media.live_audio import Hearing, PassingSound, sound_codec
 from ..media.timestamps import Clock
 from ..worker import Worker
-from .base import Encoding, Sink
+from .base import Delivery, Encoding, Sink
+from .kind import STREAMS, Writing
 
-FORMATS = {
-    "rtmp": "flv", "rtmps": "flv", "srt": "mpegts", "udp": "mpegts", "tcp": "mpegts", "rtsp": "rtsp",
-}  # fmt: skip
-"""FFmpeg's container by the address's scheme; `.m3u8` is HLS whatever the scheme."""
 SUFFIXES = {"flv": ".flv", "mpegts": ".ts", "rtsp": ".ts", "hls": ".ts"}
 """The file suffix whose rules for codecs hold for each container."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
@@ -37,9 +33,8 @@ KEY_SECONDS = 2
 """Seconds between key frames: what platforms ask for, and what a new viewer waits at most."""
 
 
-def is_stream(uri: str) -> bool:
-    """Returns whether an address is that of a live stream."""
-    return urlsplit(uri).scheme.lower() in FORMATS or Path(urlsplit(uri).path).suffix == ".m3u8"
+WAITING = 8
+"""Frames that wait for the encoder and the connection: a hiccup of a quarter of a second."""
 
 
 class StreamSink(Sink):
@@ -50,23 +45,17 @@ class StreamSink(Sink):
     called for both.
     """
 
-    def __init__(
-        self,
-        uri: str,
-        *,
-        like: VideoInfo,
-        encoding: Encoding,
-        sound: Hearing | None = None,
-        tell: Callable[[str], None] | None = None,
-    ) -> None:
+    delivery = Delivery(depth=WAITING)
+
+    def __init__(self, uri: str, writing: Writing) -> None:
         """Check what can be checked before a frame is there. Raises SinkError."""
         self.uri = without_secrets(uri)
-        self._like = replace(like, path=None, frames=None, duration=None)
-        self._encoding = _hasty(encoding, like)
-        self._new = partial(_Link, uri, self._like, self._encoding, sound)
+        like = replace(writing.like, path=None, frames=None, duration=None)
+        encoding = _hasty(writing.encoding, writing.like)
+        self._new = partial(_Link, uri, like, encoding, writing.hear())
         self._link: _Link | None = self._new()
         self.notes = self._link.encoder.notes
-        self._tell = tell
+        self._tell = writing.tell
         self._worker = Worker(f"velatura-send-{self.uri}")
         self._wait = FIRST_WAIT
         self._next = 0.0
@@ -140,13 +129,16 @@ class StreamSink(Sink):
             self._tell(text)
 
 
+open_live = StreamSink
+
+
 class _Link:
     """One connection with its own encoder: one that hangs is abandoned with all that it uses."""
 
     def __init__(self, uri: str, like: VideoInfo, encoding: Encoding, sound: Hearing | None) -> None:
         self._uri = uri
         hls = urlsplit(uri).path.endswith(".m3u8")
-        self._kind = "hls" if hls else FORMATS[urlsplit(uri).scheme.lower()]
+        self._kind = "hls" if hls else STREAMS[urlsplit(uri).scheme.lower()]
         self.encoder = VideoEncoder(encoding, suffix=SUFFIXES[self._kind], like=like)
         self._sound = sound
         self._rate = like.rate

@@ -8,11 +8,19 @@ import numpy as np
 from ..colour import to_rgb8
 from ..errors import SinkError
 from ..frame import Frame
-from .base import Sink
+from .base import Delivery, Sink
+from .kind import Writing
+
+
+def open_live(uri: str, writing: Writing) -> Sink:
+    """Open `virtual:[DEVICE]`. Raises SinkError."""
+    return VirtualCameraSink(uri.partition(":")[2] or None, rate=float(writing.like.rate))
 
 
 class VirtualCameraSink(Sink):
     """Frames into a device of v4l2loopback (Linux), OBS (Windows, macOS) or Unity Capture (Windows)."""
+
+    delivery = Delivery(asks=False)
 
     def __init__(self, device: str | None = None, *, rate: float) -> None:
         """`device` is a path such as /dev/video2; None takes the first. Raises SinkError without the

@@ -9,7 +9,8 @@ import numpy as np
 from ..colour import to_rgb8
 from ..errors import SinkError
 from ..frame import Array, Frame
-from .base import Sink
+from .base import Delivery, Sink
+from .kind import Writing
 
 PATIENCE = 2.0
 """Seconds that a frame waits for a window which is busy."""
@@ -19,12 +20,20 @@ ESCAPES = (0x1B, 0xFF1B)
 """Key codes of Escape in OpenCV's windows, which depend on the toolkit."""
 
 
+def open_live(uri: str, writing: Writing) -> Sink:
+    """Open a window. Raises SinkError where OpenCV has none."""
+    del uri, writing
+    return WindowSink()
+
+
 class WindowSink(Sink):
     """Shows frames in a window; keys call the functions bound to them.
 
     Desktops want their windows served by the program's first thread: it calls `serve`, while `write`,
     in any other, waits until its frame is seen.
     """
+
+    delivery = Delivery(asks=False)
 
     def __init__(self, title: str = "velatura") -> None:
         """Raises SinkError where OpenCV has no windows."""

@@ -1,9 +1,10 @@
-"""A sink of frames without a codec: YUV4MPEG2 or bare planes, to standard output or into a file."""
+"""Frames without a codec: YUV4MPEG2 or bare planes, to standard output or into a file."""
 
 import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
@@ -12,26 +13,25 @@ import numpy as np
 
 from ..errors import SinkError
 from ..frame import Array, Frame, PixelFormat, Siting, VideoInfo
-from ..media.encoder_format import LAID
-from ..media.encoder_planes import ANY, Layout, layout_of, nearest_layout, picture_of
+from ..media.encode import LAID
 from ..media.hdr import check_hdr, hdr_notes, refuse_hdr
-from ..resume.output_lock import Claim, partial_path
+from ..media.pixel_format import BARE, Y4M, Layout, layouts_of, nearest_layout, picture_of
+from ..resume.output_lock import partial_path
 from ..verify.expected import Tally
-from .base import Encoding, Sink
-from .output_file import check_target, prove, publish, reporting
+from .base import Delivery, Encoding, Sink
+from .kind import Writing
+from .output_file import claim_target, prove, publish, reporting
 
 STANDARD_OUTPUT = "-"
 
-_DEPTHS = ("", "10le", "12le", "14le", "16le")
-Y4M = (
-    *(f"{stem}{depth}" for stem in ("yuv420p", "yuv422p", "yuv444p") for depth in _DEPTHS),
-    "gray", "gray10le", "gray12le", "gray16le",
-)  # fmt: skip
-"""FFmpeg's names of the pixel formats that YUV4MPEG2 can hold."""
-BARE = (*Y4M, *(name for name in ANY if name not in Y4M))
-
 # As FFmpeg and mjpegtools name them; `left` is MPEG-2's and H.264's siting.
 _SITINGS: dict[Siting, str] = {"center": "jpeg", "left": "mpeg2", "topleft": "paldv"}
+
+
+LONGEST = 2
+"""Seconds without a frame that are filled with the last one; a longer gap restarts the count."""
+WAITING = 8
+"""Frames of a live run that wait for who reads the pipe."""
 
 
 class RawSink(Sink):
@@ -41,12 +41,11 @@ class RawSink(Sink):
     all. Sound and all else of the source is left out.
     """
 
-    def __init__(
-        self, uri: str, *, like: VideoInfo, encoding: Encoding, overwrite: bool, audio: bool
-    ) -> None:
+    def __init__(self, uri: str, writing: Writing) -> None:
         """Check everything that can be checked before work starts. Raises SinkError."""
+        like, encoding = writing.like, writing.encoding
         self.uri = uri
-        self.overwrite = overwrite
+        self.overwrite = writing.overwrite
         self._like = like
         self._background = encoding.background
         self._bare = uri == STANDARD_OUTPUT and encoding.codec == "rawvideo"
@@ -57,24 +56,20 @@ class RawSink(Sink):
                 f"{self._kind} does not hold {encoding.pix_fmt}; it holds {', '.join(names)}"
             )
         wanted = names if encoding.pix_fmt is None else (encoding.pix_fmt,)
-        self._layouts = tuple(found for name in wanted if (found := layout_of(name)) is not None)
+        self._layouts = layouts_of(wanted)
         if not self._bare:
             refuse_hdr(like.colour.transfer, "YUV4MPEG2 cannot say")
-        self.notes = tuple(self._losses(like, audio=audio))
+        self.notes = tuple(self._losses(like, audio=writing.audio))
         self._layout: Layout | None = None
         self._size = (0, 0)
         self._first = 0
         self._tally = Tally()
         self._path = None if uri == STANDARD_OUTPUT else Path(uri)
         if self._path is not None:
-            check_target(self._path, like=like, overwrite=True)
-            with reporting(self._path):
-                self._claim = Claim(self._path)
+            self._claim = claim_target(self._path, like=like, overwrite=self.overwrite)
             self._partial = partial_path(self._path)
             self.notes += self._claim.notes
         try:
-            if self._path is not None:
-                check_target(self._path, like=like, overwrite=overwrite)
             self._file = self._open()
         except BaseException:
             self._release()
@@ -227,6 +222,48 @@ class RawSink(Sink):
             )
             if line not in self.notes:
                 self.notes += (line,)
+
+
+class SteadySink(Sink):
+    """Repeats or drops frames so that each stands for its time: lost frames do not make the rest
+    faster."""
+
+    delivery = Delivery(depth=WAITING)
+
+    def __init__(self, sink: Sink, rate: Fraction) -> None:
+        """`sink` gets `rate` frames a second, and is closed with this one."""
+        self.uri = sink.uri
+        self.notes = sink.notes
+        self._sink = sink
+        self._rate = rate
+        self._begin: Fraction | None = None
+        self._written = 0
+
+    def write(self, frame: Frame) -> None:
+        now = frame.pts * frame.time_base
+        if self._begin is None:
+            self._begin = now
+        due = round((now - self._begin) * self._rate) + 1
+        if due - self._written > LONGEST * self._rate:
+            self._begin, self._written, due = now, 0, 1
+        for _ in range(due - self._written):
+            self._sink.write(frame)
+        self._written = max(self._written, due)
+        self.frames = self._sink.frames
+
+    def close(self) -> None:
+        self._sink.close()
+
+    def abort(self) -> None:
+        self._sink.abort()
+
+
+open_film = RawSink
+
+
+def open_live(uri: str, writing: Writing) -> Sink:
+    """Open `-`, at the source's rate. Raises SinkError."""
+    return SteadySink(RawSink(uri, replace(writing, audio=False)), writing.like.rate)
 
 
 def _check_encoding(uri: str, encoding: Encoding) -> None:

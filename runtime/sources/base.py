@@ -3,25 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from ..frame import Damage, Frame, VideoInfo
 from ..media.options import Deinterlace
 
-__all__ = ["FASTEST", "Deinterlace", "Source", "names_sequence"]
+__all__ = ["FASTEST", "Deinterlace", "Source"]
 
 FASTEST = 1000
 """Frames per second above which a rate is taken for a mistake."""
-
-
-def names_sequence(text: str) -> bool:
-    """Returns whether a name stands for a numbered (`%05d`) or globbed set of pictures, and is no
-    file."""
-    if text.startswith("pattern:") or Path(text).exists():
-        return False
-    return any(sign in Path(text).name for sign in "%*?[")
 
 
 class Source(ABC):

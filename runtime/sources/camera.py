@@ -7,7 +7,6 @@ import re
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -17,9 +16,9 @@ from av.format import formats_available
 
 from ..errors import SourceError
 from ..frame import GRAY, RGB, Colour, Frame, VideoInfo
-from .address import Address
 from .base import FASTEST
 from .ffmpeg_live import StreamSource, Target
+from .kind import CONNECTION, Address, Device
 from .live import TIME_BASE, Backoff, LiveSource
 
 SYSTEM = Path("/sys/class/video4linux")
@@ -33,28 +32,17 @@ _MEASURED = 10
 """Pictures over which the rate is measured where the camera does not state it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Camera:
-    """A camera of this machine."""
-
-    name: str
-    """Its URI: `camera:0`."""
-    title: str
-    """Its own name; empty where that is not known."""
-    device: str
-    """Its file on Linux, its number elsewhere."""
-    problem: str = ""
-    """The reason why it cannot be opened now."""
+OPTIONS = ("api", "fourcc", "fps", "size", *CONNECTION)
+"""The keys that an address may set."""
 
 
-def list_cameras() -> list[Camera]:
+def list_devices(kind: str = "camera") -> list[Device]:
     """Returns the cameras; without a list of the system a few are tried, which turns on their
     lights."""
+    del kind  # there is only one
     if not sys.platform.startswith("linux"):
-        return [
-            Camera(f"camera:{number}", "", str(number)) for number in range(_PROBED) if _opens(number)
-        ]
-    found: list[Camera] = []
+        return [_camera(str(number), "", str(number)) for number in range(_PROBED) if _opens(number)]
+    found: list[Device] = []
     entries = SYSTEM.glob("video*") if SYSTEM.is_dir() else ()
     for entry in sorted(entries, key=lambda path: int(re.sub(r"\D", "", path.name) or 0)):
         # A camera has more nodes than one; those after the first give metadata, no pictures.
@@ -62,8 +50,12 @@ def list_cameras() -> list[Camera]:
             continue
         number = re.sub(r"\D", "", entry.name)
         device = DEVICES / entry.name
-        found.append(Camera(f"camera:{number}", _text(entry / "name"), str(device), _problem(device)))
+        found.append(_camera(number, _text(entry / "name"), str(device), _problem(device)))
     return found
+
+
+def _camera(number: str, title: str, device: str, problem: str = "") -> Device:
+    return Device(name=f"camera:{number}", title=title, device=device, problem=problem)
 
 
 def open_live(address: Address, *, options: Mapping[str, str], keep: bool) -> LiveSource:
@@ -222,7 +214,7 @@ def _by_ffmpeg(address: Address, options: Mapping[str, str]) -> LiveSource:
 
 
 def _there_are() -> str:
-    cameras = list_cameras()
+    cameras = list_devices()
     if not cameras:
         return "no camera is found on this machine"
     return "there are " + ", ".join(

@@ -30,10 +30,10 @@ from ..errors import SourceError, VelaturaError
 from ..frame import Colour, Frame, VideoInfo
 from ..media.demux import choose_stream
 from ..media.live_audio import LiveAudio
+from ..media.pixel_format import colour_of, is_mirrored, read_planes
 from ..media.pyav import open_input, ratio
-from ..media.source_planes import colour_of, is_mirrored, read_planes
-from .address import Address
 from .base import FASTEST
+from .kind import CONNECTION, Address
 from .live import TIME_BASE, Backoff, LiveSource, Seldom
 
 AGAIN = 1.0
@@ -498,6 +498,10 @@ def _measured(times: list[float]) -> Fraction | None:
     steps = sorted(b - a for a, b in pairwise(ordered))
     step = steps[len(steps) // 2]
     return Fraction(1 / step).limit_denominator(1001) if step > 1 / FASTEST else None
+
+
+OPTIONS = ("format", "transport", *CONNECTION)
+"""The keys that an address may set."""
 
 
 def open_live(address: Address, *, options: Mapping[str, str], keep: bool) -> LiveSource:

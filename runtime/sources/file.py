@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import chain, islice
-from pathlib import Path
 
 import av
 from av.error import FFmpegError
@@ -15,6 +14,7 @@ from ..frame import Damage, Frame
 from ..media.decode import ALPHA_DECODERS, Clock, Reader
 from ..media.deinterlace import PROGRESSIVE, Picture, Plan, deinterlaced, plan
 from ..media.demux import check_audio, choose_stream, listed, open_container
+from ..media.pixel_format import colour_of, is_mirrored, read_planes
 from ..media.probe import (
     describe,
     has_opacity,
@@ -26,8 +26,8 @@ from ..media.probe import (
     usual_rate,
 )
 from ..media.pyav import ratio
-from ..media.source_planes import colour_of, is_mirrored, read_planes
 from .base import Deinterlace, Source
+from .kind import Reading
 
 _AHEAD = 10
 """Frames to look at before work starts, unless the stream says that it is progressive."""
@@ -36,26 +36,18 @@ _AHEAD = 10
 class FileSource(Source):
     """The main video stream of a file, every frame with its own time."""
 
-    def __init__(
-        self,
-        uri: str | Path,
-        *,
-        deinterlace: Deinterlace = "auto",
-        video_stream: int | None = None,
-        audio_stream: int | None = None,
-    ) -> None:
+    def __init__(self, uri: str, reading: Reading) -> None:
         """Open and probe; `-` is standard input.
 
-        The streams are indices in the file; None is FFmpeg's choice of the video, and all audio. Raises
-        SourceError when they are not there or no video can be decoded.
+        Raises SourceError when the streams are not there or no video can be decoded.
         """
-        self.uri = str(uri)
-        self._wanted, self._heard = video_stream, audio_stream
+        self.uri = uri
+        self._wanted, self._heard = reading.video_stream, reading.audio_stream
         self._container, self._pipe = open_container(self.uri)
         try:
-            self._stream = choose_stream(self._container, self.uri, video_stream)
-            check_audio(self._container, self.uri, audio_stream)
-            self._probe(deinterlace)
+            self._stream = choose_stream(self._container, self.uri, self._wanted)
+            check_audio(self._container, self.uri, self._heard)
+            self._probe(reading.deinterlace)
         except BaseException:
             self.close()
             raise
@@ -214,3 +206,6 @@ class FileSource(Source):
         if fields.how == "fields":
             frames = 2 * info.frames if info.frames else None
             self.info = replace(self.info, rate=2 * info.rate, time_base=base / 2, frames=frames)
+
+
+open_waiting = FileSource

@@ -2,10 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 from av.container import InputContainer
@@ -17,12 +16,9 @@ from ..frame import Damage, Frame
 from ..media.demux import STDIN
 from ..media.live_audio import LiveAudio
 from ..media.pyav import open_input, ratio
-from .address import Address
-from .base import Source, names_sequence
-from .file import FileSource
+from .base import Source
+from .kind import Address
 from .live import TIME_BASE, LiveSource, Seldom, Slot
-from .pattern import PatternSource
-from .sequence import SequenceSource
 
 LATE = 0.5
 """Seconds by which a frame may be late before the clock is reset: the file is too slow to decode."""
@@ -34,17 +30,14 @@ _SOUND_AHEAD = 0.2
 """Seconds by which sound is given before its picture."""
 
 
-def open_live(address: Address, *, options: Mapping[str, str], keep: bool) -> LiveSource:
-    """Open a file, a pipe, an image sequence or the test pattern, paced by its own times."""
-    del options  # of FFmpeg: they are for devices and networks
-    place, pipe = address.place, address.place == STDIN
-    make: Callable[[], Source]
-    if place.startswith("pattern:"):
-        make = partial(PatternSource, place)
-    elif names_sequence(place):
-        make = partial(SequenceSource, place, rate=address.rate() or Fraction(25))
-    else:
-        make = partial(FileSource, place)
+OPTIONS = ("loop", "pace", "patience", "speed")
+"""The keys that an address may set."""
+
+
+def open_paced(address: Address, make: Callable[[], Source], *, keep: bool) -> LiveSource:
+    """Play what `make` opens: a file, a pipe, an image sequence or the test pattern, by its own
+    times."""
+    pipe = address.place == STDIN
     return PacedSource(
         address.uri,
         make,

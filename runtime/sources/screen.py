@@ -19,8 +19,8 @@ from av.format import formats_available
 
 from ..errors import SourceError
 from ..frame import RGB, Array, Colour, Frame, VideoInfo
-from .address import Address
 from .ffmpeg_live import NothingThereError, StreamSource, Target
+from .kind import CONNECTION, Address, Device
 from .live import TIME_BASE, Backoff, LiveSource
 
 if TYPE_CHECKING:
@@ -143,27 +143,25 @@ _LOOK = 0.2
 """Seconds between two queries of a window's position."""
 
 
-@dataclass(frozen=True, slots=True)
-class Screen:
-    """A screen of this machine."""
-
-    name: str
-    """Its URI: `screen:0`."""
-    title: str
-    box: Box
+OPTIONS = ("api", "cursor", "fps", *CONNECTION)
+"""The keys that an address may set."""
 
 
-def list_screens() -> list[Screen]:
-    """Returns the screens. Raises SourceError with the reason when none can be captured."""
+def list_devices(kind: str) -> list[Device]:
+    """Returns the screens, or the windows with a title. Raises SourceError with the reason when none
+    can be captured."""
+    if kind == "window":
+        return [Device(name=f"window:{w.title}", size=str(w.box)) for w in list_windows()]
     with closing(_grabber()) as grabber:
         monitors: list[dict[str, Any]] = [dict(monitor) for monitor in grabber.monitors]
     # The first is all of them together.
-    found = monitors[1:] or monitors
     return [
-        Screen(
-            f"screen:{number}", str(monitor.get("name") or monitor.get("output") or ""), _box(monitor)
+        Device(
+            name=f"screen:{number}",
+            title=str(monitor.get("name") or monitor.get("output") or ""),
+            size=str(_box(monitor)),
         )
-        for number, monitor in enumerate(found)
+        for number, monitor in enumerate(monitors[1:] or monitors)
     ]
 
 
@@ -172,13 +170,13 @@ def open_live(address: Address, *, options: Mapping[str, str], keep: bool) -> Li
     del options, keep  # nothing here is FFmpeg's to choose, and a screen waits for nobody
     rate = address.rate() or _RATE
     cursor = address.flag("cursor", True)
-    if address.kind == "window" and not address.place:
+    if address.kind.name == "window" and not address.place:
         raise SourceError("window: needs a title, or a part of one; `velatura devices` lists them")
     if address.choice("api", ("mss", "x11")) == "x11":
         problem = x11_problem()
         if problem:
             raise SourceError(f"{address.uri}: {problem}; leave ?api=x11 out")
-        if address.kind == "window":
+        if address.kind.name == "window":
             return StreamSource(address, find=_Window(address.place, rate, cursor=cursor).target)
         return StreamSource(address, find=lambda: _target(_region(address), rate, cursor=cursor))
     return MssSource(address, rate, cursor=cursor)
@@ -289,7 +287,7 @@ class MssSource(LiveSource):
         super().__init__(address.uri)
         self._rate = rate
         self._cursor = cursor
-        self._window = find_window(address.place) if address.kind == "window" else None
+        self._window = find_window(address.place) if address.kind.name == "window" else None
         self._title = address.place
         self._box = self._window.box if self._window is not None else _region(address)
         self._backoff = Backoff(address.retries())

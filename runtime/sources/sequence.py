@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import SourceError
 from ..frame import Array, Colour, Frame, PixelFormat, VideoInfo
 from .base import Source
+from .kind import Reading
 
 _OPACITY = frozenset({".png", ".tif", ".tiff", ".webp"})
 _NUMBER = re.compile(r"%(0\d+)?d")
@@ -19,8 +20,10 @@ _NUMBER = re.compile(r"%(0\d+)?d")
 class SequenceSource(Source):
     """Pictures in order of name (`frames/*.png`) or of number (`frames/%05d.png`)."""
 
-    def __init__(self, pattern: str, *, rate: Fraction) -> None:
-        """Find the pictures and read the first. Raises SourceError when there is none."""
+    def __init__(self, pattern: str, reading: Reading) -> None:
+        """Find the pictures and read the first; they come 25 a second unless told. Raises SourceError
+        when there is none."""
+        rate = reading.rate or Fraction(25)
         self.uri = pattern
         self.paths = _find(pattern)
         self._first = 0
@@ -60,6 +63,9 @@ class SequenceSource(Source):
 
     def close(self) -> None:
         return None
+
+
+open_waiting = SequenceSource
 
 
 def _find(pattern: str) -> list[Path]:

@@ -17,8 +17,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import SourceError
+from ..media.pixel_format import is_mirrored
 from ..media.pyav import open_input, ratio
-from ..media.source_planes import is_mirrored
 from ..media.tracks import Span, Track, Values, earliest, main_video
 
 HELD = 64 << 20

@@ -16,7 +16,6 @@ from ..errors import SinkError, SourceError
 from ..frame import Frame, PixelFormat
 from ..media.codecs import CODECS, codec_of, spoken
 from ..media.encode import Coding, Kept, VideoEncoder, encode
-from ..media.encoder_format import LOSSLESS
 from ..media.matroska import KINDS, reserve, state_aspect
 from ..media.timestamps import Clock
 from .compare import Check, examine
@@ -62,7 +61,7 @@ def rehearse(encoder: VideoEncoder, coding: Coding, *, kind: str, suffix: str) -
         raise SinkError(f"{unplayable}: use .mkv") from error
     wrong = [c for c in examine(tally.promise(duration=duration), found) if not c.holds]
     kinds = {c.kind for c in wrong}
-    altered = encoder.canonical in LOSSLESS and found.pixels != coding.pix_fmt
+    altered = codec_of(encoder.name).lossless and found.pixels != coding.pix_fmt
     if altered or kinds & {"frames", "tail", "size"}:
         raise SinkError(f"{unplayable}: use .mkv, or --codec ffv1")
     _refuse_colours(wrong, encoder, suffix)

@@ -20,10 +20,10 @@ from velatura.runtime import Encoding, Frame, Pump, SinkError, open_sink, open_s
 from velatura.runtime.frame import Array, Colour, Hdr, PixelFormat, VideoInfo
 from velatura.runtime.media.codecs import encoder_of, merged
 from velatura.runtime.media.encode import Coding, VideoEncoder
-from velatura.runtime.media.encoder_planes import fill, in_depth, layout_of, picture_of
 from velatura.runtime.media.matroska import state_aspect
+from velatura.runtime.media.pixel_format import fill, in_depth, layout_of, picture_of
 from velatura.runtime.media.timestamps import Clock
-from velatura.runtime.sinks import segmented_file
+from velatura.runtime.sinks import segmented_file, why_no_journal
 
 from . import videos
 
@@ -603,9 +603,7 @@ def test_segments_are_what_one_encoder_would_make(
     with open_source(source) as given:
         colour = replace(given.info.colour, matrix="bt2020", primaries=9, transfer=16)
         given.info = replace(given.info, hdr=hdr, colour=colour)
-        assert not segmented_file.why_no_journal(
-            str(tmp_path / f"o{suffix}"), like=given.info, encoding=encoding
-        )
+        assert not why_no_journal(str(tmp_path / f"o{suffix}"), like=given.info, encoding=encoding)
         with open_sink(tmp_path / f"o{suffix}", like=given, encoding=encoding, journal={}) as sink:
             for frame in given:
                 sink.write(replace(frame, colour=colour))
@@ -620,11 +618,11 @@ def test_segments_are_what_one_encoder_would_make(
 
 def test_segments_hold_no_opacity_of_vp9() -> None:
     info = replace(given(PixelFormat("yuv", 8, (2, 2)), alpha=True).info, files=("in.mkv",))
-    webm = segmented_file.why_no_journal("o.webm", like=info, encoding=Encoding())
+    webm = why_no_journal("o.webm", like=info, encoding=Encoding())
     assert webm == "segments of VP9 do not hold the opacity"
-    assert not segmented_file.why_no_journal("o.mkv", like=info, encoding=Encoding(codec="ffv1"))
+    assert not why_no_journal("o.mkv", like=info, encoding=Encoding(codec="ffv1"))
     for name in ("-", "o.y4m", "o.gif", "%d.png"):
-        assert "no video file" in segmented_file.why_no_journal(name, like=info, encoding=Encoding())
+        assert "no video file" in why_no_journal(name, like=info, encoding=Encoding())
 
 
 def test_how_a_stream_is_set_up_survives_the_journal() -> None:

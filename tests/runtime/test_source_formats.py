@@ -11,7 +11,7 @@ import pytest
 from av.video.format import names
 from velatura.runtime import SourceError, open_source
 from velatura.runtime.frame import Hdr, PixelFormat
-from velatura.runtime.media.source_planes import layout_of, read_planes
+from velatura.runtime.media.pixel_format import read_planes, reading_of
 
 from . import videos
 
@@ -68,7 +68,7 @@ def made_of(name: str) -> list[str]:
         # XYZ is another space, 4:1:0 has less chroma, and these names change the range with them.
         if other.startswith(("xyz", "yuvj", "yuv410")):
             continue
-        layout = layout_of(other)
+        layout = reading_of(other)
         same = max(part.bits for part in format.components) == max(
             part.bits for part in av.VideoFormat(name).components
         )
@@ -77,7 +77,7 @@ def made_of(name: str) -> list[str]:
     return found
 
 
-PLANAR = sorted({layout_of(name).name for name in names if av.VideoFormat(name).components})
+PLANAR = sorted({reading_of(name).name for name in names if av.VideoFormat(name).components})
 KIN = {name: made_of(name) for name in PLANAR}
 
 
@@ -136,7 +136,7 @@ def test_no_format_loses_a_bit(name: str, said: int) -> None:
     ],
 )  # fmt: skip
 def test_the_layout_is_the_nearest(name: str, expected: PixelFormat) -> None:
-    layout = layout_of(name)
+    layout = reading_of(name)
     assert layout.format == expected
     assert layout.alpha == (name in ("pal8", "ayuv64le"))
     assert layout.lossy == ("f32" in name)

@@ -15,7 +15,7 @@ from velatura.runtime.adaptive.processor import StagesProcessor
 from velatura.runtime.frame import Array, Frame
 from velatura.runtime.live import LivePump
 from velatura.runtime.sinks import Sink
-from velatura.runtime.sources.open_live import open_live_source
+from velatura.runtime.sources import open_live_source
 
 BITS = 20
 WIDTH, HEIGHT = 320, 64

@@ -27,10 +27,10 @@ from velatura.runtime.live.pump import FramesSink
 from velatura.runtime.live.stats import Metrics
 from velatura.runtime.sinks import Encoding, Sink
 from velatura.runtime.sinks import window as window_module
+from velatura.runtime.sinks.file import RecordingSink
 from velatura.runtime.sinks.null import NullSink
-from velatura.runtime.sinks.recording import RecordingSink
 from velatura.runtime.sinks.window import WindowSink
-from velatura.runtime.sources.open_live import open_live_source
+from velatura.runtime.sources import open_live_source
 
 from .. import videos
 from ..commands import velatura

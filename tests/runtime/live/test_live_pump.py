@@ -14,9 +14,10 @@ from velatura.runtime.errors import SinkError, SourceError, StageError
 from velatura.runtime.frame import Frame, VideoInfo
 from velatura.runtime.live import LivePump, Processed, Processor, StagesProcessor
 from velatura.runtime.live import pump as pump_module
-from velatura.runtime.live.output import RECORDING, Drop, Output
+from velatura.runtime.live.output import Drop, Output
 from velatura.runtime.meter import RESOLUTION, TOP, Histogram, Percentiles
 from velatura.runtime.sinks import Sink
+from velatura.runtime.sinks.base import RECORDING
 from velatura.runtime.sources import Source
 
 from ..ctrl_c import press_later

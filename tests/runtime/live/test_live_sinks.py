@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
@@ -21,10 +21,11 @@ import pytest
 from velatura.runtime.errors import SinkError
 from velatura.runtime.frame import YUV420P, Frame, PixelFormat, VideoInfo
 from velatura.runtime.live.open_outputs import Sounds
-from velatura.runtime.media.audio_encode import RATE, Evened
+from velatura.runtime.media.live_audio import RATE, Evened
 from velatura.runtime.sinks import Encoding, virtual_camera
-from velatura.runtime.sinks.recording import RecordingSink
-from velatura.runtime.sinks.stream import StreamSink, is_stream
+from velatura.runtime.sinks.file import RecordingSink
+from velatura.runtime.sinks.kind import Writing, is_stream
+from velatura.runtime.sinks.stream import StreamSink
 from velatura.runtime.sinks.virtual_camera import VirtualCameraSink
 
 from ..videos import plane
@@ -50,6 +51,10 @@ def frame(index: int, *, at: float | None = None) -> Frame:
         planes=planes, format=YUV420P, pts=round(seconds * 90_000), time_base=Fraction(1, 90_000),
         index=index,
     )  # fmt: skip
+
+
+def wanted(sound: Any = None, tell: Callable[[str], None] | None = None) -> Writing:
+    return Writing(like=INFO, hear=lambda: sound, tell=tell)
 
 
 class Beeps:
@@ -116,7 +121,7 @@ def test_a_pause_in_the_sound_becomes_silence() -> None:
 def test_a_recording_has_its_sound_at_the_right_time(suffix: str, tmp_path: Path) -> None:
     """Begun two and a half seconds into the run, of a source that loses frames."""
     target = tmp_path / f"recording{suffix}"
-    sink = RecordingSink(target, like=INFO, encoding=Encoding(), sound=Beeps(9))
+    sink = RecordingSink(str(target), wanted(Beeps(9)))
     for index in range(75, 225):
         if index % 7:
             sink.write(frame(index % 256, at=index / 30))
@@ -149,10 +154,7 @@ class Waiting(Beeps):
 def test_two_recordings_hear_the_same(tmp_path: Path) -> None:
     beeps = Waiting(4)
     sounds = Sounds(beeps)
-    sinks = [
-        RecordingSink(tmp_path / f"{n}.mkv", like=INFO, encoding=Encoding(), sound=sounds.branch())
-        for n in range(2)
-    ]
+    sinks = [RecordingSink(str(tmp_path / f"{n}.mkv"), wanted(sounds.branch())) for n in range(2)]
     beeps.ready = True
     patience = time.monotonic() + 10
     while not beeps.closed and time.monotonic() < patience:
@@ -225,7 +227,7 @@ def test_another_process_reads_the_stream(there: str, here: str) -> None:
     number_ = port()
     with reader(there.format(number_), 40) as process:
         time.sleep(1.5)  # until it listens
-        sink = StreamSink(here.format(number_), like=INFO, encoding=Encoding(), sound=Beeps(60))
+        sink = StreamSink(here.format(number_), wanted(Beeps(60)))
         feed(sink, lambda: process.poll() is not None)
         said = process.communicate(timeout=10)[0].split("\n")
         sink.abort()
@@ -253,7 +255,7 @@ def test_rtmp_and_its_reconnection() -> None:
 
     first = server()
     time.sleep(1.5)
-    sink = StreamSink(url, like=INFO, encoding=Encoding(), tell=told.append)
+    sink = StreamSink(url, wanted(tell=told.append))
     lines: list[str] = []
 
     def collect(process: "subprocess.Popen[str]") -> None:
@@ -283,7 +285,7 @@ def test_rtmp_and_its_reconnection() -> None:
 
 def test_hls_is_a_playlist_that_plays(tmp_path: Path) -> None:
     playlist = tmp_path / "live.m3u8"
-    sink = StreamSink(str(playlist), like=INFO, encoding=Encoding(), sound=Beeps(8))
+    sink = StreamSink(str(playlist), wanted(Beeps(8)))
     for index in range(200):
         sink.write(frame(index))
     sink.close()
@@ -294,7 +296,7 @@ def test_hls_is_a_playlist_that_plays(tmp_path: Path) -> None:
 
 
 def test_nobody_there_is_said_at_once() -> None:
-    sink = StreamSink(f"tcp://127.0.0.1:{port()}", like=INFO, encoding=Encoding())
+    sink = StreamSink(f"tcp://127.0.0.1:{port()}", wanted())
     with pytest.raises(SinkError, match="Is somebody listening there"):
         sink.write(frame(0))
 
@@ -313,9 +315,7 @@ def test_a_connection_that_takes_nothing_is_left(monkeypatch: pytest.MonkeyPatch
         server.listen()
         sink = StreamSink(
             f"tcp://127.0.0.1:{server.getsockname()[1]}",
-            like=INFO,
-            encoding=Encoding(crf=1),
-            tell=told.append,
+            Writing(like=INFO, encoding=Encoding(crf=1), tell=told.append),
         )
         sink.write(frame(0))
         taken, _ = server.accept()
@@ -335,7 +335,7 @@ def test_a_connection_that_takes_nothing_is_left(monkeypatch: pytest.MonkeyPatch
 
 def test_addresses() -> None:
     assert (
-        StreamSink("rtmp://me:word@host/live/secret?token=1", like=INFO, encoding=Encoding()).uri
+        StreamSink("rtmp://me:word@host/live/secret?token=1", wanted()).uri
         == "rtmp://host/live/...?..."
     )
     assert is_stream("rtmp://host/live/key")

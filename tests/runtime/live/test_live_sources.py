@@ -25,12 +25,10 @@ from hypothesis import strategies as st
 from velatura.runtime.errors import SourceError
 from velatura.runtime.frame import Frame
 from velatura.runtime.media.live_audio import LiveAudio
-from velatura.runtime.sources import camera, open_source
-from velatura.runtime.sources.address import Address
+from velatura.runtime.sources import KINDS, camera, live_address, open_live_source, open_source
 from velatura.runtime.sources.ffmpeg_live import Backlog, Timeline
+from velatura.runtime.sources.kind import SourceKind
 from velatura.runtime.sources.live import TIME_BASE, Backoff, LiveSource, Slot
-from velatura.runtime.sources.live_kinds import LIVE_KINDS
-from velatura.runtime.sources.open_live import open_live_source
 from velatura.runtime.sources.paced import PacedSource
 
 from .. import videos
@@ -215,15 +213,20 @@ def test_a_sequence_is_what_it_is_for_files(tmp_path: Path, name: str, frames: i
     assert found == [wanted, wanted]
 
 
-def test_every_kind_of_live_source_is_opened_by_its_module_and_named_by_the_help() -> None:
-    helped = " ".join(velatura("live", "--help").stdout.replace("\u2502", " ").split())
-    for name, kind in LIVE_KINDS.items():
-        module = import_module(f"velatura.runtime.sources.{kind.module}")
-        assert callable(module.open_live)
-        for scheme in kind.schemes:
-            address = Address.parse(f"{scheme.upper()}://x{kind.sign}patience=3")
-            assert (address.kind, address.options) == (name, {"patience": "3"})
-        assert kind.example in helped
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_every_kind_is_recognised_opened_by_its_module_and_named_by_the_help(kind: SourceKind) -> None:
+    module = import_module(f"velatura.runtime.sources{kind.module}")
+    for command, example in (("run", kind.run), ("live", kind.live)):
+        words = velatura(command, "--help").stdout.replace("\u2502", " ").split()
+        assert example in " ".join(words)
+    if not kind.live:
+        assert callable(module.open_waiting)
+        return
+    assert callable(module.open_live)
+    assert hasattr(module, "list_devices") >= bool(kind.devices)
+    for scheme in kind.schemes or (kind.name,):
+        address = live_address(f"{scheme.upper()}://x{kind.sign}patience=3")
+        assert (address.kind, address.options) == (kind, {"patience": "3"})
 
 
 def test_patterns_and_sequences_are_paced_too() -> None:
@@ -242,7 +245,7 @@ def test_a_pipe_is_paced_by_its_own_times_and_closes_at_once(tmp_path: Path) -> 
     path = videos.make(tmp_path / "in.y4m", codec="wrapped_avframe", frames=40, rate=50)
     code = """
 import sys, threading, time
-from velatura.runtime.sources.open_live import open_live_source
+from velatura.runtime.sources import open_live_source
 source = open_live_source("-")
 moments = []
 for frame in source:
@@ -538,15 +541,15 @@ def test_a_machine_without_cameras_says_so(monkeypatch: pytest.MonkeyPatch, tmp_
     ],
 )
 def test_addresses(uri: str, kind: str, place: str, options: dict[str, str]) -> None:
-    address = Address.parse(uri)
-    assert (address.kind, address.place, address.options) == (kind, place, options)
+    address = live_address(uri)
+    assert (address.kind.name, address.place, address.options) == (kind, place, options)
 
 
 @given(st.text(max_size=40))
 @settings(max_examples=100, deadline=None)
 def test_no_address_breaks_the_parser(text: str) -> None:
     with suppress(SourceError):
-        assert Address.parse(text).uri == text
+        assert live_address(text).uri == text
 
 
 def test_video4linux_gets_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -567,10 +570,10 @@ def test_video4linux_gets_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_numbers_in_addresses_are_checked() -> None:
     for wrong in ("fps=0", "fps=x", "fps=1/0", "fps=1e9", "size=12", "retries=-1", "patience=inf"):
-        address = Address.parse(f"camera:0?{wrong}")
+        address = live_address(f"camera:0?{wrong}")
         with pytest.raises(SourceError):
             _ = address.size(), address.rate(), address.retries(), address.number("patience", 1)
-    assert Address.parse("camera:0?fps=25").given(rate=Fraction(30), size=(4, 3)).options == {
+    assert live_address("camera:0?fps=25").given(rate=Fraction(30), size=(4, 3)).options == {
         "fps": "25", "size": "4x3",
     }  # fmt: skip
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from velatura.runtime.errors import SourceError
 from velatura.runtime.frame import Frame
+from velatura.runtime.sources import open_live_source
 from velatura.runtime.sources.live import LiveSource
-from velatura.runtime.sources.open_live import open_live_source
-from velatura.runtime.sources.screen import Box, list_screens, list_windows
+from velatura.runtime.sources.screen import list_devices, list_windows
 
 pytestmark = [
     pytest.mark.skipif(
@@ -124,7 +124,7 @@ def where(frame: Frame) -> tuple[int, int, int, int] | None:
 def test_a_moving_window_is_seen_on_the_screen_and_followed(display: str) -> None:
     del display
     with painting("velatura painted") as window:
-        assert [screen.box for screen in list_screens()] == [Box(0, 0, 640, 480)]
+        assert [screen.size for screen in list_devices("screen")] == ["640x480+0+0"]
         found = [w for w in list_windows() if w.title == "velatura painted"]
         assert [w.id for w in found] == [int(window)]
         screen = open_live_source("screen:?fps=20&cursor=0")
@@ -224,7 +224,7 @@ def test_ffmpeg_captures_a_covered_window_where_its_libraries_are_its_own(
     """In a process of its own: whose X libraries are loaded first cannot be changed later."""
     code = """
 import {first}
-from velatura.runtime.sources.open_live import open_live_source
+from velatura.runtime.sources import open_live_source
 try:
     with open_live_source("window:velatura covered?api=x11&fps=20&cursor=0") as source:
         for frame in source:

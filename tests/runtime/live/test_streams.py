@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from velatura.runtime.errors import SourceError
 from velatura.runtime.frame import Frame
-from velatura.runtime.sources import ffmpeg_live
+from velatura.runtime.sources import ffmpeg_live, open_live_source
 from velatura.runtime.sources.live import LiveSource
-from velatura.runtime.sources.open_live import open_live_source
 
 from .senders import number, sending
 
