@@ -17,13 +17,14 @@ ALLOWED = {
     "training": {"training"},
     "export": {"export", "runtime", "training"},
 }
-GROUND = {"errors", "frame", "meter", "worker"}
+GROUND = {"backoff", "errors", "frame", "meter", "worker"}
 """What anything may import; of these only `frame` and `errors` know what a picture is."""
 MODELS = {"backends", "buffers", "cache", "card", "colour", "machine", "stages", "temporal", "zoo"}
 """What a frame and a model need of each other."""
 ENDS = {"media", "sinks", "sources"}
 """Where frames come from and go to."""
 ARROWS: dict[str, set[str]] = {
+    "backoff": set(),
     "errors": set(),
     "frame": set(),
     "machine": set(),

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from ..backoff import Backoff
 from ..worker import LEAVING, DaemonThread
 
 FIRST = 0.5
@@ -122,6 +123,7 @@ class _Request(Generic[T]):
         self.failed = False
         self._make, self._tell = make, failed
         self._delay, self._retry = delay, retry
+        self._backoff = Backoff(first=max(2 * delay, FIRST), longest=MOST)
         self._void = threading.Event()
         self._lock = threading.Lock()
 
@@ -131,7 +133,7 @@ class _Request(Generic[T]):
             try:
                 opened = self._make()
             except Exception as error:  # told, and tried again where that may help
-                self._delay = min(max(2 * self._delay, FIRST), MOST)
+                self._delay = self._backoff.pause()
                 self.failed = not self._retry
                 if not self._void.is_set():
                     self._tell(error, self._delay if self._retry else None)

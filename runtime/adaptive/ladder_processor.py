@@ -11,6 +11,7 @@ from functools import partial
 
 from ..backends import Fit as EngineFit
 from ..backends import Precision, open_engine
+from ..backoff import Backoff
 from ..cache import EngineCache
 from ..card import CardFlags
 from ..errors import EngineError, VelaturaError
@@ -121,7 +122,7 @@ class LadderProcessor(Processor):
         self._wanted: tuple[str, ...] | None = None
         self._reviving: str | None = None
         self._began = time.monotonic()
-        self._failures = 0
+        self._backoff = Backoff(first=FIRST, longest=MOST)
         self._closed = False
         self._work = 0.0
         self._strength = 1.0
@@ -334,7 +335,7 @@ class LadderProcessor(Processor):
             self._tell(f"{_names(ladder.models)}: no rung {self._pinned!r}, {names[0]!r} it is")
         with self._lock:
             self._governor = self._govern(ladder, wanted if wanted in names else None)
-        if ladder.models != self._models or self._failures:
+        if ladder.models != self._models or self._backoff.failures:
             self._tell(f"{_names(ladder.models)} at work")
         self._models, self._wanted = ladder.models, None
         self._began, self._reviving, self._following = time.monotonic(), None, None
@@ -376,9 +377,8 @@ class LadderProcessor(Processor):
 
     def _back_off(self) -> float:
         if time.monotonic() - self._began > HEALTHY:
-            self._failures = 0
-        self._failures += 1
-        return min(FIRST * 2 ** (self._failures - 1), MOST)
+            self._backoff.reset()
+        return self._backoff.pause()
 
     def _reopen(self, delay: float) -> None:
         if self._closed:

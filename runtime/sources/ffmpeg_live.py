@@ -25,6 +25,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from ..backoff import Backoff
 from ..colour import guess_matrix
 from ..errors import SourceError, VelaturaError
 from ..frame import Colour, Frame, VideoInfo
@@ -36,7 +37,7 @@ from ..media.source_planes import read_planes
 from ..media.tracks import is_mirrored
 from .address import Address
 from .base import FASTEST
-from .live import TIME_BASE, Backoff, LiveSource, Seldom
+from .live import TIME_BASE, LiveSource, Seldom
 
 AGAIN = 1.0
 """Seconds of deviation above which a sender's clock counts as a new one: it has restarted or jumped."""
