@@ -23,7 +23,7 @@ from ..sinks.base import PICTURES
 from ..sinks.output_file import reporting
 from ..sources import open_source
 from .batch_state import Entry, Queue, Result, Stamp, Tally, stamp_of
-from .chain import Job, settings_of
+from .job import Job, settings_of
 from .progress import Reporter
 from .run import execute, terminable
 
@@ -282,8 +282,6 @@ def run_batch(
         batch = Batch(job, queue, say, tally, retry=options.retry, debug=debug)
         try:
             if options.watch:
-                pass
-
                 Watch(batch, selection, suffixes).run()
             else:
                 batch.take(pairs)

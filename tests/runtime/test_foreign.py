@@ -16,7 +16,7 @@ from velatura.runtime.backends.model import load_model
 from velatura.runtime.backends.open import CPU_BACKENDS
 from velatura.runtime.backends.ort import PROVIDERS
 from velatura.runtime.card import ModelCard
-from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.job import Job
 from velatura.runtime.jobs.run import run_job
 
 from . import networks, videos

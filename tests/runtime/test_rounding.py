@@ -15,8 +15,8 @@ from velatura.runtime.backends.half import to_half
 from velatura.runtime.backends.half_emulation import RoundedEngine, RoundedGraph
 from velatura.runtime.backends.model import Model
 from velatura.runtime.backends.precision_choice import sample_picture
-from velatura.runtime.jobs import build
-from velatura.runtime.jobs.build import halve
+from velatura.runtime.jobs import engines
+from velatura.runtime.jobs.engines import halve
 
 from . import networks
 
@@ -179,12 +179,12 @@ def test_without_onnxruntime_a_build_says_what_it_has_not_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """OpenVINO computes a half graph in float32: even the thousand goes unseen."""
-    monkeypatch.setattr(build, "CPU_BACKENDS", ("openvino",))
+    monkeypatch.setattr(engines, "CPU_BACKENDS", ("openvino",))
     monkeypatch.setattr(
         half_emulation, "unavailable", lambda: "the package onnxruntime is not installed"
     )
     _, parity = halve(luma(*DRIFT), force=False)
     assert parity is not None
     assert parity.of == "weights"
-    assert "by the weights alone" in build.half_words(parity)
-    assert build.half_words(replace(parity, db=61.26, of="tensors")) == "61.3 dB against FP32"
+    assert "by the weights alone" in engines.half_words(parity)
+    assert engines.half_words(replace(parity, db=61.26, of="tensors")) == "61.3 dB against FP32"
