@@ -13,6 +13,7 @@ from av.container import OutputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
+from ..backoff import Backoff
 from ..errors import SinkError
 from ..frame import Frame, VideoInfo
 from ..media.addresses import without_secrets
@@ -25,8 +26,6 @@ from .kind import STREAMS, Writing
 
 SUFFIXES = {"flv": ".flv", "mpegts": ".ts", "rtsp": ".ts", "hls": ".ts"}
 """The file suffix whose rules for codecs hold for each container."""
-FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
-"""Seconds before a cut connection is tried again, and at most between two attempts."""
 STALL = 5.0
 """Seconds after which a connection that takes no data is given up."""
 KEY_SECONDS = 2
@@ -57,9 +56,8 @@ class StreamSink(Sink):
         self.notes = self._link.encoder.notes
         self._tell = writing.tell
         self._worker = Worker(f"velatura-send-{self.uri}")
-        self._wait = FIRST_WAIT
+        self._backoff = Backoff()
         self._next = 0.0
-        self._cuts = 0
         self.lost = 0
         """The number of frames that came while there was no connection."""
 
@@ -75,9 +73,9 @@ class StreamSink(Sink):
         except (FFmpegError, OSError) as error:
             self._cut(error)
             return
-        if self._cuts:
+        if self._backoff.failures:
             self._say(f"{self.uri} is connected again; {self.lost} frames were lost")
-            self._cuts, self._wait = 0, FIRST_WAIT
+            self._backoff.reset()
         self.frames += 1
 
     def close(self) -> None:
@@ -112,11 +110,10 @@ class StreamSink(Sink):
             raise SinkError(
                 f"{self.uri} cannot be streamed to: {_reason(error)}. Is somebody listening there?"
             ) from error
-        self._cuts += 1
+        wait = self._backoff.pause()
         self.lost += 1
-        self._say(f"{self.uri} was cut: {_reason(error)}; trying again in {self._wait:.1f} s")
-        self._next = time.monotonic() + self._wait
-        self._wait = min(2 * self._wait, LONGEST_WAIT)
+        self._say(f"{self.uri} was cut: {_reason(error)}; trying again in {wait:.1f} s")
+        self._next = time.monotonic() + wait
 
     def _leave(self, link: "_Link | None") -> None:
         """Close a connection in its own thread, once the call that hangs there has returned."""

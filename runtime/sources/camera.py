@@ -14,12 +14,13 @@ from typing import Any, cast
 import cv2
 from av.format import formats_available
 
+from ..backoff import Backoff
 from ..errors import SourceError
 from ..frame import GRAY, RGB, Colour, Frame, VideoInfo
 from .base import FASTEST
 from .ffmpeg_live import StreamSource, Target
 from .kind import CONNECTION, Address, Device
-from .live import TIME_BASE, Backoff, LiveSource
+from .live import TIME_BASE, LiveSource
 
 SYSTEM = Path("/sys/class/video4linux")
 """The folder in which Linux lists video devices."""

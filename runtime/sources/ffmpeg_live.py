@@ -25,6 +25,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from ..backoff import Backoff
 from ..colour import guess_matrix
 from ..errors import SourceError, VelaturaError
 from ..frame import Colour, Frame, VideoInfo
@@ -34,7 +35,7 @@ from ..media.pixel_format import colour_of, is_mirrored, read_planes
 from ..media.pyav import open_input, ratio
 from .base import FASTEST
 from .kind import CONNECTION, Address
-from .live import TIME_BASE, Backoff, LiveSource, Seldom
+from .live import TIME_BASE, LiveSource, Seldom
 
 AGAIN = 1.0
 """Seconds of deviation above which a sender's clock counts as a new one: it has restarted or jumped."""

@@ -22,8 +22,6 @@ PATIENCE = 10.0
 """Seconds in which the first picture must come."""
 STALL = 5.0
 """Seconds without data after which a connection is taken for dead."""
-FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
-"""Seconds before the first attempt to reconnect, and at most between two; each wait doubles."""
 
 DEPTH = 3
 """Frames that wait for a reader: enough for its thread to be late once, too few to be noticed."""
@@ -214,28 +212,6 @@ class LiveSource(Source):
             self._untold.append(text)
         else:
             self._hear(text)
-
-
-class Backoff:
-    """The pauses between attempts, which double, and the point at which to give up."""
-
-    def __init__(self, retries: int | None) -> None:
-        """`retries` attempts in a row may fail; None is for ever."""
-        self._retries = retries
-        self.reset()
-
-    def reset(self) -> None:
-        """Reset after a success."""
-        self._failures = 0
-        self._wait = FIRST_WAIT
-
-    def next(self) -> float | None:
-        """Returns the seconds to wait; None to give up."""
-        self._failures += 1
-        if self._retries is not None and self._failures > self._retries:
-            return None
-        wait, self._wait = self._wait, min(2 * self._wait, LONGEST_WAIT)
-        return wait
 
 
 class Seldom:

@@ -17,11 +17,12 @@ import cv2
 import numpy as np
 from av.format import formats_available
 
+from ..backoff import Backoff
 from ..errors import SourceError
 from ..frame import RGB, Array, Colour, Frame, VideoInfo
 from .ffmpeg_live import NothingThereError, StreamSource, Target
 from .kind import CONNECTION, Address, Device
-from .live import TIME_BASE, Backoff, LiveSource
+from .live import TIME_BASE, LiveSource
 
 if TYPE_CHECKING:
     import mss

@@ -22,13 +22,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from velatura.runtime.backoff import Backoff
 from velatura.runtime.errors import SourceError
 from velatura.runtime.frame import Frame
 from velatura.runtime.media.live_audio import LiveAudio
 from velatura.runtime.sources import KINDS, camera, live_address, open_live_source, open_source
 from velatura.runtime.sources.ffmpeg_live import Backlog, Timeline
 from velatura.runtime.sources.kind import SourceKind
-from velatura.runtime.sources.live import TIME_BASE, Backoff, LiveSource, Slot
+from velatura.runtime.sources.live import TIME_BASE, LiveSource, Slot
 from velatura.runtime.sources.paced import PacedSource
 
 from .. import videos
@@ -640,6 +641,12 @@ def test_waits_double_and_end() -> None:
     assert backoff.next() == 0.5
     backoff = Backoff(2)
     assert [backoff.next() for _ in range(3)] == [0.5, 1, None]
+
+
+def test_waits_stay_at_the_longest_however_long_an_outage_is() -> None:
+    backoff = Backoff(first=0.5, longest=30.0)
+    assert [backoff.pause() for _ in range(3000)][-1] == 30
+    assert backoff.failures == 3000
 
 
 def test_a_closed_slot_holds_nobody_up() -> None:
