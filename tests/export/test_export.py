@@ -174,9 +174,9 @@ def test_grid_excess_sees_what_a_bad_network_draws(tmp_path: Path, own_pictures:
         assert grid_excess(engine, images, 4) > 20
 
 
-def test_the_command_exports_and_measures(own_data: Path, tmp_path: Path) -> None:
+def test_the_command_exports_and_measures(small_data: Path, tmp_path: Path) -> None:
     checkpoint("upscale-2x").save(tmp_path / "checkpoint.pt")
-    words = [str(tmp_path / "checkpoint.pt"), "-o", str(tmp_path / "out"), "--data", str(own_data)]
+    words = [str(tmp_path / "checkpoint.pt"), "-o", str(tmp_path / "out"), "--data", str(small_data)]
     done = CliRunner().invoke(command.app, words)
     assert done.exit_code == 0, done.output
     card = read_card(onnx.load(str(tmp_path / "out/upscale-2x.onnx")))
@@ -216,7 +216,7 @@ def test_int8_that_loses_too_much_is_refused(
     ],
 )  # fmt: skip
 def test_one_file_takes_frames_as_they_are(
-    own_data: Path, tmp_path: Path, name: str, precision: str
+    small_data: Path, tmp_path: Path, name: str, precision: str
 ) -> None:
     """uint8 in and out, any size, run by ONNX Runtime itself and by our engines alike."""
     import onnxruntime
@@ -224,7 +224,7 @@ def test_one_file_takes_frames_as_they_are(
     checkpoint(name).save(tmp_path / "checkpoint.pt")
     target = tmp_path / "out.onnx"
     words = [str(tmp_path / "checkpoint.pt"), str(target), "--precision", precision]
-    done = CliRunner().invoke(command.app, [*words, "--data", str(own_data)])
+    done = CliRunner().invoke(command.app, [*words, "--data", str(small_data)])
     assert done.exit_code == 0, done.output
     card = read_card(onnx.load(str(target)))
     assert card is not None
@@ -245,7 +245,7 @@ def test_one_file_takes_frames_as_they_are(
 
 
 def test_a_conversion_that_fails_parity_is_refused(
-    own_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint("upscale-2x").save(tmp_path / "checkpoint.pt")
     monkeypatch.setitem(command.MIN_PARITY_DB, "fp16", 98.9)
@@ -256,7 +256,7 @@ def test_a_conversion_that_fails_parity_is_refused(
         "--precision",
         "fp16",
         "--data",
-        str(own_data),
+        str(small_data),
     ]
     done = CliRunner().invoke(command.app, words)
     assert done.exit_code == 3
