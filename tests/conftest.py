@@ -61,6 +61,12 @@ def own_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_data(own_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with less to measure agreement on."""
+    return data.small_pictures(own_data, tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
 def own_pictures(own_data: Path) -> list[Path]:
     """Five of them, of 640x360."""
     return sorted((own_data / "eval" / "kodak24").glob("*.png"))

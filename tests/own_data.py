@@ -192,6 +192,18 @@ def pictures(root: Path) -> Path:
     return root
 
 
+def small_pictures(given: Path, root: Path) -> Path:
+    """The data of `pictures` with two small ones to measure agreement on: a network of random weights
+    agrees with its conversion, or does not, on any."""
+    for part in ("photos", "eval/set5", "eval/set14"):
+        (root / part).parent.mkdir(parents=True, exist_ok=True)
+        (root / part).symlink_to(given / part)
+    for number in (1, 4):
+        picture = cv2.imread(str(given / f"eval/kodak24/kodim{number:02d}.png"))
+        write(root / f"eval/kodak24/kodim{number:02d}.png", picture[120:232, 200:392, ::-1])
+    return root
+
+
 def write(path: Path, rgb: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), rgb[:, :, ::-1])

@@ -245,11 +245,18 @@ class Reader:
         self.ticks = max(self.ticks, dts + 1)
 
     def damage(
-        self, promised: int | None, end: float | None, rate: float, *, ticking: bool = False
+        self,
+        promised: int | None,
+        end: float | None,
+        rate: float,
+        *,
+        ticking: bool = False,
+        cut: bool = False,
     ) -> Damage:
         """Compares what came with what the file states: frames, or else its end in seconds.
 
-        With `ticking` the stated number includes ticks without a frame, as in AVI.
+        With `ticking` the stated number includes ticks without a frame, as in AVI. With `cut` the file
+        is known to lack its end, however little that is.
         """
         if promised is not None and ticking:
             # A cut packet may give nothing and no error; so does a whole one that repeats a frame.
@@ -270,6 +277,8 @@ class Reader:
             lost = max(round(missing * rate), 1)
             reason = self.reason or f"the file ends {missing:.1f} s before its stated duration"
             return Damage(lost, reason)
+        if cut and not self.failed:
+            return Damage(max(round(missing * rate), 1), "its end is cut off")
         return Damage(self.failed, self.reason)
 
 

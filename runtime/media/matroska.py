@@ -1,4 +1,4 @@
-"""The shape of pixels in Matroska files, which FFmpeg writes only where PyAV cannot reach.
+"""What FFmpeg neither writes nor tells of Matroska files: the shape of pixels, and a file's lost end.
 
 FFmpeg's muxer takes it from a field of the stream that PyAV does not set. Room is therefore reserved in
 the track's name, and the two elements that state the displayed size (RFC 9559, 5.1.4.1.28) are put in
@@ -18,6 +18,7 @@ SMALL = 200
 
 _ROOM = " " * 40
 _SEGMENT, _TRACKS, _ENTRY, _CRC, _VOID = 0x18538067, 0x1654AE6B, 0xAE, 0xBF, 0xEC
+_CLUSTER = 0x1F43B675
 _NAME, _VIDEO = 0x536E, 0xE0
 _WIDTH, _HEIGHT, _UNIT = 0x54B0, 0x54BA, 0x54B2
 
@@ -52,6 +53,29 @@ def state_aspect(file: BinaryIO, aspect: Fraction, size: tuple[int, int]) -> Non
             file.write(changed)
 
 
+def is_cut(file: BinaryIO) -> bool:
+    """Returns whether the file ends within or after a cluster (its pictures and sound) though its
+    segment goes on, which FFmpeg's demuxer takes for the end.
+
+    A segment or cluster without a stated length, as live streams have, promises nothing.
+    """
+    size = file.seek(0, 2)
+    file.seek(0)
+    within, last, end = 0, 0, 0
+    while (head := _head(file)) is not None:
+        last, length = head
+        if length is None:
+            return False
+        end = file.tell() + length
+        if last == _SEGMENT:
+            within = end
+        elif end >= size:
+            break
+        else:
+            file.seek(end)
+    return last == _CLUSTER and size < max(end, within)
+
+
 def _entry(data: bytes, shown: tuple[int, int]) -> bytes:
     """Returns a track's entry with its displayed size, if there is room for it."""
     elements = [(identifier, value) for identifier, _, value in _elements(data)]
@@ -80,21 +104,24 @@ def _places(file: BinaryIO) -> Iterator[tuple[int, int]]:
     while (head := _head(file)) is not None:
         identifier, length = head
         if identifier == _TRACKS:
-            yield file.tell(), length
+            yield file.tell(), length or 0
             return
         if identifier != _SEGMENT:
-            file.seek(length, 1)
+            file.seek(length or 0, 1)
 
 
-def _head(file: BinaryIO) -> tuple[int, int] | None:
+def _head(file: BinaryIO) -> tuple[int, int | None] | None:
+    """Reads the identifier and the length of an element, None for an unknown one; None at the end."""
     start = file.tell()
     data = file.read(12)
     if len(data) < 2 or not data[0]:
         return None
     identifier, size = _raw(data), 9 - data[0].bit_length()
+    if len(data) <= size or not data[size]:
+        return None
     length, width = _length(data[size:])
     file.seek(start + size + width)
-    return identifier, length
+    return identifier, None if length == (1 << 7 * width) - 1 else length
 
 
 def _elements(data: bytes) -> Iterator[Element]:

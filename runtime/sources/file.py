@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import chain, islice
+from pathlib import Path
 
 import av
 from av.error import FFmpegError
@@ -14,6 +15,7 @@ from ..frame import Damage, Frame
 from ..media.decode import ALPHA_DECODERS, Clock, Reader
 from ..media.deinterlace import PROGRESSIVE, Picture, Plan, deinterlaced, plan
 from ..media.demux import check_audio, choose_stream, listed, open_container
+from ..media.matroska import is_cut
 from ..media.pixel_format import colour_of, is_mirrored, read_planes
 from ..media.probe import (
     describe,
@@ -95,13 +97,15 @@ class FileSource(Source):
             promised_end(self._container),
             float(self._rate),
             ticking=self._container.format.name == "avi",
+            cut=self._is_cut(),
         )
-        if not self._damage and self._is_cut():
-            self._damage = Damage(1, "the last frame is cut off")
 
     def _is_cut(self) -> bool:
-        """Returns whether bytes follow the last frame of a y4m, which states no length and has only
-        frames."""
+        """Returns whether a Matroska file ends within its pictures and sound, or bytes follow the last
+        frame of a y4m, which states no length and has only frames."""
+        if self._pipe is None and self._container.format.name == "matroska,webm":
+            with Path(self.uri).open("rb") as file:
+                return is_cut(file)
         if self._container.format.name != "yuv4mpegpipe":
             return False
         size = max(self._container.size or 0, self._pipe.received if self._pipe is not None else 0)

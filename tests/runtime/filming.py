@@ -229,7 +229,11 @@ class Film:
 def read(path: Path, *, keep: bool = True) -> Film:
     """Decode everything; without `keep`, only the first picture is kept."""
     with av.open(str(path)) as container:
-        video = next(s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
+        videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        assert videos, (
+            f"no film among {list(container.streams)} in {path.stat().st_size} bytes of {path}"
+        )
+        video = videos[0]
         if keep:
             video.codec_context.thread_count = 1
         else:

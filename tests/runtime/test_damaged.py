@@ -63,3 +63,31 @@ def test_fields_are_no_losses(tmp_path: Path) -> None:
     with open_source(path, deinterlace="no") as source:
         assert len(list(source)) == FRAMES
         assert not source.damage
+
+
+@pytest.mark.parametrize("tone", [False, True], ids=["silent", "with sound"])
+@pytest.mark.parametrize("codec", ["libx264", "ffv1"])
+def test_a_matroska_file_that_lacks_its_end_is_damaged(codec: str, tone: bool, tmp_path: Path) -> None:
+    """Wherever it is cut: FFmpeg's demuxer takes that for the end, and the last frames are less than
+    what a stated duration may be wrong by."""
+    whole = videos.make(tmp_path / "whole.mkv", codec=codec, frames=25, tone=tone)
+    data, path = whole.read_bytes(), tmp_path / "cut.mkv"
+    lost: set[int] = set()
+    for length in range(len(data) // 3, len(data), len(data) // 60):
+        path.write_bytes(data[:length])
+        with open_source(path) as source:
+            missing = 25 - len(list(source))
+            assert bool(source.damage) >= bool(missing), f"{length} of {len(data)} bytes"
+            if missing and (codec, tone) == ("ffv1", False):  # no frame waits for a later one
+                assert source.damage.lost == missing
+        lost.add(missing)
+    assert {1, 2, 3} <= lost, "the cuts are fine enough"
+
+
+def test_a_matroska_file_that_lacks_only_its_index_is_whole(tmp_path: Path) -> None:
+    whole = videos.make(tmp_path / "whole.mkv", codec="libx264", frames=25)
+    path = tmp_path / "cut.mkv"
+    path.write_bytes(whole.read_bytes()[:-8])
+    with open_source(path) as source:
+        assert len(list(source)) == 25
+        assert not source.damage

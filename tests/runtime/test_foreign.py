@@ -72,7 +72,7 @@ def test_a_peer_computes_what_its_own_file_does(
     assert found.std() > 10
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("fit", ["tile", "resize"])
 @pytest.mark.parametrize("name", list(PEERS))
 def test_a_peer_runs_on_a_real_clip(

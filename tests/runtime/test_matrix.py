@@ -432,13 +432,13 @@ PLAIN = Clip(
 # ---- real clips -----------------------------------------------------------------------------------
 
 SMALL = (
-    "edge/SAR-2by3.mp4", "edge/bitmap.mp4", "edge/bt709_full_range.mp4", "edge/h264-png.mp4",
-    "edge/h264_10bits.mp4", "edge/mov_text.mp4", "edge/testsrc_with_attachment.mkv", "edge/webvtt.mkv",
-    "edge/fire2.mp4", "rabbit320.mp4",
+    "edge/SAR-2by3.mp4", "edge/bitmap.mp4", "edge/h264-png.mp4", "edge/h264_10bits.mp4",
+    "edge/mov_text.mp4", "edge/testsrc_with_attachment.mkv", "edge/webvtt.mkv",
 )  # fmt: skip
 LARGE = (
-    "edge/no_duration.webm", "edge/video_with_failing_audio.mp4", "bigbuckbunny.mp4", "crystal.mp4",
-    "elf.mp4", "pig.mp4", "rabbit.mp4", "shooter_gameplay.mp4",
+    "edge/bt709_full_range.mp4", "edge/fire2.mp4", "edge/no_duration.webm",
+    "edge/video_with_failing_audio.mp4", "bigbuckbunny.mp4", "crystal.mp4", "elf.mp4", "pig.mp4",
+    "rabbit.mp4", "rabbit320.mp4", "shooter_gameplay.mp4",
 )  # fmt: skip
 
 

@@ -1,10 +1,12 @@
 """`--dry-run` and `--compare`: what is foretold is what comes, and nothing is written at the sink."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import av
@@ -12,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from velatura.runtime import ModelError, SinkError, SourceError, open_sink, open_source
-from velatura.runtime.jobs import dry_run
+from velatura.runtime.jobs import dry_run, dry_run_sample
 from velatura.runtime.jobs.dry_run import preview_folder, run_preflight
 from velatura.runtime.jobs.dry_run_sample import (
     Coded,
@@ -77,11 +79,21 @@ def test_all_is_told_and_nothing_written_at_the_sink(
     assert told["output_bytes"]["likely"] == pytest.approx(size, rel=0.25)
 
 
+@pytest.fixture
+def counted_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample for which each look at the clock takes 5 ms, so that it is as long on a busy machine."""
+    ticks = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks) * 0.005)
+    monkeypatch.setattr(dry_run_sample, "time", clock)
+
+
+@pytest.mark.usefixtures("counted_time")
 @pytest.mark.parametrize("codec", ["h264", "ffv1"])
 def test_a_clip_takes_what_was_foretold(codec: str, tmp_path: Path, foretell: Foretell) -> None:
     target = tmp_path / "out.mkv"
     job = Job(source=str(SAMPLE), sink=str(target), codec=codec, size=(320, 180))
     told = foretell(job, budget=1.5)
+    assert 60 < told["sampled_frames"] < 160
     assert run_job(job, quiet=True) == 0
     assert told["output_bytes"]["likely"] == pytest.approx(target.stat().st_size, rel=0.25)
     assert told["seconds"]["likely"] > 0

@@ -357,10 +357,10 @@ def test_results_may_be_larger(views: list[View]) -> None:
     """Vectors grow with the picture, and the rim of what moves stays sharp."""
     double = (2 * SIZE[0], 2 * SIZE[1])
     world = street(double, turn=0.001)
-    large = [world.view(time) for time in range(10)]
+    large = [world.view(time) for time in range(6)]
     results = [painted(view.picture, number) for number, view in enumerate(large)]
     known = flows(large)
-    stable = shown(views[:10], results)
+    stable = shown(views[:6], results)
     assert stable[0].shape[:2] == double[::-1]
     assert warp_error(stable, known) < warp_error(results, known) / 3
     assert sharpness(stable) == pytest.approx(sharpness(results), rel=0.15)

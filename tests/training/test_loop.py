@@ -26,6 +26,8 @@ from velatura.training.nets import build_net
 from velatura.training.objectives import build_objective
 from velatura.training.recipe import Recipe, load_recipe, shipped_recipes
 
+from ..rows import soaking
+
 
 def small(recipe: Recipe, **changes: object) -> Recipe:
     """A recipe cut down to seconds, on the tests' own photographs."""
@@ -233,8 +235,7 @@ def loss_of(recipe: Recipe, root: Path, weights: dict[str, torch.Tensor] | None)
     return total
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", shipped_recipes())
+@pytest.mark.parametrize("name", soaking(shipped_recipes(), but=("srcnn", "upscale-4x-video")))
 def test_every_recipe_lowers_its_loss(data_root: Path, tmp_path: Path, name: str) -> None:
     """Each recipe as it is, on small crops for a few dozen steps."""
     recipe = load_recipe(name)
@@ -478,8 +479,14 @@ def test_tensorboard_gets_scalars_and_pictures(
     assert sum("validation" in line for line in logged) == 2
 
 
-@pytest.mark.slow
-def test_a_compiled_net_learns_the_same(data_root: Path, tmp_path: Path, upscaler: Recipe) -> None:
+@pytest.mark.parametrize("compiler", ["eager", pytest.param("inductor", marks=pytest.mark.soak)])
+def test_a_compiled_net_learns_the_same(
+    data_root: Path, tmp_path: Path, upscaler: Recipe, compiler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`eager` traces the net and runs what it found without a C++ compiler's minute."""
+    if compiler == "eager":
+        compiled = torch.compile
+        monkeypatch.setattr(torch, "compile", lambda net, **_: compiled(net, backend="eager"))
     recipe = replace(upscaler, steps=4)
     plain = fit(recipe, root=data_root, folder=tmp_path / "plain")
     quick = fit(recipe, root=data_root, folder=tmp_path / "quick", options=Options(compile=True))

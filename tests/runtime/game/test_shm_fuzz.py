@@ -91,7 +91,7 @@ def test_a_hostile_process_beside_a_good_one() -> None:
             good(picture(64, 64))
             enemies = [
                 subprocess.Popen(
-                    [sys.executable, str(script), name, str(seed), "3"],
+                    [sys.executable, str(script), name, str(seed), "1"],
                     stdout=subprocess.PIPE,
                     text=True,
                 )

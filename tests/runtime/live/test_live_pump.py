@@ -168,6 +168,7 @@ def test_which_frame_waits_while_another_is_at_work(drop: Drop, taken: list[int]
     processor.go.release()
     assert wait_until(lambda: len(screen.shown) == 3)
     pump.stop()
+    source.close()  # which waits to be told, as no camera does
     thread.join(20)
     stats = pump.stats()
     assert found == [one.index for one in screen.shown] == taken
@@ -221,6 +222,7 @@ def test_a_slow_sink_delays_no_other() -> None:
     release.set()
     assert wait_until(lambda: len(slow.shown) == 2)
     pump.stop()
+    source.close()  # which waits to be told, as no camera does
     thread.join(20)
     assert [one.index for one in slow.shown] == [0, 59], "the one at work, and the newest since"
     assert [output.dropped for output in pump.stats().outputs] == [0, 58, 0]
