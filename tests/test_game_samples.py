@@ -171,7 +171,7 @@ def test_pygame_gives_motion_that_is_exact_to_the_pixel(tmp_path: Path) -> None:
         assert np.array_equal(before[y, x][same], after[same])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_stability_benchmark_tells_a_stage_from_a_blur(monkeypatch: pytest.MonkeyPatch) -> None:
     need("panda3d")
     monkeypatch.syspath_prepend(str(ROOT))

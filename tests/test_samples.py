@@ -42,7 +42,7 @@ def test_the_clip_can_be_rendered(tmp_path: Path) -> None:
     assert np.corrcoef(small.ravel(), found.luma[0].ravel())[0, 1] > 0.95, "the same scene"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_demo_makes_what_it_prints(tmp_path: Path) -> None:
     told = sample("demo.py", tmp_path / "demo")
     original = videos.read(SAMPLES / "clip.mp4")
@@ -79,7 +79,7 @@ def test_the_shift_and_the_blur(data_root: Path, tmp_path: Path) -> None:
     assert cv2.imread(str(tmp_path / "f.png")).shape[1] > 1000
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_contact_sheet_shows_every_model(own_pictures: list[Path], tmp_path: Path) -> None:
     photo = cv2.imread(str(own_pictures[2]))[60:320, 100:500]
     cv2.imwrite(str(tmp_path / "photo.png"), photo)

@@ -264,8 +264,8 @@ class Reader:
             # The last frame may stand for some ticks: a whole frame must be missing.
             step = self._gaps.most_common(1)[0][0] if self._gaps else 1
             lost = max(promised - self.ticks, 0) // step + mute
-            cut = f"the file ends {lost} frames before its stated end"
-            return Damage(lost + self.failed, self.reason or (cut if lost else ""))
+            early = f"the file ends {lost} frames before its stated end"
+            return Damage(lost + self.failed, self.reason or (early if lost else ""))
         if promised is not None:
             came = self.count + self.discarded
             lost = max(promised - came, 0)
