@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +26,7 @@ from .locks import is_held
 from .segment import Segment, create, restore, sweep
 
 EVERY = 0.25
-"""Seconds after which a desk checks its state, even if nobody wakes it."""
+"""Seconds after which the server checks the slots, and a desk its own, though nobody wakes them."""
 AGAIN, MOST = 0.5, 30.0
 """Seconds before a post-process that has failed, or was opened for another order, is opened again;
 doubled with each failure, up to `MOST`."""
@@ -366,8 +365,6 @@ def _check_version(version: int) -> None:
         )
 
 
-EVERY = 0.25
-"""Seconds after which the slots are checked though no client rings."""
 SOONEST = 0.005
 """Seconds at least between two checks, however often clients ring."""
 PATIENCE = 5.0
@@ -559,9 +556,7 @@ class Server:
     def __enter__(self) -> "Server":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _pass_on(self) -> None:
