@@ -26,7 +26,7 @@ from .locks import is_held
 from .segment import Segment, create, restore, sweep
 
 EVERY = 0.25
-"""Seconds after which the server checks the slots, and a desk its own, though nobody wakes them."""
+"""Seconds after which state and slots are checked, even if nobody rings."""
 AGAIN, MOST = 0.5, 30.0
 """Seconds before a post-process that has failed, or was opened for another order, is opened again;
 doubled with each failure, up to `MOST`."""
