@@ -221,17 +221,23 @@ def resample_chroma(
     first where it shrinks. `take` gives memory.
     """
     chroma_size = format.chroma_size(*size)
-    luma_size = (frame.width, frame.height)
-    axes = [
+    axes = chroma_axes(frame, format, size, siting)
+    u, v = (_resampled(plane, chroma_size, axes, frame.format, take) for plane in frame.planes[1:3])
+    return u, v
+
+
+def chroma_axes(frame: Frame, format: PixelFormat, size: tuple[int, int], siting: Siting) -> list[Axis]:
+    """Returns where the chroma samples of a frame of `size` (width, height), format and siting lie
+    among those of `frame`, across and down."""
+    lengths = frame.width, frame.height
+    return [
         _chroma_axis(
-            luma_size[i] / size[i],
+            lengths[i] / size[i],
             (frame.format.subsample[i], _offset(frame.format.subsample[i], frame.colour.siting, i)),
             (format.subsample[i], _offset(format.subsample[i], siting, i)),
         )
         for i in range(2)
     ]
-    u, v = (_resampled(plane, chroma_size, axes, frame.format, take) for plane in frame.planes[1:3])
-    return u, v
 
 
 def resize_plane(

@@ -1,14 +1,15 @@
 """Upsampling of small results: guided by the edges of the large original, or bilinear and fast."""
 
 from dataclasses import replace
-from fractions import Fraction
 from typing import cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..colour import chroma_axes
 from ..frame import Array, Frame, PixelFormat, Siting
+from ..stages.geometry import aspect_at
 
 Floats = npt.NDArray[np.float32]
 
@@ -56,14 +57,10 @@ def scaled(frame: Frame, size: tuple[int, int]) -> Frame:
     """
     if (frame.width, frame.height) == size:
         return frame
-    planes: tuple[Array, ...] = (_linear(frame.planes[0], size),)
+    planes: tuple[Array, ...] = (linear(frame.planes[0], size),)
     if frame.format.family == "yuv":
         planes += tuple(scaled_chroma(frame, frame.format, size, frame.colour.siting))
-    made = frame.with_planes(planes, frame.format)
-    aspect = frame.aspect * Fraction(frame.width * size[1], size[0] * frame.height)
-    if abs(float(aspect / frame.aspect) - 1) < 0.01:
-        return made
-    return replace(made, aspect=aspect)
+    return replace(frame.with_planes(planes, frame.format), aspect=aspect_at(frame, size))
 
 
 def scaled_chroma(
@@ -72,21 +69,13 @@ def scaled_chroma(
     """Returns U and V of a frame for one of `size` in `target`, bilinear, at the places of the
     siting."""
     wanted = target.chroma_size(*size)
-    axes: list[tuple[float, float]] = []
-    for i, length in enumerate((frame.width, frame.height)):
-        ratio = length / size[i]
-        source, sub = frame.format.subsample[i], target.subsample[i]
-        # Sample j lies at luma place + sub * j; places are scaled with the edges upon each other.
-        first = (first_place(sub, siting, i) + 0.5) * ratio - 0.5
-        axes.append(
-            (sub * ratio / source, (first - first_place(source, frame.colour.siting, i)) / source)
-        )
-    (x, x0), (y, y0) = axes
-    if (x, y, wanted) == (1.0, 1.0, frame.planes[1].shape[::-1]) and max(abs(x0), abs(y0)) < 1e-3:
+    x, y = chroma_axes(frame, target, size, siting)
+    still = x.scale == y.scale == 1.0 and max(abs(x.offset), abs(y.offset)) < 1e-3
+    if still and wanted == frame.planes[1].shape[::-1]:
         return list(frame.planes[1:3])
-    if max(x, y) > 1.5:
-        return [_linear(plane, wanted) for plane in frame.planes[1:3]]
-    move = np.array([[x, 0, x0], [0, y, y0]], np.float64)
+    if max(x.scale, y.scale) > 1.5:
+        return [linear(plane, wanted) for plane in frame.planes[1:3]]
+    move = np.array([[x.scale, 0, x.offset], [0, y.scale, y.offset]], np.float64)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return [
         np.asarray(
@@ -96,13 +85,6 @@ def scaled_chroma(
         )
         for plane in frame.planes[1:3]
     ]
-
-
-def first_place(subsample: int, siting: Siting, axis: int) -> float:
-    """Returns the place of the first chroma sample on an axis (0 across, 1 down), in luma samples."""
-    if subsample == 1 or siting == "topleft" or (siting == "left" and axis == 0):
-        return 0.0
-    return (subsample - 1) / 2
 
 
 def _explained(
@@ -133,7 +115,7 @@ def _enlarged(plane: Array, width: int, height: int) -> Array:
     return np.asarray(smooth)
 
 
-def _linear(plane: Array, size: tuple[int, int]) -> Array:
+def linear(plane: Array, size: tuple[int, int]) -> Array:
     """Returns the plane resized bilinearly, averaged where it shrinks by much, to avoid aliasing."""
     shrinks = plane.shape[1] > 1.5 * size[0] or plane.shape[0] > 1.5 * size[1]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR

@@ -26,6 +26,7 @@ PARTS = (
     (Fraction(3, 8), 1), (Fraction(3, 8), 2),
 )  # fmt: skip
 """Parts of each side at which styles are computed, and the number of frames of which one is."""
+ORDINALS = {2: "2nd", 3: "3rd"}
 SMALLEST = 64
 """Rows and columns below which a smaller picture gains nothing."""
 STEP = 4
@@ -334,7 +335,7 @@ def _rungs(
     for part, every in PARTS if styled else ():
         if part == 1 or min(inner_size(given.width, given.height, part)) >= least:
             name = "full size" if part == 1 else f"{part} size"
-            name += ", every 2nd frame" if every == 2 else ""
+            name += f", every {ORDINALS.get(every, f'{every}th')} frame" if every > 1 else ""
             yield Rung(name=name, models=cheapest, inner=part, every=every)
     yield Rung(name=OFF)
 

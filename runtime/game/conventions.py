@@ -159,20 +159,15 @@ def motion_array(motion: Any) -> Floats:
 
     Takes (h, w, 2..4), of which the first two numbers count, in any type of float. Raises ValueError.
     """
-    found = as_array(motion, "motion")
-    if found.ndim != 3 or not 2 <= found.shape[2] <= 4 or 0 in found.shape:
-        raise ValueError(f"motion is (height, width, 2), x and y, not {found.shape}")
-    _floating(found, "motion")
-    return _compact(found[..., :2])
+    return _compact(vectors_of(motion)[..., :2])
 
 
 def depth_array(depth: Any) -> Floats:
     """Returns an engine's depth as (h, w) float32, from (h, w) or (h, w, 1). Raises ValueError."""
-    found = _plane(as_array(depth, "depth"), "depth")
+    found = plane_of(depth, "depth", "fu")
     if found.dtype.kind == "u":
         # Unsigned integers are fractions of their largest number, as in texture formats.
         return cast("Floats", found.astype(np.float32) / np.float32(np.iinfo(found.dtype).max))
-    _floating(found, "depth")
     return _compact(found)
 
 
@@ -182,12 +177,11 @@ def reactive_array(reactive: Any) -> Floats:
 
     NaN counts as 1: the history is not trusted there. Raises ValueError.
     """
-    found = _plane(as_array(reactive, "reactive"), "reactive")
+    found = plane_of(reactive, "reactive", "fub")
     if found.dtype.kind == "b":
         return found.astype(np.float32)
     if found.dtype.kind == "u":
         return cast("Floats", found.astype(np.float32) / np.float32(np.iinfo(found.dtype).max))
-    _floating(found, "reactive")
     # fmin and fmax take the number where the other is NaN.
     return cast("Floats", np.fmax(np.fmin(found.astype(np.float32), np.float32(1)), np.float32(0)))
 
@@ -201,17 +195,29 @@ def resampled(found: Floats, size: tuple[int, int]) -> Floats:
     return _floats(cv2.resize(found, size, interpolation=cv2.INTER_NEAREST_EXACT))
 
 
-def _plane(found: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
+def vectors_of(motion: Any) -> npt.NDArray[Any]:
+    """Returns an engine's vectors, (h, w, 2..4) of any type of float. Raises ValueError for others."""
+    found = as_array(motion, "motion")
+    if found.ndim != 3 or not 2 <= found.shape[2] <= 4 or 0 in found.shape:
+        raise ValueError(f"motion is (height, width, 2), x and y, not {found.shape}")
+    return _of_kinds(found, "motion", "f")
+
+
+def plane_of(given: Any, what: str, kinds: str) -> npt.NDArray[Any]:
+    """Returns (h, w) of an array that may be (h, w, 1), of NumPy's `kinds` of numbers. Raises
+    ValueError for others."""
+    found = as_array(given, what)
     if found.ndim == 3 and found.shape[2] == 1:
         found = found[..., 0]
     if found.ndim != 2 or 0 in found.shape:
         raise ValueError(f"{what} is (height, width), not {found.shape}")
-    return found
+    return _of_kinds(found, what, kinds)
 
 
-def _floating(found: npt.NDArray[Any], what: str) -> None:
-    if found.dtype.kind != "f":
+def _of_kinds(found: npt.NDArray[Any], what: str, kinds: str) -> npt.NDArray[Any]:
+    if found.dtype.kind not in kinds:
         raise ValueError(f"{what} is float32, or another float, not {found.dtype}")
+    return found
 
 
 def _compact(found: npt.NDArray[Any]) -> Floats:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..adaptive.guided import linear
 from ..buffers import BufferPool
 from ..frame import RGB, Array, Colour, Frame, PixelFormat
 from .conventions import as_array
@@ -231,12 +232,9 @@ def scaled(picture: Picture, size: tuple[int, int]) -> Picture:
     height, width = picture.shape[:2]
     if (width, height) == size:
         return picture
-    shrinks = width > 1.5 * size[0] or height > 1.5 * size[1]
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     if picture.dtype == np.float16:
-        large = np.asarray(cv2.resize(picture.astype(np.float32), size, interpolation=how))
-        return large.astype(np.float16)
-    return np.asarray(cv2.resize(picture, size, interpolation=how))
+        return linear(picture.astype(np.float32), size).astype(np.float16)
+    return linear(picture, size)
 
 
 def _is_plain(picture: Picture) -> bool:

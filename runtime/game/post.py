@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Sequence
 from fractions import Fraction
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -285,12 +284,7 @@ class PostProcess:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _target(self, out: Any, color: Picture) -> Picture:

@@ -12,6 +12,7 @@ LATENCIES = 8
 """Latencies that are counted separately, in frames from 0; one more counts all above."""
 EVENTS = 50
 """Events that are kept."""
+COUNTS = ("calls", "fresh", "carried", "passed", "repeated", "dropped", "finished")
 FINE, LONG = 1e-5, 2.0
 """Resolution and maximum of the recorded times, in seconds."""
 
@@ -66,13 +67,7 @@ class PostStats:
     def to_json(self) -> dict[str, Any]:
         """Returns the figures with durations in milliseconds, except the times of events."""
         return {
-            "calls": self.calls,
-            "fresh": self.fresh,
-            "carried": self.carried,
-            "passed": self.passed,
-            "repeated": self.repeated,
-            "dropped": self.dropped,
-            "finished": self.finished,
+            **{name: getattr(self, name) for name in COUNTS},
             "call": self.call.to_json(),
             "work": self.work.to_json(),
             "latency_frames": list(self.latency),

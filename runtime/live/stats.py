@@ -9,6 +9,16 @@ from typing import Any
 from ..errors import BackendUnavailableError, SinkError
 from ..meter import Event, Percentiles
 
+COUNTS = {
+    "captured": "Frames that the source gave.",
+    "processed": "Frames that the models made.",
+    "passed": "Frames that went through without the models.",
+    "repeated": "Frames for which an earlier one stood in.",
+    "dropped": "Frames that were overtaken by a newer one.",
+    "late": "Frames shown later after their capture than the next one came.",
+}
+"""The counts of a run's frames, and what they mean."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputStats:
@@ -31,10 +41,7 @@ class OutputStats:
     def to_json(self) -> dict[str, Any]:
         """Returns the figures with latencies in milliseconds."""
         return {
-            "name": self.name,
-            "shown": self.shown,
-            "dropped": self.dropped,
-            "failure": self.failure,
+            **_plain(self, "name", "shown", "dropped", "failure"),
             "latency": self.latency.to_json(),
             "fps": round(self.rate, 2),
             "low_1_percent_fps": round(self.low1, 2),
@@ -83,17 +90,15 @@ class LiveStats:
         """Returns the figures with durations in milliseconds, except `seconds`."""
         return {
             "seconds": round(self.elapsed, 3),
-            "captured": self.captured,
-            "processed": self.processed,
-            "passed": self.passed,
-            "repeated": self.repeated,
-            "dropped": self.dropped,
-            "late": self.late,
-            "rung": self.rung,
+            **_plain(self, *COUNTS, "rung"),
             "stages": {name: one.to_json() for name, one in self.stages.items()},
             "outputs": [output.to_json() for output in self.outputs],
             "events": [{"at": round(e.at, 3), "text": e.text} for e in self.events],
         }
+
+
+def _plain(stats: OutputStats | LiveStats, *names: str) -> dict[str, Any]:
+    return {name: getattr(stats, name) for name in names}
 
 
 class Metrics:
@@ -125,14 +130,6 @@ class Metrics:
         self._thread.join()
 
 
-COUNTS = {
-    "captured": "Frames that the source gave.",
-    "processed": "Frames that the models made.",
-    "passed": "Frames that went through without the models.",
-    "repeated": "Frames for which an earlier one stood in.",
-    "dropped": "Frames that were overtaken by a newer one.",
-    "late": "Frames shown later after their capture than the next one came.",
-}
 QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99", "p999": "0.999"}
 
 

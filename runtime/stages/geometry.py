@@ -15,6 +15,9 @@ from ..colour import resample_chroma, resize_plane, to_format, turn_chroma
 from ..errors import SourceError
 from ..frame import Array, Colour, Frame, PixelFormat
 
+SAME_SHAPE = 0.01
+"""Relative difference of two displayed shapes that is invisible."""
+
 
 class Resize:
     """Resizes to `width` x `height`: bicubic when growing, area-averaged when shrinking.
@@ -35,12 +38,17 @@ class Resize:
         planes: tuple[Array, ...] = (resize_plane(frame.planes[0], self.size, format),)
         if format.family == "yuv":
             planes += resample_chroma(frame, format, self.size, frame.colour.siting)
-        aspect = frame.aspect * Fraction(frame.width * self.size[1], self.size[0] * frame.height)
         return replace(
             frame.with_planes(planes, format),
             alpha=None if alpha is None else resize_plane(alpha, self.size, format),
-            aspect=frame.aspect if abs(float(aspect / frame.aspect) - 1) < 0.01 else aspect,
+            aspect=aspect_at(frame, self.size),
         )
+
+
+def aspect_at(frame: Frame, size: tuple[int, int]) -> Fraction:
+    """Returns the sample aspect ratio with which a frame keeps its shape at `size` (width, height)."""
+    aspect = frame.aspect * Fraction(frame.width * size[1], size[0] * frame.height)
+    return frame.aspect if abs(float(aspect / frame.aspect) - 1) < SAME_SHAPE else aspect
 
 
 LARGEST = 32_768
@@ -110,9 +118,6 @@ def squared(frame: Frame) -> Frame:
 def _even(length: Fraction) -> int:
     return 2 * round(length / 2)
 
-
-SAME_SHAPE = 0.01
-"""Relative difference of two displayed shapes that is invisible."""
 
 UNSPECIFIED = (2, 2)
 """Primaries and transfer of a film that does not state them."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..frame import Frame
+from ..live.stats import COUNTS
 from ..meter import Event
 from .panel import Panel
 from .pictures import Jpegs, Newest
@@ -140,12 +141,7 @@ def state(shared: Shared) -> dict[str, Any]:
             "recording": None if recording is None else str(recording),
             "rung": stats.rung,
             "seconds": round(stats.elapsed, 1),
-            "captured": stats.captured,
-            "processed": stats.processed,
-            "passed": stats.passed,
-            "repeated": stats.repeated,
-            "dropped": stats.dropped,
-            "late": stats.late,
+            **{name: getattr(stats, name) for name in COUNTS},
             "events": _events(stats.events),
         }
     except Exception as error:

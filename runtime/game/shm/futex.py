@@ -6,7 +6,6 @@ import os
 import platform
 import struct
 import sys
-import time
 from typing import Any
 
 import numpy as np
@@ -84,16 +83,6 @@ class Futex:
             if code not in (errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT):
                 raise EngineError(f"futex: {os.strerror(code)}")
         return self.value != value
-
-    def wait_until(self, value: int, moment: float) -> bool:
-        """Sleeps while it has that value, until a moment of `time.monotonic`; returns whether it
-        changed."""
-        while self.value == value:
-            left = moment - time.monotonic()
-            if left <= 0:
-                return False
-            self.wait(value, left)
-        return True
 
     def wake(self) -> None:
         """Wake everybody who waits for this word."""

@@ -8,7 +8,6 @@ import os
 import struct
 import sys
 import weakref
-from types import TracebackType
 
 from ...errors import EngineError
 
@@ -67,9 +66,7 @@ class Lock:
     def __enter__(self) -> "Lock":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def __del__(self) -> None:

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import EngineError
-from ..conventions import as_array
+from ..conventions import as_array, plane_of, vectors_of
 from . import layout
 from .layout import Area, Request, Result
 from .locks import Lock
@@ -361,19 +362,14 @@ class Sending:
     ) -> Extras:
         """Returns the inputs beside a picture. Raises ValueError for arrays that do not fit."""
         flags = self._flags | (layout.BYPASS if bypass else 0)
-        moved = None if motion is None else as_array(motion, "motion")
-        if moved is not None and (moved.ndim != 3 or not 2 <= moved.shape[2] <= 4 or 0 in moved.shape):
-            raise ValueError(f"motion is (height, width, 2), x and y, not {moved.shape}")
-        if moved is not None and moved.dtype.kind != "f":
-            raise ValueError(f"motion is float32, or another float, not {moved.dtype}")
         if not all(isfinite(part) for part in jitter):
             raise ValueError(f"a jitter of {jitter} pixels")
         for flag, one in ((layout.MOTION, motion), (layout.DEPTH, depth), (layout.REACTIVE, reactive)):
             flags |= flag if one is not None else 0
         return Extras(
-            motion=moved,
-            depth=None if depth is None else _plane(depth, "depth", "fu"),
-            reactive=None if reactive is None else _plane(reactive, "reactive", "fub"),
+            motion=None if motion is None else vectors_of(motion),
+            depth=None if depth is None else plane_of(depth, "depth", "fu"),
+            reactive=None if reactive is None else plane_of(reactive, "reactive", "fub"),
             jitter=(float(jitter[0]), float(jitter[1])),
             flags=flags,
         )
@@ -428,8 +424,6 @@ class Sending:
         if self.channels == 4:
             np.copyto(colour, picture)
             return
-        import cv2
-
         # The channels keep their order; four times as fast as NumPy's three of every four bytes.
         cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2RGBA, dst=colour)
 
@@ -439,25 +433,12 @@ def lay(shown: Picture, target: Picture) -> None:
     if shown.shape == target.shape:
         np.copyto(target, shown)
         return
-    import cv2
-
     size = target.shape[1], target.shape[0]
     np.copyto(target, cv2.resize(np.ascontiguousarray(shown), size, interpolation=cv2.INTER_LINEAR))
 
 
 def _begin(picture: Picture) -> int:
     return int(picture.__array_interface__["data"][0])
-
-
-def _plane(given: Any, what: str, kinds: str) -> npt.NDArray[Any]:
-    found = as_array(given, what)
-    if found.ndim == 3 and found.shape[2] == 1:
-        found = found[..., 0]
-    if found.ndim != 2 or 0 in found.shape:
-        raise ValueError(f"{what} is (height, width), not {found.shape}")
-    if found.dtype.kind not in kinds:
-        raise ValueError(f"{what} is float32, or another float, not {found.dtype}")
-    return found
 
 
 def _depth(depth: npt.NDArray[Any], place: npt.NDArray[np.float32]) -> None:

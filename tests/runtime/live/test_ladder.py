@@ -4,9 +4,11 @@ import threading
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
+from math import inf
 
 import onnx
 import pytest
+from velatura.runtime.adaptive import ladder as ladder_module
 from velatura.runtime.adaptive.ladder import (
     GAIN,
     Ladder,
@@ -74,6 +76,15 @@ def test_an_upscaler_gives_way_to_a_smaller_one_and_to_a_plain_resize() -> None:
     for rung in found.rungs:
         made = found.make(rung, frame(0, (256, 192)))
         assert (made.width, made.height) == (512, 384)
+
+
+def test_a_rung_is_added_by_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    added = ((Fraction(1, 2), 2), (Fraction(1, 2), 3), (Fraction(1, 2), 4))
+    monkeypatch.setattr(ladder_module, "PARTS", added)
+    monkeypatch.setattr(ladder_module, "GAIN", inf)  # however fast this machine is
+    assert names(ladder(["negative"]))[1:-1] == [
+        f"1/2 size, every {which} frame" for which in ("2nd", "3rd", "4th")
+    ]
 
 
 def test_of_a_chain_the_upscaler_goes_first() -> None:

@@ -277,7 +277,7 @@ def test_a_processor_that_breaks_its_word_is_an_error() -> None:
 
 def test_who_sees_frames_and_fails_is_an_error() -> None:
     def see(frame: Frame) -> None:
-        if frame.index == 3:
+        if frame.index >= 3:  # which of them comes is the machine's to say
             raise ZeroDivisionError("no eyes")
 
     source = Camera(500)
