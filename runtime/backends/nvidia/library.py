@@ -25,7 +25,7 @@ Hardware = Literal["ampere", "same"]
 `same`, any of the same compute capability."""
 
 ADVICE = {"tensorrt": "pip install 'velatura[gpu]'", "rtx": "pip install 'velatura[rtx]'"}
-MODULES = {
+MODULES: dict[Name, tuple[str, ...]] = {
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
     "rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
