@@ -13,7 +13,7 @@ from typing import Any, cast
 from ..errors import SinkError, StageError, VelaturaError
 from ..meter import peak_memory
 from ..pump import Pump, Snapshot, Stats
-from ..resume.share import Share
+from ..resume.journal import Share
 from ..sinks.segmented_file import JournalSink
 from ..sinks.worker_share import OnlySink, ShareSink
 from ..sources.segment_part import PartSource

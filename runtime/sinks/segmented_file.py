@@ -12,11 +12,9 @@ from ..frame import Frame, VideoInfo
 from ..media.codecs import codec_of, encoder_of, spoken
 from ..media.encode import Coding, VideoEncoder
 from ..media.timestamps import Clock
-from ..resume.journal import Choices, Journal, software
+from ..resume.journal import Choices, Journal, Share, software
 from ..resume.output_lock import Claim
-from ..resume.segment_encoder import SegmentCoder, headers_of
-from ..resume.segments import in_order, sync_folder
-from ..resume.share import Share
+from ..resume.segments import SegmentCoder, headers_of, in_order, sync_folder
 from .base import PICTURES, Encoding, Sink
 from .output_file import OutputFile, check_target, reporting
 

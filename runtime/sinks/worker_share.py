@@ -6,9 +6,8 @@ from ..errors import SinkError
 from ..frame import Frame
 from ..media.encode import VideoEncoder
 from ..media.timestamps import Clock
-from ..resume.segment_encoder import SegmentCoder
-from ..resume.segments import SegmentWriter, digest
-from ..resume.share import Share
+from ..resume.journal import Share
+from ..resume.segments import SegmentCoder, SegmentWriter
 from .base import Sink
 from .output_file import reporting
 
@@ -54,7 +53,7 @@ class ShareSink(Sink):
 
     def _end_segment(self, *, final: bool) -> None:
         writer, frames, headers = self._coder.end()
-        if digest(headers) != self._share.state.headers:
+        if not self._share.state.has_headers(headers):
             writer.abort()
             raise SinkError(f"{self.uri}: this encoder writes other headers in another process")
         writer.close(journal=self._share.state.id, frames=frames, headers=headers, final=final)
