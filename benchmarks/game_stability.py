@@ -1,7 +1,7 @@
 """Stability inside a game: the styles on the Panda3D sample, whose motion vectors are true.
 
-E_warp is that of `training.metrics`, between successive frames along the engine's own motion there
-and back: the flow to the next frame is drawn by the same shader with the next frame's matrices.
+E_warp is that of `training.metrics.stability`, between successive frames along the engine's own motion
+there and back: the flow to the next frame is drawn by the same shader with the next frame's matrices.
 `python -m benchmarks.game_stability --frames 20` is a short run that writes nothing.
 """
 
@@ -22,7 +22,8 @@ from velatura.runtime import Frame, PostProcess, open_engine
 from velatura.runtime.frame import RGB
 from velatura.runtime.stages import Neural
 from velatura.runtime.temporal.stabilizer import Stabiliser
-from velatura.training.metrics import Flow, gradient_energy, warp_error
+from velatura.training.metrics.base import Flow
+from velatura.training.metrics.stability import gradient_energy, warp_error
 
 MODEL = "starry-night"
 SIZE = (640, 360)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from velatura.runtime import Engine, EngineError, open_engine
 from velatura.runtime.backends import refusals
-from velatura.runtime.backends.precision_choice import agreement_db, sample_picture
+from velatura.runtime.backends.precision_choice import psnr, sample_picture
 from velatura.runtime.machine import nvidia_problem
 from velatura.runtime.zoo import zoo_models
 
@@ -55,7 +55,7 @@ def compare(name: str, path: Path, size: tuple[int, int], device: str = "cuda") 
             label = f"{backend}{' graphs' if graphs else ''}"
             try:
                 engine = open_engine(name, backend, precision="fp16", cuda_graphs=graphs)
-                parity[label] = round(agreement_db(wanted, engine.run(small)), 2)
+                parity[label] = round(psnr(wanted, engine.run(small)), 2)
                 engine.prepare(*size)
             except EngineError as error:
                 refused[label] = str(error)

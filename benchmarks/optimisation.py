@@ -5,10 +5,12 @@ from statistics import median
 from typing import Any
 
 import torch
-from velatura.export.evaluate import run, style_objective, to_image, to_tensor
+from velatura.export.evaluate import style_objective, to_image
+from velatura.export.verify import runner
 from velatura.runtime import open_engine
 from velatura.training.data import read_image
 from velatura.training.device import keep_freed_memory
+from velatura.training.metrics.vgg_distance import to_tensor
 from velatura.training.objectives import StyleObjective, centre_square
 from velatura.training.optimize import optimise, value_of
 
@@ -45,11 +47,11 @@ def compare(objective: StyleObjective, photo: torch.Tensor, longest: int) -> dic
     content = objective.content(photo)
     with open_engine(MODEL, precision="fp32", hint="latency") as engine:
         image = to_image(photo)
-        output = run(engine, image)
+        output = runner(engine)(image)
         times = []
         for _ in range(9):
             start = time.perf_counter()
-            run(engine, image)
+            runner(engine)(image)
             times.append(time.perf_counter() - start)
     done = optimise(
         photo, objective, iterations=longest, keep=[n for n in ITERATIONS if n < longest], start="noise"

@@ -12,7 +12,7 @@ from velatura.runtime import open_engine
 from velatura.runtime.backends import openvino
 from velatura.runtime.backends.graph import macs_per_pixel
 from velatura.training.data import Image
-from velatura.training.metrics import benchmark_psnr
+from velatura.training.metrics.pairs import benchmark_psnr
 
 from .quality import ROOT
 

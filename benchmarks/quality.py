@@ -9,12 +9,13 @@ import onnx
 from velatura.export.evaluate import style, upscaling
 from velatura.export.precision import extremes, half_precision
 from velatura.export.to_onnx import save
-from velatura.export.verify import grid_excess, open_measured, parity_db, upscaler_psnr
+from velatura.export.verify import open_measured, parity_db, runner, upscaler_psnr
 from velatura.runtime import open_engine
 from velatura.runtime.backends.graph import macs_per_pixel
 from velatura.runtime.zoo import zoo_models
 from velatura.training.data import Image, limited_luma, read_image
 from velatura.training.describe import describe
+from velatura.training.metrics.grid import PERIODS, grid_excess
 
 ROOT = Path(os.environ.get("VELATURA_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 
@@ -75,7 +76,8 @@ def int8(name: str, photographs: list[Image]) -> dict[str, float]:
                 if (folder := ROOT / "eval" / data / f"x{engine.card.scale}").is_dir()
             }
         return {
-            f"grid_{period}px": round(grid_excess(engine, photographs, period), 3) for period in (2, 4)
+            f"grid_{period}px": round(grid_excess(runner(engine), photographs, period), 3)
+            for period in PERIODS
         }
 
 

@@ -59,6 +59,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     markdown = OUTSIDE.sub(r"repository/\1", markdown)
     if page.file.src_uri == "commands.md":
         return fill(markdown, "commands", commands())
+    if page.file.src_uri == "models.md":
+        return fill(markdown, "metrics", metrics())
     if page.file.src_uri == "architecture.md":
         return fill(markdown, "modules", modules())
     return markdown
@@ -70,6 +72,14 @@ def fill(markdown: str, name: str, text: str) -> str:
     if times != 1:
         raise ValueError(f"{times} parts named {name!r}: one is wanted")
     return filled
+
+
+def metrics() -> str:
+    """Markdown of the measures of `velatura evaluate`: key in the report, words, the better way."""
+    from velatura.training.metrics import METRICS
+
+    lines = [f"| `{one.key.format('NAME')}` | {one.title} | {one.better} |" for one in METRICS]
+    return "\n".join(["| in the report | measure | better |", "| --- | --- | --- |", *lines, ""])
 
 
 def commands() -> str:

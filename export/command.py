@@ -17,11 +17,13 @@ from ..runtime.jobs.options import usage
 from ..training.checkpoint import Checkpoint
 from ..training.data import Image, PhotoCrops, data_root, limited_luma, read_image
 from ..training.loop import averaged_net
+from ..training.metrics.grid import PERIODS, grid_excess
+from ..training.metrics.psnr import decibels
 from .game_command import Wish, check_model, export_model, target_of
 from .precision import Batch, half_precision, quantise
 from .targets import DEFAULT_OPSET
 from .to_onnx import save, to_onnx, with_frame_io
-from .verify import grid_excess, open_measured, parity_db, refuse_overflow, upscaler_psnr
+from .verify import open_measured, parity_db, refuse_overflow, runner, upscaler_psnr
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -256,7 +258,7 @@ def torch_parity(trained: Checkpoint, path: Path, root: Path, *, precision: str 
             found = np.atleast_3d(engine.run(image)).astype(np.float64)
             error += float(np.square(found - output).mean()) / len(images)
         refuse_overflow(engine)
-    return 99.0 if error == 0 else round(min(99.0, 10.0 * float(np.log10(255.0**2 / error))), 2)
+    return round(min(99.0, decibels(error)), 2)
 
 
 def _export_int8(path: Path, card: ModelCard, root: Path) -> None:
@@ -328,8 +330,8 @@ def measure(path: Path, root: Path) -> dict[str, float]:
         card = engine.card
         if card.task == "style":
             photos = pictures(card, root)
-            for period in (2, 4):
-                found[f"grid_{period}px"] = round(grid_excess(engine, photos, period), 2)
+            for period in PERIODS:
+                found[f"grid_{period}px"] = round(grid_excess(runner(engine), photos, period), 2)
             return found
         for name in ("set5", "set14"):
             folder = root / "eval" / name / f"x{card.scale}"

@@ -1,11 +1,10 @@
 """`velatura evaluate`: what a model is worth, in the field's measures, beside its rivals."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
@@ -20,29 +19,17 @@ from ..runtime.sources import open_source
 from ..training.data import Image, data_root, limited_luma, read_image
 from ..training.degrade import bicubic_downscale, h264_frames
 from ..training.losses import match_histogram
-from ..training.lpips import HEADS, load_lpips
-from ..training.metrics import (
-    Flow,
-    benchmark_pairs,
-    border_difference,
-    dis_flows,
-    flicker,
-    gradient_energy,
-    halo,
-    light_correlation,
-    pan,
-    psnr,
-    ssim,
-    warp_error,
-)
+from ..training.metrics import METRICS
+from ..training.metrics.base import Flow
+from ..training.metrics.pairs import benchmark_pairs
+from ..training.metrics.stability import dis_flows, pan
+from ..training.metrics.vgg_distance import to_tensor
 from ..training.objectives import StyleObjective, centre_square
-from ..training.perception import WeightPaths, perception
+from ..training.perception import WeightPaths
 from ..training.recipe import Recipe, load_recipe, shipped_recipes
-from .verify import grid_excess
-from .vmaf import vmaf
+from .verify import runner
 
 SETS = ("set5", "set14")
-VGG_LAYER = "relu2_2"
 OBJECTIVE_PICTURES = 10
 LIGHT_PICTURES = tuple(f"kodim{number:02d}" for number in (1, 5, 8, 15, 19, 23))
 PAN_PICTURES = 5
@@ -65,7 +52,7 @@ Report = dict[str, dict[str, float]]
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(epilog=f"Measures: {'; '.join(metric.title for metric in METRICS)}.")
 def evaluate(
     model: Annotated[str, typer.Argument(help="Zoo name or .onnx file.")],
     data: Annotated[
@@ -119,10 +106,10 @@ def _precision(text: str) -> Literal["fp32", "bf16", "int8"]:
 def upscaling(
     engine: Engine, root: Path, *, histogram: bool = False, weights: WeightPaths | None = None
 ) -> Report:
-    """Y-PSNR and SSIM in the field's protocol, VGG distance, FLIP, LPIPS in colour, beside bicubic's.
+    """Every measure of a pair on the standard ones, in the field's protocol, beside bicubic's.
 
-    A luma model is measured on coded pictures, too. LPIPS is left out where its weights are not at
-    hand. Raises FileNotFoundError without the evaluation pictures of the model's scale.
+    A luma model is measured on coded pictures, too. A measure whose weights are not at hand is left
+    out. Raises FileNotFoundError without the evaluation pictures of the model's scale.
     """
     card = engine.card
     luma = card.input_colour == "luma"
@@ -140,31 +127,22 @@ def upscaling(
     # A restorer has scale 1, at which there are no standard pairs.
     if not folders and card.scale > 1:
         raise FileNotFoundError(f"no evaluation pictures at {root / 'eval'}/*/x{card.scale}")
-    distance = vgg_distance(root, weights)
-    lpips = {kind: load_lpips(kind, root) for kind in HEADS if (root / HEADS[kind]).is_file()}
+    opened = {metric.key: metric.pair(root, weights) for metric in METRICS if metric.pair is not None}
     for folder in folders:
-        name = folder.parent.name
         for who, upscale in (("model", ours), ("bicubic", bicubic)):
-            lumas = list(benchmark_pairs(upscale, folder, luma=luma))
-            pairs = list(coloured(upscale, folder, luma=luma))
-            row = {
-                "psnr_y_db": np.mean([psnr(*pair, border=card.scale) for pair in lumas]),
-                "ssim_y": np.mean([ssim(*pair, border=card.scale) for pair in lumas]),
-                f"vgg_{VGG_LAYER}": np.mean([distance(output, truth) for output, truth in pairs]),
-                "flip": np.mean([flip(output, truth) for output, truth in pairs]),
-            }
-            for kind, measure in lpips.items():
-                both = [(to_tensor(output), to_tensor(truth)) for output, truth in pairs]
-                row[f"lpips_{kind}"] = np.mean([float(measure(*pair)) for pair in both])
-            for measure, value in row.items():
-                found.setdefault(f"{name}_{measure}", {})[who] = round(float(value), 5)
+            pairs = list(benchmark_pairs(upscale, folder, card.scale, luma=luma))
+            for key, measure in opened.items():
+                if measure is not None:
+                    value = round(float(np.mean([measure(pair) for pair in pairs])), 5)
+                    found.setdefault(key.format(folder.parent.name), {})[who] = value
     if luma:
         found |= coded(root, card.scale, {"model": ours, "bicubic": bicubic})
     return found
 
 
 def coded(root: Path, scale: int, upscalers: Mapping[str, Callable[[Image], Image]]) -> Report:
-    """Y-PSNR and VMAF of Kodak's photographs, reduced, through H.264 and back, and enlarged again.
+    """Kodak's photographs, reduced, through H.264 and back, and enlarged again, by every measure of
+    luma planes.
 
     That is what videos are; the standard pairs were never coded. VMAF is left out without the package
     imageio-ffmpeg, all of it without the photographs.
@@ -178,12 +156,11 @@ def coded(root: Path, scale: int, upscalers: Mapping[str, Callable[[Image], Imag
         lows = [_coded(truth, scale, crf) for truth in truths]
         for who, upscale in upscalers.items():
             outputs = [upscale(low) for low in lows]
-            pairs = list(zip(outputs, truths, strict=True))
-            db = [psnr(output, truth, border=scale) for output, truth in pairs]
-            found.setdefault(f"kodak_crf{crf}_psnr_y_db", {})[who] = round(float(np.mean(db)), 3)
-            if find_spec("imageio_ffmpeg") is not None:
-                score = vmaf(outputs, [np.ascontiguousarray(truth) for truth in truths])
-                found.setdefault(f"kodak_crf{crf}_vmaf", {})[who] = round(score, 2)
+            for metric in METRICS:
+                if metric.planes is not None:
+                    value = metric.planes(outputs, truths, scale)
+                    if value is not None:
+                        found.setdefault(metric.key.format(f"kodak_crf{crf}"), {})[who] = value
     return found
 
 
@@ -194,28 +171,6 @@ def _coded(truth: Image, scale: int, crf: int) -> Image:
     return np.ascontiguousarray(h264_frames([low, low], crf=crf)[-1][:, :, 0])
 
 
-def coloured(
-    upscale: Callable[[Image], Image], folder: Path, *, luma: bool
-) -> Iterable[tuple[Image, Image]]:
-    """RGB pictures, upscaled and true, of a folder's pairs; a luma model's chroma is bicubic's."""
-    for path in sorted((folder / "lr").glob("*.png")):
-        low, truth = read_image(path), read_image(folder / "hr" / path.name)
-        if luma:
-            y = upscale(limited_luma(low)[:, :, 0])
-            size = (y.shape[1], y.shape[0])
-            wide = np.asarray(cv2.cvtColor(low, cv2.COLOR_RGB2YCrCb), np.uint8)
-            chroma = np.asarray(
-                cv2.resize(wide[:, :, 1:], size, interpolation=cv2.INTER_CUBIC), np.uint8
-            )
-            full = np.clip(np.round((y.astype(np.float64) - 16.0) * 255.0 / 219.0), 0, 255)
-            planes = np.dstack([full.astype(np.uint8), chroma])
-            output = np.asarray(cv2.cvtColor(planes, cv2.COLOR_YCrCb2RGB), np.uint8)
-        else:
-            output = upscale(low)
-        height, width = (min(a, b) for a, b in zip(output.shape[:2], truth.shape[:2], strict=True))
-        yield output[:height, :width], truth[:height, :width]
-
-
 def matched(output: Image, picture: Image) -> Image:
     """The output with the histogram of the input, both uint8."""
     pair = [
@@ -223,38 +178,6 @@ def matched(output: Image, picture: Image) -> Image:
     ]
     pixels = match_histogram(*pair)[0].permute(1, 2, 0).round().byte().numpy()
     return pixels[:, :, 0] if output.ndim == 2 else pixels
-
-
-def vgg_distance(
-    root: Path, weights: WeightPaths | None = None, *, layer: str = VGG_LAYER
-) -> Callable[[Image, Image], float]:
-    """A measure of two RGB pictures: squared distance at a layer over the reference's own energy."""
-    recipe = Recipe.from_mapping(
-        {**load_recipe("upscale-2x-sharp").to_mapping(), "content": {layer: 1.0}, "precision": "fp32"},
-        origin="evaluation",
-    )
-    features = perception(recipe, root, weights)
-
-    @torch.no_grad()
-    def measure(output: Image, reference: Image) -> float:
-        a, b = (features(to_tensor(image))[layer] for image in (output, reference))
-        return float((a - b).square().mean() / b.square().mean())
-
-    return measure
-
-
-def flip(output: Image, reference: Image) -> float:
-    """Mean FLIP of two RGB pictures (Andersson et al. 2020), by NVIDIA's `flip-evaluator`; 0 is equal.
-
-    Raises ValueError when that package is missing.
-    """
-    try:
-        import flip_evaluator
-    except ModuleNotFoundError as error:
-        raise ValueError("FLIP needs the package flip-evaluator: pip install it") from error
-    evaluator: Any = flip_evaluator
-    pair = [image.astype(np.float32) / 255.0 for image in (reference, output)]
-    return float(evaluator.evaluate(*pair, "LDR", applyMagma=False)[1])
 
 
 def style(
@@ -282,9 +205,9 @@ def style(
         found |= objective_of(engine, style_objective(name, root, weights), photos)
     found |= scene(engine, [read_image(path) for path in kodak if path.stem in LIGHT_PICTURES])
     landscape = [photo for photo in photos if photo.shape[1] > photo.shape[0]]
-    for period in (2, 4):
-        excess = grid_excess(engine, photos, period)
-        found[f"grid_{period}px"] = {"model_over_input": round(excess, 4)}
+    for metric in METRICS:
+        if metric.photos is not None:
+            found[metric.key] = metric.photos(runner(engine), photos)
     found |= pans(engine, landscape[:PAN_PICTURES])
     usual = [path for name in CLIPS if (path := root / "clips" / name).is_file()]
     found |= clip_stability(engine, usual if clips is None else clips)
@@ -292,28 +215,9 @@ def style(
 
 
 def scene(engine: Engine, photos: Sequence[Image]) -> Report:
-    """What is left of the scene: its light, black beside bright dots, and the border.
-
-    Light correlation and the border's difference are means over the photographs.
-    """
-
-    def style(image: Image) -> Image:
-        return run(engine, image)
-
-    found: Report = {
-        "light_correlation": {},
-        "halo_on_black": {"model": round(halo(style), 3)},
-        "border_difference": {},
-    }
-    if photos:
-        light = [light_correlation(style(photo), photo) for photo in photos]
-        outer, inner = np.mean([border_difference(style, photo) for photo in photos], axis=0)
-        found["light_correlation"] = {"model": round(float(np.mean(light)), 4)}
-        found["border_difference"] = {
-            "model": round(float(outer), 3),
-            "inside": round(float(inner), 3),
-        }
-    return found
+    """What is left of the scene: its light, black beside bright dots, and the border."""
+    style = runner(engine)
+    return {m.key: m.scene(style, photos) for m in METRICS if m.scene is not None}
 
 
 def pans(engine: Engine, photos: Sequence[Image]) -> Report:
@@ -322,15 +226,17 @@ def pans(engine: Engine, photos: Sequence[Image]) -> Report:
     draw = np.random.default_rng(1)
     for photo in photos:
         frames, flows = pan(photo, count=PAN_FRAMES, velocity=PAN_VELOCITY, size=PAN_SIZE)
-        _stability(rows, "ewarp_pan", engine, frames, flows)
+        _moving(rows, "pan", engine, frames, flows)
         noisy = [
             np.clip(np.round(frames[0] + draw.normal(0, NOISE_LEVELS, frames[0].shape)), 0, 255)
             for _ in range(4)
         ]
         still = [frame.astype(np.uint8) for frame in noisy]
-        output = [run(engine, frame) for frame in still]
-        for who, sequence in (("model", output), ("input", still), ("blurred", blurred(output))):
-            rows.setdefault("flicker_static", {}).setdefault(who, []).append(flicker(sequence))
+        for who, sequence in _beside(engine, still):
+            for metric in METRICS:
+                if metric.static is not None:
+                    key = metric.key.format("static")
+                    rows.setdefault(key, {}).setdefault(who, []).append(metric.static(sequence))
     return _means(rows)
 
 
@@ -345,22 +251,28 @@ def clip_stability(engine: Engine, clips: Sequence[Path]) -> Report:
             ]
         if len(frames) < 2:
             continue
-        _stability(rows, "ewarp_dis", engine, frames, dis_flows(frames))
+        _moving(rows, "dis", engine, frames, dis_flows(frames))
     return _means(rows)
 
 
-def _stability(
+def _moving(
     rows: dict[str, dict[str, list[float]]],
-    measure: str,
+    name: str,
     engine: Engine,
     frames: Sequence[Image],
     flows: Sequence[tuple[Flow, Flow]],
 ) -> None:
-    output = [run(engine, frame) for frame in frames]
-    for who, sequence in (("model", output), ("input", frames), ("blurred", blurred(output))):
-        rows.setdefault(measure, {}).setdefault(who, []).append(warp_error(sequence, flows))
-        energy = float(np.mean([gradient_energy(frame) for frame in sequence]))
-        rows.setdefault(f"{measure}_gradient_energy", {}).setdefault(who, []).append(energy)
+    for who, sequence in _beside(engine, frames):
+        for metric in METRICS:
+            if metric.moving is not None:
+                key = metric.key.format(name)
+                rows.setdefault(key, {}).setdefault(who, []).append(metric.moving(sequence, flows))
+
+
+def _beside(engine: Engine, frames: Sequence[Image]) -> tuple[tuple[str, Sequence[Image]], ...]:
+    """The model's sequence, the one that it was given, and the control."""
+    output = [runner(engine)(frame) for frame in frames]
+    return ("model", output), ("input", frames), ("blurred", blurred(output))
 
 
 def _means(rows: dict[str, dict[str, list[float]]]) -> Report:
@@ -388,7 +300,7 @@ def objective_of(engine: Engine, objective: StyleObjective, photos: Sequence[Ima
     for photo in photos:
         square = centre_square(photo, 256)
         content = objective.content(square)
-        output = to_tensor(run(engine, to_image(square)))
+        output = to_tensor(runner(engine)(to_image(square)))
         for who, picture in (("model", output), ("input", square)):
             with torch.no_grad():
                 terms = {
@@ -400,19 +312,9 @@ def objective_of(engine: Engine, objective: StyleObjective, photos: Sequence[Ima
     return _means(rows)
 
 
-def run(engine: Engine, image: Image) -> Image:
-    """The engine's output for an RGB picture, a copy."""
-    return np.array(engine.run(np.ascontiguousarray(image)), np.uint8)
-
-
 def blurred(frames: Sequence[Image]) -> list[Image]:
     """The frames after a Gaussian blur: the control that no stable model may be mistaken for."""
     return [np.asarray(cv2.GaussianBlur(frame, (0, 0), BLUR_SIGMA), np.uint8) for frame in frames]
-
-
-def to_tensor(image: Image) -> Tensor:
-    """(H, W, 3) uint8 -> (1, 3, H, W) in 0..1."""
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255.0
 
 
 def to_image(tensor: Tensor) -> Image:

@@ -18,6 +18,7 @@ from ..runtime.backends.precision_choice import sample_picture
 from ..runtime.card import ModelCard
 from ..runtime.errors import EngineError, ModelError
 from ..runtime.frame import Array
+from ..training.metrics.psnr import decibels
 from .targets import IMAGE, RESULT
 
 Picture = npt.NDArray[np.float32]
@@ -74,7 +75,7 @@ def measure_parity(proto: ModelProto, card: ModelCard, exported: Path, made: Mod
         wanted = expected(reference, card, picture)
         for library, run in runners.items():
             error = float(np.square(run(picture).astype(np.float64) - wanted).mean())
-            db = 99.0 if error == 0 else min(99.0, -10.0 * float(np.log10(error)))
+            db = min(99.0, decibels(error, peak=1.0))
             found.append(Parity(library=library, size=(height, width), db=round(db, 2)))
     if rounded is not None and rounded.overflow is not None:
         raise ModelError(f"FP16 overflows: {rounded.overflow} becomes infinite on a picture")

@@ -10,6 +10,7 @@ import torch
 from onnx import ModelProto
 
 from ..runtime.backends.graph import wrap
+from ..runtime.cache import write_whole
 from ..runtime.card import ModelCard
 from ..training.checkpoint import Checkpoint
 from ..training.loop import averaged_net
@@ -126,9 +127,7 @@ def loss_words(recipe: Recipe) -> str:
 
 
 def save(model: ModelProto, card: ModelCard, path: Path) -> None:
-    """Write the model with its card: to a temporary name first, so that no half file stands in."""
+    """Write the model with its card, whole or not at all."""
     card.write_to(model)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(model.SerializeToString())
-    partial.replace(path)
+    write_whole(path, model.SerializeToString())

@@ -1,6 +1,6 @@
 """Parity: what a conversion costs, measured on pictures through the same engines that users run."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ from ..runtime.backends.model import load_model
 from ..runtime.backends.open import trial_runner
 from ..runtime.card import CardFlags
 from ..training.data import Image
-from ..training.metrics import benchmark_psnr, grid_energy
+from ..training.metrics.pairs import benchmark_psnr
+from ..training.metrics.psnr import decibels
 
 
 def open_measured(path: Path, precision: str, backend: str = "auto") -> Engine:
@@ -45,27 +46,15 @@ def parity_db(reference: Engine, other: Engine, images: Iterable[Image]) -> floa
         count += difference.size
     if not count:
         raise ValueError("parity needs at least one image")
-    return float("inf") if error == 0 else 10.0 * float(np.log10(255.0**2 * count / error))
+    return decibels(error / count)
+
+
+def runner(engine: Engine) -> Callable[[Image], Image]:
+    """The engine as a function of 8-bit pictures."""
+    return lambda picture: engine.run(np.ascontiguousarray(picture)).astype(np.uint8, copy=False)
 
 
 def upscaler_psnr(engine: Engine, folder: Path) -> float:
     """Mean Y-PSNR in dB over the standard pairs of a folder, of the engine's own 8-bit output."""
-
-    def upscale(picture: Image) -> Image:
-        return engine.run(picture).astype(np.uint8, copy=False)
-
     luma = engine.card.input_colour == "luma"
-    return float(np.mean(list(benchmark_psnr(upscale, folder, engine.card.scale, luma=luma))))
-
-
-def grid_excess(engine: Engine, images: Iterable[Image], period: int) -> float:
-    """Median over pictures of the output's grid energy as a multiple of the input's own.
-
-    See `grid_energy`; 1 means that the network adds no grid of `period` pixels.
-    """
-    ratios: list[float] = []
-    for image in images:
-        output = engine.run(image).astype(np.float64).mean(2)
-        before = grid_energy(image.astype(np.float64).mean(2), period)
-        ratios.append(grid_energy(output, period) / before)
-    return float(np.median(ratios))
+    return float(np.mean(list(benchmark_psnr(runner(engine), folder, engine.card.scale, luma=luma))))

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from velatura.export.evaluate import vgg_distance
 from velatura.training.data import Image, data_root, limited_luma, read_image
-from velatura.training.metrics import psnr, ssim
+from velatura.training.metrics.psnr import psnr
+from velatura.training.metrics.ssim import ssim
+from velatura.training.metrics.vgg_distance import vgg_distance
 
 LAYERS = ("relu2_2", "relu3_3")
 """The deeper, the less a pixel's place counts."""

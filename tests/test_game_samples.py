@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from velatura.training.metrics import occluded, warp_frame
+from velatura.training.metrics.stability import occluded, warp_frame
 
 ROOT = Path(__file__).resolve().parents[1]
 GAMES = ROOT / "samples" / "games"

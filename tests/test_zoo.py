@@ -7,12 +7,13 @@ import numpy as np
 import onnx
 import pytest
 from velatura.export.evaluate import scene
-from velatura.export.verify import grid_excess, parity_db, upscaler_psnr
+from velatura.export.verify import parity_db, runner, upscaler_psnr
 from velatura.runtime import open_engine
 from velatura.runtime.backends.graph import macs_per_pixel
 from velatura.runtime.card import read_card
 from velatura.runtime.zoo import zoo_models
 from velatura.training.data import limited_luma, read_image
+from velatura.training.metrics.grid import grid_excess
 from velatura.training.nets import build_net
 from velatura.training.recipe import load_recipe
 from velatura.training.unfold import begin_with
@@ -100,7 +101,7 @@ def test_style_draws_no_pixel_grid(
     photographs: list[np.ndarray], name: str, precision: str, period: int
 ) -> None:
     with open_engine(name, precision=precision) as engine:
-        assert grid_excess(engine, photographs, period) < 3
+        assert grid_excess(runner(engine), photographs, period) < 3
 
 
 def test_style_changes_the_picture_and_keeps_its_structure(photographs: list[np.ndarray]) -> None:
@@ -156,15 +157,16 @@ def test_int8_style_is_the_same_picture(photographs: list[np.ndarray], name: str
 @pytest.mark.parametrize("name", ["upscale-2x", "upscale-4x"])
 def test_the_feature_loss_brings_the_picture_nearer_to_the_eye(data_root: Path, name: str) -> None:
     """Lower VGG distance, at some cost in PSNR: the trade that Johnson et al. describe."""
-    from velatura.export.evaluate import coloured, vgg_distance
+    from velatura.training.metrics.pairs import benchmark_pairs
+    from velatura.training.metrics.vgg_distance import vgg_distance
 
     distance = vgg_distance(data_root)
     found: dict[str, float] = {}
     for model in (name, f"{name}-sharp"):
         with open_engine(model, precision="fp32") as engine:
             folder = data_root / f"eval/set14/x{engine.card.scale}"
-            pairs = coloured(lambda p, e=engine: np.array(e.run(p)), folder, luma=True)
-            found[model] = float(np.mean([distance(output, truth) for output, truth in pairs]))
+            pairs = benchmark_pairs(runner(engine), folder, engine.card.scale, luma=True)
+            found[model] = float(np.mean([distance(pair.output, pair.truth) for pair in pairs]))
     assert found[f"{name}-sharp"] < 0.92 * found[name]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import losses, temporal
 from .data import Image, Sample, read_image
-from .metrics import benchmark_psnr
+from .metrics.pairs import benchmark_psnr
 from .perception import Perception, WeightPaths, perception
 from .recipe import Recipe, Weights
 

@@ -88,7 +88,7 @@ def measure(engines: Mapping[str, Engine], size: tuple[int, int]) -> dict[str, M
         if turn and time.perf_counter() - begin > PATIENCE:
             break
     return {
-        name: Measured(round(best[name] * 1e3, 3), round(agreement_db(reference, results[name]), 2))
+        name: Measured(round(best[name] * 1e3, 3), round(psnr(reference, results[name]), 2))
         for name in engines
     }
 
@@ -130,8 +130,11 @@ def from_json(data: bytes) -> dict[str, Measured]:
     return {name: Measured(**values) for name, values in found.items()}
 
 
-def agreement_db(reference: Array, other: Array, peak: float = 255.0) -> float:
-    """Returns the PSNR in dB of `other` against `reference`, at most 99, which stands for equality."""
+def psnr(reference: Array, other: Array, peak: float = 255.0) -> float:
+    """Returns the PSNR in dB of `other` against `reference`, at most 99, which stands for equality.
+
+    Training has its own: neither package imports the other.
+    """
     error = float(np.square(reference.astype(np.float64) - other.astype(np.float64)).mean())
     return 99.0 if error == 0 else min(99.0, 10.0 * float(np.log10(peak**2 / error)))
 
@@ -142,7 +145,7 @@ def agree(full: Engine, low: Engine) -> Agreement:
     for picture in pictures(full.card):
         wanted, other = (np.array(engine.run(picture), np.int32) for engine in (full, low))
         levels = int(np.abs(wanted - other).max())
-        found.append(Agreement(agreement_db(wanted, other), levels))
+        found.append(Agreement(psnr(wanted, other), levels))
     return Agreement(min(one.db for one in found), max(one.levels for one in found))
 
 

@@ -25,7 +25,7 @@ from ..backends.open import (
     find_backend,
     trial_runner,
 )
-from ..backends.precision_choice import agreement_db, sample_picture
+from ..backends.precision_choice import psnr, sample_picture
 from ..cache import write_whole
 from ..card import CardFlags
 from ..errors import BackendUnavailableError, EngineError, SinkError, VelaturaError
@@ -312,7 +312,7 @@ def _row(
             engine.prepare(*job.size)
             row["open_ms"] = round((time.perf_counter() - start) * 1e3, 1)
             picture = _picture(engine, job.size)
-            row["parity_db"] = round(agreement_db(reference, engine.run(picture)), 2)
+            row["parity_db"] = round(psnr(reference, engine.run(picture)), 2)
             row["latency"] = asdict(Times.of(_one_by_one(engine, picture, job.seconds)))
         with _open(job, backend, precision, "throughput") as engine:
             seconds, possible = _beside_peak(

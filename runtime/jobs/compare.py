@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import typer
 
-from ..backends.precision_choice import agreement_db
+from ..backends.precision_choice import psnr
 from ..cache import write_whole
 from ..colour import to_rgb
 from ..errors import SinkError, SourceError
@@ -73,7 +73,7 @@ def compare(
         _write_clip(first, second, target, view, overwrite=overwrite)
         pairs = []
     for pair in pairs:
-        say(f"{pair.seconds:.2f} s: {agreement_db(pair.first, pair.second):.1f} dB apart")
+        say(f"{pair.seconds:.2f} s: {psnr(pair.first, pair.second):.1f} dB apart")
     say(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
 
 
@@ -256,7 +256,7 @@ def _page(first: str, second: str, pairs: Sequence[Pair]) -> str:
     blocks = "\n".join(
         PAIR.format(
             seconds=f"{pair.seconds:.2f}",
-            decibels=f"{agreement_db(pair.first, pair.second):.1f}",
+            decibels=f"{psnr(pair.first, pair.second):.1f}",
             width=pair.first.shape[1],
             height=pair.first.shape[0],
             first=base64.b64encode(_png(pair.first)).decode(),

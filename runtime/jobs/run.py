@@ -20,8 +20,7 @@ from ..errors import SinkError, SourceError, StageError, TruncatedSourceError, V
 from ..frame import Frame
 from ..meter import peak_memory
 from ..pump import Pump, Snapshot, Stats
-from ..resume.journal import leftover
-from ..resume.share import Share
+from ..resume.journal import Share, leftover
 from ..sinks import Sink
 from ..sinks.segmented_file import JournalSink, OnlySink, ShareSink
 from ..sources import Source

@@ -1,25 +1,25 @@
 """Journal: what an interrupted run leaves beside its output, so that the same command resumes it."""
 
-import hashlib
 import json
-import os
 import re
 import stat
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any, Self, cast
 
 import av
 
-from ..cache import write_whole
+from ..cache import digest_of, write_whole
 from ..errors import SinkError
 from ..media.encode import Coding
+from ..media.options import Encoding
 from .output_lock import UNLOCKABLE, Lock, busy, is_plain_file
-from .segments import MAGIC, SUFFIX, Segment, SegmentFile, SegmentWriter, digest, segment_path
+from .segments import MAGIC, SUFFIX, Segment, SegmentFile, SegmentWriter, file_print, segment_path
 
 NAME = "journal.json"
 LOCK = "lock"
@@ -27,8 +27,6 @@ _OWN = re.compile(rf"{re.escape(NAME)}|\.{re.escape(NAME)}\..+|{LOCK}|\d{{6}}({S
 """Names of all files that a journal makes."""
 _HEADER = b'{\n "sha256": "'
 """The first bytes of journal.json; segments begin with their MAGIC."""
-ENDS = 1 << 20
-"""Bytes at either end of a file that enter its fingerprint."""
 
 Choices = tuple[tuple[str, str], ...]
 """Backend and precision of each model."""
@@ -57,24 +55,70 @@ class State:
     stopped: bool = False
     """True if that file ends early because the user stopped the run."""
 
+    def has_headers(self, headers: bytes) -> bool:
+        """Returns whether an encoder's headers are those of the earlier segments."""
+        return digest_of(headers) == self.headers
+
     def to_bytes(self) -> bytes:
         """Returns JSON with a hash over all of it."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         fields["coding"] = self.coding.to_json() if self.coding is not None else None
         text = json.dumps(fields, sort_keys=True)
-        return json.dumps({"sha256": digest(text.encode()), "state": text}, indent=1).encode()
+        return json.dumps({"sha256": digest_of(text.encode()), "state": text}, indent=1).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Returns the state that `to_bytes` gave. Raises ValueError, TypeError or KeyError if
         damaged."""
         outer: Any = json.loads(data)
-        if digest(outer["state"].encode()) != outer["sha256"]:
+        if digest_of(outer["state"].encode()) != outer["sha256"]:
             raise ValueError("the journal's hash is wrong")
         fields = cast("dict[str, Any]", json.loads(outer["state"]))
         coding = fields.pop("coding")
         choices = tuple((str(b), str(p)) for b, p in fields.pop("choices"))
         return cls(**fields, choices=choices, coding=Coding.from_json(coding) if coding else None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """One of `of` equal parts of an output that is made in segments: every `of`-th segment."""
+
+    path: Path
+    """The path of the output."""
+    folder: Path
+    """The journal's folder, whose lock is held by the process that hands out the shares."""
+    state: State
+    """The journal's state."""
+    coding: Coding
+    kind: str
+    """FFmpeg's name of the container."""
+    encoding: Encoding
+    files: tuple[str, ...]
+    """The source's files."""
+    made: frozenset[int]
+    """Numbers of the segments that exist already."""
+    number: int = 0
+    """The number of this part, from 0."""
+    of: int = 1
+
+    @property
+    def choices(self) -> Choices:
+        """Backend and precision of each model."""
+        return self.state.choices
+
+    def takes(self, frame: int) -> bool:
+        """Returns whether that frame of the film, from 0, belongs to this share."""
+        segment = frame // self.state.length
+        return segment % self.of == self.number and segment not in self.made
+
+    def leads(self, frame: int, lead: int) -> bool:
+        """Returns whether a segment of this share begins within `lead` frames after that frame."""
+        begin = (frame // self.state.length + 1) * self.state.length
+        return begin - frame <= lead and self.takes(begin)
+
+    def segments(self) -> Iterator[int]:
+        """Yields the numbers of this share's segments, without end."""
+        return (n for n in count(self.number, self.of) if n not in self.made)
 
 
 class Journal:
@@ -141,11 +185,11 @@ class Journal:
 
     def begin(self, coding: Coding, headers: bytes) -> None:
         """Store the parameters of the stream and the hash of the encoder's headers."""
-        self._store(coding=coding, headers=digest(headers))
+        self._store(coding=coding, headers=digest_of(headers))
 
     def check_headers(self, headers: bytes) -> None:
         """Raise SinkError where an encoder's headers differ from those of the earlier segments."""
-        if digest(headers) != self.state.headers:
+        if not self.state.has_headers(headers):
             raise SinkError(
                 f"{self.target}: this encoder writes other headers than the one that the run began "
                 "with: --restart begins anew, --no-journal does without segments"
@@ -377,29 +421,6 @@ def _locked(folder: Path, target: Path) -> Lock:
         if error.errno not in UNLOCKABLE:
             raise
         raise SinkError(f"{folder}: files cannot be locked there: use --no-journal") from error
-
-
-def file_print(path: Path) -> str:
-    """Returns a file's fingerprint: its size and a hash of both ends. Raises OSError."""
-    size = path.stat().st_size
-    hashed = hashlib.sha256()
-    with path.open("rb") as file:
-        hashed.update(file.read(ENDS))
-        file.seek(max(size - ENDS, 0))
-        hashed.update(file.read(ENDS))
-    return f"{size} bytes, sha256 {hashed.hexdigest()[:16]}"
-
-
-def source_prints(files: Sequence[str]) -> dict[str, str]:
-    """Returns fingerprints of the source's files, by the words in which a change is reported."""
-    stats = [(Path(file).name, os.stat(file)) for file in files]  # noqa: PTH116 - one call
-    listed = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
-    ends = [file_print(Path(file)) for file in dict.fromkeys((*files[:1], *files[-1:]))]
-    latest = max((stat.st_mtime_ns for _, stat in stats), default=0)
-    found = {"the source's contents": "; ".join(ends), "the source's time": f"{latest} ns"}
-    if len(files) > 1:
-        found["the source's pictures"] = f"{len(files)}, sha256 {digest(listed.encode())[:16]}"
-    return found
 
 
 def software() -> str:

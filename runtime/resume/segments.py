@@ -1,20 +1,35 @@
-"""Segments: files with the coded packets of a run of frames, which count only when they are whole."""
+"""Segments: files with the coded packets of a run of frames, which count only when they are whole.
+
+How they are written, read, joined in order, and encoded.
+"""
 
 import hashlib
+import io
 import json
 import os
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
+import av
+from av.container import OutputContainer
 from av.packet import Packet
+from av.video.stream import VideoStream
+
+from ..cache import digest_of
+from ..errors import SinkError
+from ..frame import Frame
+from ..media.encode import Coding, VideoEncoder, encode
+from ..media.timestamps import Clock
 
 MAGIC = b"velatura-segment-1\n"
 SUFFIX = ".seg"
+ENDS = 1 << 20
+"""Bytes at either end of a file that enter its fingerprint."""
 _RECORD = struct.Struct("<qqIB")
 """A packet's head: pts, duration, bytes, 1 for a key frame."""
 _TAIL = struct.Struct("<II")
@@ -87,7 +102,7 @@ class SegmentWriter:
             last=max(self._times),
             length=self._length,
             depth=_depth(self._times, self._decoded),
-            headers=digest(headers),
+            headers=digest_of(headers),
             final=final,
         )
         description = json.dumps(asdict(segment)).encode()
@@ -230,6 +245,108 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def digest(data: bytes) -> str:
-    """Returns SHA-256 in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
+def file_print(path: Path) -> str:
+    """Returns a file's fingerprint: its size and a hash of both ends. Raises OSError."""
+    size = path.stat().st_size
+    hashed = hashlib.sha256()
+    with path.open("rb") as file:
+        hashed.update(file.read(ENDS))
+        file.seek(max(size - ENDS, 0))
+        hashed.update(file.read(ENDS))
+    return f"{size} bytes, sha256 {hashed.hexdigest()[:16]}"
+
+
+def source_prints(files: Sequence[str]) -> dict[str, str]:
+    """Returns fingerprints of the source's files, by the words in which a change is reported."""
+    stats = [(Path(file).name, os.stat(file)) for file in files]  # noqa: PTH116 - one call
+    listed = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+    ends = [file_print(Path(file)) for file in dict.fromkeys((*files[:1], *files[-1:]))]
+    latest = max((stat.st_mtime_ns for _, stat in stats), default=0)
+    found = {"the source's contents": "; ".join(ends), "the source's time": f"{latest} ns"}
+    if len(files) > 1:
+        found["the source's pictures"] = f"{len(files)}, sha256 {digest_of(listed.encode())[:16]}"
+    return found
+
+
+class SegmentCoder:
+    """Encodes one segment after another: `begin`, `write` each frame, `end`.
+
+    Whatever encodes a segment, here or in another process, encodes it the same.
+    """
+
+    def __init__(self, encoder: VideoEncoder, clock: Clock, *, files: Sequence[str]) -> None:
+        """`files` are the source's, which must not change meanwhile. Raises OSError."""
+        self.frames = 0
+        """The number of frames in the current segment."""
+        self._encoder = encoder
+        self._clock = clock
+        self._files = files
+        self._known: Mapping[str, str] = source_prints(files)
+        self._coding: Coding | None = None
+        self._scratch: OutputContainer | None = None
+        self._stream: VideoStream | None = None
+        self._writer: SegmentWriter | None = None
+
+    @property
+    def open(self) -> bool:
+        """True while a segment is being encoded."""
+        return self._stream is not None
+
+    @property
+    def source(self) -> Mapping[str, str]:
+        """Fingerprints of the source's files, by the words in which a change is reported."""
+        return self._known
+
+    def begin(self, writer: SegmentWriter, coding: Coding, *, kind: str) -> None:
+        """Set up an encoder; `kind` is FFmpeg's name of the output's container."""
+        # A stream of the same kind of container sets the encoder up as the output's own; it is never
+        # written there.
+        self._scratch = av.open(io.BytesIO(), "w", format=kind)
+        self._stream = self._encoder.add_stream(self._scratch, coding)
+        self._coding, self._writer, self.frames = coding, writer, 0
+
+    def write(self, frame: Frame) -> None:
+        """Encode a frame."""
+        assert self._stream is not None
+        assert self._coding is not None
+        assert self._writer is not None
+        picture = self._encoder.picture(frame, self._coding)
+        self._clock.stamp(picture, self._coding.ticks(frame), self._coding.time_base, frame.length)
+        self._writer.add(self._clock.timed(encode(self._stream, picture), end=False))
+        self.frames += 1
+
+    def end(self) -> tuple[SegmentWriter, int, bytes]:
+        """Returns (writer, which is to be closed; frames; the encoder's headers) of the finished
+        segment.
+
+        Raises SinkError when the source's files are no longer what they were.
+        """
+        assert self._stream is not None
+        assert self._writer is not None
+        self._writer.add(self._clock.timed(encode(self._stream, None), end=True))
+        if source_prints(self._files) != self._known:
+            raise SinkError(
+                "the source was changed or replaced while it was read: --restart begins anew"
+            )
+        ended = self._writer, self.frames, headers_of(self._stream)
+        self._writer = None
+        self._close()
+        return ended
+
+    def abort(self) -> None:
+        """Discard the current segment."""
+        self._close()
+        if self._writer is not None:
+            self._writer.abort()
+            self._writer = None
+
+    def _close(self) -> None:
+        if self._scratch is not None:
+            self._scratch.close()
+        self._scratch = self._stream = None
+        self.frames = 0
+
+
+def headers_of(stream: VideoStream) -> bytes:
+    """Returns the headers that the encoder puts before all packets."""
+    return stream.codec_context.extradata or b""

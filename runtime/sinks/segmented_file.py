@@ -11,11 +11,9 @@ from ..errors import SinkError
 from ..frame import Frame, VideoInfo
 from ..media.encode import Coding, VideoEncoder
 from ..media.timestamps import Clock
-from ..resume.journal import Choices, Journal, software
+from ..resume.journal import Choices, Journal, Share, software
 from ..resume.output_lock import Claim
-from ..resume.segment_encoder import SegmentCoder, headers_of
-from ..resume.segments import SegmentWriter, digest, in_order, sync_folder
-from ..resume.share import Share
+from ..resume.segments import SegmentCoder, SegmentWriter, headers_of, in_order, sync_folder
 from .base import Sink
 from .kind import Writing
 from .output_file import OutputFile, check_target, reporting
@@ -273,7 +271,7 @@ class ShareSink(Sink):
 
     def _end_segment(self, *, final: bool) -> None:
         writer, frames, headers = self._coder.end()
-        if digest(headers) != self._share.state.headers:
+        if not self._share.state.has_headers(headers):
             writer.abort()
             raise SinkError(f"{self.uri}: this encoder writes other headers in another process")
         writer.close(journal=self._share.state.id, frames=frames, headers=headers, final=final)

@@ -1,6 +1,7 @@
 """`velatura evaluate`: what it measures, and that the measures tell good from bad."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -8,9 +9,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 from velatura.export import evaluate
-from velatura.export.vmaf import vmaf
 from velatura.runtime import open_engine
 from velatura.training.data import read_image
+from velatura.training.metrics import METRICS, Metric, Style
+from velatura.training.metrics.flip import flip
+from velatura.training.metrics.vgg_distance import vgg_distance
+from velatura.training.metrics.vmaf import vmaf
 
 
 def invoke(*words: object) -> tuple[int, str]:
@@ -26,14 +30,14 @@ def test_an_upscaler_is_measured_beside_bicubic(data_root: Path) -> None:
     with open_engine("upscale-2x", precision="fp32") as engine:
         card = engine.card
     for name in ("set5", "set14"):
-        psnr, ssim, vgg, flip = (
+        psnr, ssim, vgg, distance = (
             found[f"{name}_{measure}"] for measure in ("psnr_y_db", "ssim_y", "vgg_relu2_2", "flip")
         )
         assert psnr["model"] == pytest.approx(card.measures[f"{name}_psnr_y_db"], abs=0.02)
         assert psnr["model"] > psnr["bicubic"] + 2
         assert ssim["model"] > ssim["bicubic"]
         assert vgg["model"] < vgg["bicubic"]
-        assert 0 < flip["model"] < flip["bicubic"]
+        assert 0 < distance["model"] < distance["bicubic"]
 
 
 @pytest.mark.soak
@@ -67,8 +71,8 @@ def test_flip_is_zero_for_equal_pictures_and_grows(own_pictures: list[Path]) -> 
         np.clip(image + draw.normal(0, level, image.shape), 0, 255).astype(np.uint8)
         for level in (5, 20)
     ]
-    assert evaluate.flip(image, image) == pytest.approx(0, abs=1e-6)
-    assert 0 < evaluate.flip(noisy[0], image) < evaluate.flip(noisy[1], image) < 1
+    assert flip(image, image) == pytest.approx(0, abs=1e-6)
+    assert 0 < flip(noisy[0], image) < flip(noisy[1], image) < 1
 
 
 def test_the_vgg_distance_prefers_a_shift_to_a_blur(data_root: Path) -> None:
@@ -77,7 +81,7 @@ def test_the_vgg_distance_prefers_a_shift_to_a_blur(data_root: Path) -> None:
     image = read_image(data_root / "eval/kodak24/kodim08.png")
     original, shifted = image[50:250, 50:250], image[50:250, 51:251]
     blurred = cv2.GaussianBlur(image, (0, 0), 1.3)[50:250, 50:250]
-    distance = evaluate.vgg_distance(data_root)
+    distance = vgg_distance(data_root)
     assert distance(original, original) == 0
     assert distance(shifted, original) < distance(blurred, original)
 
@@ -138,6 +142,37 @@ def test_the_scene_is_judged_by_its_light_its_black_and_its_border(own_pictures:
         "halo_on_black": {"model": 0.0},
         "border_difference": {},
     }
+
+
+def test_a_line_in_the_table_makes_a_measure(
+    own_data: Path, own_pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reports hold what the table does, taken of whatever the measure has a function for."""
+
+    def lightest(style: Style, photos: Sequence[np.ndarray]) -> dict[str, float]:
+        return {"model": float(max(style(photo).max() for photo in photos))}
+
+    def planes(outputs: Sequence[np.ndarray], truths: Sequence[np.ndarray], border: int) -> float:
+        return float(len(outputs) == len(truths)) + border
+
+    one = Metric(
+        key="{}_lightest", title="the lightest", better="higher", scene=lightest, planes=planes
+    )
+    monkeypatch.setattr(evaluate, "METRICS", (one,))
+    photos = [read_image(path) for path in own_pictures[:1]]
+    found = evaluate.scene(Framed(), photos)  # type: ignore[arg-type]
+    assert found == {"{}_lightest": {"model": float(photos[0].max())}}
+    told = evaluate.coded(own_data, 2, {"model": lambda plane: plane.repeat(2, 0).repeat(2, 1)})
+    assert told == {f"kodak_crf{crf}_lightest": {"model": 3.0} for crf in (23, 30)}
+
+
+def test_the_help_names_every_measure() -> None:
+    code, told = invoke("--help")
+    words = " ".join(told.split())
+    assert code == 0
+    assert all(metric.title in words for metric in METRICS)
+    keys = [metric.key for metric in METRICS]
+    assert len(set(keys)) == len(keys)
 
 
 def test_coded_pictures_are_measured_beside_each_other(own_data: Path) -> None:

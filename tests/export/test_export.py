@@ -12,11 +12,12 @@ from typer.testing import CliRunner
 from velatura.export import command
 from velatura.export.precision import quantise
 from velatura.export.to_onnx import save, to_onnx
-from velatura.export.verify import grid_excess, parity_db
+from velatura.export.verify import parity_db, runner
 from velatura.runtime import ModelCard, open_engine
 from velatura.runtime.card import read_card
 from velatura.training.checkpoint import Checkpoint
 from velatura.training.loop import averaged_net
+from velatura.training.metrics.grid import grid_excess
 from velatura.training.nets import build_net
 from velatura.training.recipe import load_recipe
 
@@ -173,7 +174,7 @@ def test_grid_excess_sees_what_a_bad_network_draws(tmp_path: Path, own_pictures:
     save(model, card, tmp_path / "grid.onnx")
     images = [cv2.GaussianBlur(read_image(path), (0, 0), 1) for path in own_pictures[:3]]
     with open_engine(tmp_path / "grid.onnx", precision="fp32") as engine:
-        assert grid_excess(engine, images, 4) > 20
+        assert grid_excess(runner(engine), images, 4) > 20
 
 
 def test_the_command_exports_and_measures(small_data: Path, tmp_path: Path) -> None:

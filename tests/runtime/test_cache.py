@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from velatura.runtime import EngineError, open_engine
-from velatura.runtime.cache import FOLDER_VARIABLE, EngineCache, default_folder
+from velatura.runtime.cache import FOLDER_VARIABLE, EngineCache, default_folder, write_whole
 
 KEY = {"name": "net", "backend": "rtx", "precision": "fp16", "graph": "abc", "size": [720, 1280]}
 
@@ -191,3 +191,13 @@ def test_the_folder_is_the_users_unless_named(monkeypatch: pytest.MonkeyPatch, t
     assert default_folder() == tmp_path / "mine"
     monkeypatch.delenv(FOLDER_VARIABLE)
     assert default_folder().name == "velatura"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are POSIX's")
+def test_a_written_file_is_for_whom_its_writers_files_are(tmp_path: Path) -> None:
+    """Not for its owner alone, as the standard library's temporary files are."""
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"")
+    write_whole(tmp_path / "whole", b"engine")
+    assert (tmp_path / "whole").stat().st_mode == plain.stat().st_mode
+    assert {path.name for path in tmp_path.iterdir()} == {"plain", "whole"}

@@ -17,7 +17,7 @@ from velatura.runtime.backends.base import Options
 from velatura.runtime.backends.model import Model, load_model
 from velatura.runtime.backends.nvidia.engine import open_device
 from velatura.runtime.backends.open import trial_runner
-from velatura.runtime.backends.precision_choice import agreement_db
+from velatura.runtime.backends.precision_choice import psnr
 from velatura.runtime.errors import OutOfMemoryError
 from velatura.runtime.zoo import zoo_models
 
@@ -61,7 +61,7 @@ def test_half_precision_agrees(rig: Rig) -> None:
     with rig.open(model, precision="fp16") as engine:
         found = engine.run(picture).copy()
     (wanted,) = expected(model, [picture])
-    assert agreement_db(wanted, found) > 45
+    assert psnr(wanted, found) > 45
 
 
 @pytest.mark.parametrize("lazy", [True, False])

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from av.sidedata.sidedata import Type
 from velatura.runtime import Encoding, Frame, Pump, SinkError, open_sink, open_source
+from velatura.runtime.backends.precision_choice import psnr
 from velatura.runtime.frame import Array, Colour, Hdr, PixelFormat, VideoInfo
 from velatura.runtime.media.codecs import encoder_of, merged
 from velatura.runtime.media.encode import Coding, VideoEncoder
@@ -273,11 +274,6 @@ def film(tmp_path: Path, size: tuple[int, int] = (320, 240), frames: int = 12) -
     return path
 
 
-def psnr(one: list[np.ndarray], other: list[np.ndarray]) -> float:
-    error = np.mean([np.mean((a.astype(float) - b) ** 2) for a, b in zip(one, other, strict=True)])
-    return float(10 * np.log10(255**2 / max(error, 1e-9)))
-
-
 @pytest.mark.parametrize(
     ("codec", "suffix", "near_lossless"),
     [("h264", ".mp4", 46), ("hevc", ".mp4", 46), ("av1", ".mp4", 44), ("vp9", ".webm", 44)],
@@ -286,7 +282,7 @@ def test_a_better_quality_is_nearer_and_larger(
     codec: str, suffix: str, near_lossless: float, tmp_path: Path
 ) -> None:
     source = film(tmp_path)
-    before = videos.read(source).luma
+    before = np.stack(videos.read(source).luma)
     sizes: list[int] = []
     likeness: list[float] = []
     for quality in QUALITIES:
@@ -297,7 +293,7 @@ def test_a_better_quality_is_nearer_and_larger(
         ):
             Pump(given, [], sink).run()
         sizes.append(target.stat().st_size)
-        likeness.append(psnr(before, videos.read(target).luma))
+        likeness.append(psnr(before, np.stack(videos.read(target).luma)))
     assert sizes[0] < sizes[1] < sizes[2]
     assert likeness[0] < likeness[1] < likeness[2]
     assert likeness[2] > near_lossless

@@ -19,7 +19,7 @@ from velatura.runtime.stages import Neural, Stabiliser, Stabilize
 
 from .moving import View, street, texture
 
-metrics = pytest.importorskip("velatura.training.metrics", reason="training needs PyTorch")
+metrics = pytest.importorskip("velatura.training.metrics.stability", reason="training needs PyTorch")
 dis_flows, gradient_energy, warp_error = metrics.dis_flows, metrics.gradient_energy, metrics.warp_error
 
 SIZE = (320, 180)

@@ -16,7 +16,7 @@ from velatura.training.data import (
     stream,
 )
 from velatura.training.degrade import bicubic_downscale, gaussian_downscale, video_downscale
-from velatura.training.metrics import matlab_luma
+from velatura.training.metrics.pairs import matlab_luma
 from velatura.training.synthetic import KINDS, sprites_on_black
 
 

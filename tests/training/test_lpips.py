@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from velatura.training.data import read_image
-from velatura.training.lpips import HEADS, Kind, Lpips, load_lpips
+from velatura.training.metrics.lpips import HEADS, Kind, Lpips, load_lpips
 from velatura.training.vgg import TORCHVISION, load_vgg16
 
 from .test_vgg import convolve

@@ -6,22 +6,19 @@ import cv2
 import numpy as np
 import pytest
 from velatura.training.data import limited_luma, read_image
-from velatura.training.metrics import (
-    benchmark_pairs,
-    benchmark_psnr,
-    border_difference,
+from velatura.training.metrics.border import border_difference
+from velatura.training.metrics.grid import grid_energy
+from velatura.training.metrics.halo import halo, sprites_picture
+from velatura.training.metrics.light import light_correlation
+from velatura.training.metrics.pairs import benchmark_pairs, benchmark_psnr, matlab_luma
+from velatura.training.metrics.psnr import psnr
+from velatura.training.metrics.ssim import ssim
+from velatura.training.metrics.stability import (
     dis_flows,
     flicker,
     gradient_energy,
-    grid_energy,
-    halo,
-    light_correlation,
-    matlab_luma,
     occluded,
     pan,
-    psnr,
-    sprites_picture,
-    ssim,
     warp_error,
 )
 
@@ -93,8 +90,8 @@ def test_ssim_of_bicubic_is_the_published(real_data: Path) -> None:
     def upscale(luma: np.ndarray) -> np.ndarray:
         return cv2.resize(luma, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
 
-    pairs = benchmark_pairs(upscale, real_data / "eval/set5/x2", luma=True)
-    found = np.mean([ssim(output, truth, border=2) for output, truth in pairs])
+    pairs = benchmark_pairs(upscale, real_data / "eval/set5/x2", 2, luma=True)
+    found = np.mean([ssim(pair.luma, pair.true_luma, border=2) for pair in pairs])
     assert found == pytest.approx(0.9299, abs=0.005)
 
 

@@ -28,7 +28,7 @@ ADVICE: dict[Name, str] = {
     "tensorrt": "pip install 'velatura[gpu]'",
     "rtx": "pip install 'velatura[rtx]'",
 }
-MODULES: dict[Name, tuple[str, str]] = {
+MODULES: dict[Name, tuple[str, ...]] = {
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
     "rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }

@@ -14,8 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .vgg import TORCHVISION, load_vgg16
-from .weights import find_weights
+from ..perception import WeightPaths
+from ..vgg import TORCHVISION, load_vgg16
+from ..weights import find_weights
+from .base import Metric, OfPair
+from .vgg_distance import to_tensor
 
 Kind = Literal["vgg", "alex"]
 Features = Callable[[Tensor], list[Tensor]]
@@ -98,3 +101,18 @@ def _alexnet(weights: Mapping[str, Tensor]) -> Features:
 def _unit(activation: Tensor) -> Tensor:
     """Length 1 over the channels at each pixel; the published code adds 1e-10 to the length."""
     return activation / (activation.square().sum(1, keepdim=True).sqrt() + 1e-10)
+
+
+def _metric(kind: Kind, title: str) -> Metric:
+    def of_pair(root: Path, weights: WeightPaths | None) -> OfPair | None:
+        del weights
+        if not (root / HEADS[kind]).is_file():
+            return None
+        measure = load_lpips(kind, root)
+        return lambda pair: float(measure(to_tensor(pair.output), to_tensor(pair.truth)))
+
+    title = f"LPIPS 0.1 by {title} (Zhang et al. 2018), 0 for equal pictures"
+    return Metric(key=f"{{}}_lpips_{kind}", title=title, better="lower", pair=of_pair)
+
+
+METRICS = (_metric("vgg", "VGG-16"), _metric("alex", "AlexNet"))

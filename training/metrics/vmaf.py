@@ -4,12 +4,14 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..training.data import Image
+from ..data import Image
+from .base import Metric
 
 
 def ffmpeg() -> str:
@@ -67,3 +69,18 @@ def vmaf(outputs: Sequence[Image], references: Sequence[Image]) -> float:
             raise OSError(f"FFmpeg cannot compute VMAF: {done.stderr.strip()}")
         report: Any = json.loads((folder / "vmaf.json").read_text())
     return float(report["pooled_metrics"]["vmaf"]["mean"])
+
+
+def _of_planes(outputs: Sequence[Image], truths: Sequence[Image], border: int) -> float | None:
+    del border
+    if find_spec("imageio_ffmpeg") is None:
+        return None
+    return round(vmaf(outputs, [np.ascontiguousarray(truth) for truth in truths]), 2)
+
+
+METRIC = Metric(
+    key="{}_vmaf",
+    title="VMAF of luma (Netflix 2016), 100 at best",
+    better="higher",
+    planes=_of_planes,
+)
