@@ -1,12 +1,19 @@
 """The error classes, grouped by what a caller catches; each has the command's exit code for it."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class VelaturaError(Exception):
     """Base of every error that velatura raises on purpose; its text says what to do."""
 
     exit_code: ClassVar[int] = 1
+
+    def with_text(self, text: str) -> Self:
+        """Returns a copy with another text and all attributes, however its class is constructed."""
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        copied.args = (text,)
+        return copied
 
 
 class SourceError(VelaturaError):

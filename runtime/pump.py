@@ -296,20 +296,11 @@ class _blaming:  # noqa: N801 - reads as a verb
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, VelaturaError):
-            raise _renamed(error, f"frame {self.number}: {error}") from error
+            raise error.with_text(f"frame {self.number}: {error}") from error
         if isinstance(error, Exception):
             raise StageError(
                 f"frame {self.number}: {_name(self.culprit)} failed: {type(error).__name__}: {error}"
             ) from error
-
-
-def _renamed(error: VelaturaError, text: str) -> VelaturaError:
-    """Returns a copy with another text and all attributes of the error, however its class is
-    constructed."""
-    copied = type(error).__new__(type(error))
-    copied.__dict__.update(error.__dict__)
-    copied.args = (text,)
-    return copied
 
 
 def _name(stage: object) -> str:

@@ -154,7 +154,7 @@ def _in_its_name(folder: Path, sink: str) -> Generator[None]:
         text = str(error)
         if str(folder) not in text:
             raise
-        raise type(error)(text.replace(str(folder / Path(sink).name), sink)) from error
+        raise error.with_text(text.replace(str(folder / Path(sink).name), sink)) from error
 
 
 def _roomy(job: Job) -> str | None:

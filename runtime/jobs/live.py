@@ -21,7 +21,6 @@ from ..live.open_outputs import Place, Sounds, close_all, open_output, record, u
 from ..live.output import Drop, Output
 from ..live.pump import LivePump
 from ..live.stats import LiveStats
-from ..meter import Event
 from ..sinks import Encoding, Sink
 from ..sinks.window import WindowSink
 from ..sources import open_live_source
@@ -116,7 +115,7 @@ def run_live(session: Session, *, quiet: bool = False) -> int:
             for line in output.sink.notes:
                 say.note(line)
         pump = LivePump(source, processor or _without(session), outputs, drop=session.drop)
-        pump.on_event(lambda event: _told(event, say))
+        pump.on_event(lambda event: say.note(f"{event.at:.1f} s: {event.text}"))
         source.tell = pump.tell
         current: list[Output] = []
         controls = _controls(session, pump, processor, place, current)
@@ -368,10 +367,6 @@ def _shown(url: str, say: Reporter, *, needed: bool) -> None:
     if needed and say.silent:
         typer.echo(text, err=True)
     say.note(text)
-
-
-def _told(event: Event, say: Reporter) -> None:
-    say.note(f"{event.at:.1f} s: {event.text}")
 
 
 def _heard(failures: list[VelaturaError], say: Reporter) -> Callable[[Sink, Exception], None]:

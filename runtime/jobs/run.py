@@ -368,18 +368,25 @@ def summarise(
 
 
 @contextmanager
-def terminable() -> Generator[None]:
-    """SIGTERM finishes the file as Ctrl-C does, where signals can be set."""
+def terminable(stop: Callable[[], object] | None = None) -> Generator[None]:
+    """SIGTERM finishes the file as Ctrl-C does, where signals can be set.
+
+    With `stop`, both request the end by it and interrupt nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def interrupt(number: int, frame: object) -> None:
+    def handler(number: int, frame: object) -> None:
         del number, frame
-        raise KeyboardInterrupt
+        if stop is None:
+            raise KeyboardInterrupt
+        stop()
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = (signal.SIGTERM,) if stop is None else (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

@@ -2,12 +2,9 @@
 
 import json
 import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -54,7 +51,7 @@ def run_serve(
             server = Server(name, work, max_size=size, clients=clients, tell=say.note)
         except ValueError as error:
             usage(str(error))
-        with _ended_by_signals(server.stop), server:
+        with terminable(server.stop), server:
             header = server.segment.header
             if as_json:
                 ready = {"name": name, "path": str(server.segment.path), "title": header.title}
@@ -74,22 +71,6 @@ def run_serve(
                  f"{found.passed} passed, {found.refused} refused")  # fmt: skip
     _leave_behind()
     return 0
-
-
-@contextmanager
-def _ended_by_signals(stop: Callable[[], None]) -> Generator[None]:
-    """SIGINT and SIGTERM request the end, and interrupt nothing, not even a client's connection."""
-
-    def handler(number: int, frame: object) -> None:
-        del number, frame
-        stop()
-
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
 
 
 def _leave_behind() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import av
 import cv2
@@ -205,6 +205,28 @@ def test_a_disk_too_small_is_told_with_an_exit_code(
     told = foretell(job, code=4)
     assert told["fits"] is False
     assert told["free_bytes"] == 1000
+
+
+class NumberedError(SinkError):
+    """An error that is not made of its text alone."""
+
+    def __init__(self, path: str, number: int) -> None:
+        super().__init__(f"{path} failed with {number}")
+        self.number = number
+
+
+def test_an_error_of_the_sample_names_the_sink_and_keeps_what_it_knows(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(job: Job, *_: object, **__: object) -> NoReturn:
+        raise NumberedError(job.sink, 7)
+
+    monkeypatch.setattr(dry_run, "open_output", refuse)
+    sink = tmp_path / "out.mp4"
+    with pytest.raises(NumberedError) as told:
+        run_preflight(Job(source=str(clip), sink=str(sink)))
+    assert str(told.value) == f"{sink} failed with 7"
+    assert told.value.number == 7
 
 
 def test_refusals_are_those_of_the_run(clip: Path, tmp_path: Path) -> None:
