@@ -12,6 +12,7 @@ import typer
 from ..backends import Building, Fit, Precision
 from ..card import CardFlags
 from ..errors import SourceError, VelaturaError
+from ..media.codecs import SHOWN
 from ..media.options import Deinterlace, Encoding, Quality
 
 P = ParamSpec("P")
@@ -242,7 +243,7 @@ class Job:
         metadata=_flag(
             "--codec",
             given=str,
-            help="h264, hevc, av1, vp9, ffv1, prores, gif, or an FFmpeg encoder. [by SINK]",
+            help=f"{SHOWN}, or an FFmpeg encoder. [by SINK]",
         ),
     )
     quality: Quality = field(
