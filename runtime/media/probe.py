@@ -19,8 +19,8 @@ from .pixel_format import Reading
 from .pyav import ratio
 from .tracks import is_mirrored
 
-# ITU-T H.273 code points.
-_MATRICES: dict[int, Matrix] = {
+# ITU-T H.273 code points. 4 is FCC's, which differs from BT.601 in the third decimal.
+MATRICES: dict[int, Matrix] = {
     1: "bt709",
     4: "bt601",
     5: "bt601",
@@ -43,7 +43,7 @@ def colour_of(image: VideoFrame, layout: Reading, usual: Colour) -> Colour:
         return replace(usual, primaries=int(image.color_primaries), range="limited")
     range = "full" if layout.full else _RANGES.get(int(image.color_range), usual.range)
     return Colour(
-        matrix=_MATRICES.get(int(image.colorspace), usual.matrix),
+        matrix=MATRICES.get(int(image.colorspace), usual.matrix),
         range=range,
         primaries=int(image.color_primaries),
         transfer=int(image.color_trc),
@@ -126,7 +126,7 @@ def describe(
     given."""
     context, image = stream.codec_context, first[0]
     notes: list[str] = []
-    matrix = _MATRICES.get(int(image.colorspace))
+    matrix = MATRICES.get(int(image.colorspace))
     if matrix is None and layout.format.family == "yuv":
         matrix = guess_matrix(image.height)
         notes.append(f"no colour matrix stated: taken as {matrix.upper()} from its size")

@@ -9,9 +9,9 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ..errors import SourceError, VelaturaError
-from ..frame import Damage, Frame
+from ..frame import GRAY, RGB, Array, Damage, Frame, VideoInfo
 from ..media.addresses import without_secrets
-from .base import Source
+from .base import SRGB, Source
 
 if TYPE_CHECKING:
     from ..media.live_audio import LiveAudio
@@ -194,6 +194,36 @@ class LiveSource(Source):
     def _put(self, frame: Frame) -> None:
         self._count += 1
         self._slot.put(frame)
+
+    def _describe_pixels(
+        self, pixels: Array, rate: Fraction, codec: str, notes: tuple[str, ...] = ()
+    ) -> None:
+        """Signal what frames of `_put_pixels` are like."""
+        self.info = VideoInfo(
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            format=GRAY if pixels.ndim == 2 else RGB,
+            rate=rate,
+            time_base=TIME_BASE,
+            colour=SRGB,
+            codec=codec,
+            notes=notes,
+        )
+        self._opened()
+
+    def _put_pixels(self, pixels: Array, moment: float) -> None:
+        """Put 8-bit pixels of that moment of `time.monotonic`: (H, W, 3) RGB or (H, W) grey."""
+        self._put(
+            Frame(
+                planes=(pixels,),
+                format=GRAY if pixels.ndim == 2 else RGB,
+                pts=self._ticks(moment),
+                time_base=TIME_BASE,
+                colour=SRGB,
+                index=self._count,
+                captured=moment,
+            )
+        )
 
     def _ticks(self, moment: float) -> int:
         """Returns the ticks of a frame of that moment of `time.monotonic`, later than the one

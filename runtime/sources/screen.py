@@ -18,10 +18,10 @@ import numpy as np
 from av.format import formats_available
 
 from ..errors import SourceError
-from ..frame import RGB, Array, Colour, Frame, VideoInfo
+from ..frame import Array
 from .ffmpeg_live import NothingThereError, StreamSource, Target
 from .kind import CONNECTION, Address, Device
-from .live import TIME_BASE, Backoff, LiveSource
+from .live import Backoff, LiveSource
 
 if TYPE_CHECKING:
     import mss
@@ -349,31 +349,9 @@ class MssSource(LiveSource):
             due = max(due + float(1 / self._rate), now)
             pixels = _shoot(grabber, self._box, whole)
             if not self._begun.is_set():
-                self._describe(pixels.shape[1], pixels.shape[0])
+                self._describe_pixels(pixels, self._rate, "mss")
             self._backoff.reset()
-            self._put(
-                Frame(
-                    planes=(pixels,),
-                    format=RGB,
-                    pts=self._ticks(now),
-                    time_base=TIME_BASE,
-                    colour=self.info.colour,
-                    index=self._count,
-                    captured=now,
-                )
-            )
-
-    def _describe(self, width: int, height: int) -> None:
-        self.info = VideoInfo(
-            width=width,
-            height=height,
-            format=RGB,
-            rate=self._rate,
-            time_base=TIME_BASE,
-            colour=Colour(matrix="bt709", range="limited", primaries=1, transfer=13),
-            codec="mss",
-        )
-        self._opened()
+            self._put_pixels(pixels, now)
 
 
 def _shoot(grabber: "mss.MSS", box: Box, whole: Box) -> Array:
