@@ -4,9 +4,15 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from velatura.runtime.machine import facts
+from velatura.runtime import machine
+from velatura.runtime.backends.open import distributions
 
 __all__ = ["facts", "repeat", "spread"]
+
+
+def facts() -> dict[str, Any]:
+    """The machine and the packages of all backends."""
+    return machine.facts(distributions())
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,12 +20,8 @@ CPU_FLAGS = (
 
 NVIDIA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
-PACKAGES = (
-    "velatura", "numpy", "av", "opencv-python", "openvino", "onnx", "onnxruntime", "onnxruntime-gpu",
-    "onnxruntime-ep-nv-tensorrt-rtx-cu13", "tensorrt", "tensorrt-rtx-cu13-bindings", "cuda-python",
-    "torch",
-)  # fmt: skip
-"""Packages whose versions affect speed and results."""
+PACKAGES = ("velatura", "numpy", "av", "opencv-python", "onnx", "torch")
+"""Packages whose versions affect speed and results, beside those of the backends."""
 
 
 def cpu_name() -> str:
@@ -49,17 +46,20 @@ def cpu_features() -> list[str]:
     return []
 
 
-def packages() -> dict[str, str]:
-    """Returns the versions of those of `PACKAGES` that are installed."""
+def packages(also: Iterable[str]) -> dict[str, str]:
+    """Returns the versions of those of `PACKAGES` and of `also` that are installed."""
     found: dict[str, str] = {}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *also):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
 
 
-def facts() -> dict[str, Any]:
-    """Returns the facts that a measurement must state: CPU, cores, memory, versions, date."""
+def facts(also: Iterable[str]) -> dict[str, Any]:
+    """Returns the facts that a measurement must state: CPU, cores, memory, versions, date.
+
+    `also` names the packages of the backends.
+    """
     memory = None
     if hasattr(os, "sysconf"):
         memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
@@ -69,7 +69,7 @@ def facts() -> dict[str, Any]:
         "memory_gib": memory,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": packages(),
+        "packages": packages(also),
         "date": datetime.date.today().isoformat(),
     }
 

@@ -1,14 +1,9 @@
-"""Statistics of durations: of stages, of frames, and of streams that last for days, in bounded
-memory."""
+"""Statistics of durations of streams that last for days, in bounded memory; events; memory itself."""
 
 import math
 import os
 import sys
 import threading
-import time
-from collections import deque
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,86 +104,6 @@ class Histogram:
         before = int(sums[group - 1]) if group else 0
         inner = np.cumsum(self._bins[group * GROUP : (group + 1) * GROUP])
         return (group * GROUP + int(np.searchsorted(inner, rank - before))) * self._resolution
-
-
-class Recent:
-    """The last durations of a stream, for decisions; thread-safe."""
-
-    def __init__(self, size: int) -> None:
-        self._items: deque[float] = deque(maxlen=size)
-        self._lock = threading.Lock()
-
-    def add(self, seconds: float) -> None:
-        """Add one, and forget the oldest."""
-        with self._lock:
-            self._items.append(seconds)
-
-    def clear(self) -> None:
-        """Forget all: later durations are of another kind."""
-        with self._lock:
-            self._items.clear()
-
-    def values(self) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-        """Returns the durations from the oldest to the newest."""
-        with self._lock:
-            return np.array(self._items, np.float64)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Distribution of the seconds that a stage spent per frame, waiting for its neighbours left out."""
-
-    count: int
-    total: float
-    p50: float
-    p95: float
-    p99: float
-    p999: float
-
-
-class Meter:
-    """Collects durations of one stage; written by one thread, read by any."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        # Eight bytes a frame: a day of video at 30 fps is 20 MB.
-        self._seconds = np.zeros(1024)
-        self._count = 0
-        self._lock = threading.Lock()
-
-    def add(self, seconds: float) -> None:
-        """Add one duration."""
-        with self._lock:
-            if self._count == len(self._seconds):
-                self._seconds = np.concatenate([self._seconds, np.zeros(self._count)])
-            self._seconds[self._count] = seconds
-            self._count += 1
-
-    @contextmanager
-    def measure(self) -> Generator[None]:
-        """Add the duration of the body, unless it raises."""
-        start = time.perf_counter()
-        yield
-        self.add(time.perf_counter() - start)
-
-    @property
-    def count(self) -> int:
-        """The number of durations."""
-        return self._count
-
-    def timing(self) -> Timing:
-        """Returns percentiles over all frames so far, interpolated linearly; zeros before the first."""
-        with self._lock:
-            seconds = self._seconds[: self._count].copy()
-        if not len(seconds):
-            return Timing(0, 0.0, 0.0, 0.0, 0.0, 0.0)
-        p50, p95, p99, p999 = np.percentile(seconds, [50, 95, 99, 99.9])
-        return Timing(
-            len(seconds), float(seconds.sum()), float(p50), float(p95), float(p99), float(p999)
-        )
 
 
 def memory_now() -> int | None:

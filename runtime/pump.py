@@ -3,20 +3,19 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+
+import numpy as np
 
 from .errors import StageError, VelaturaError
 from .frame import Damage, Frame
-from .meter import Meter, Timing
 from .sinks import Sink
 from .sources import Source
 from .stages import PipelinedStage, Stage
-from .worker import DaemonThread
-
-T = TypeVar("T")
+from .worker import Channel, DaemonThread
 
 PATIENCE = 10.0
 """Seconds that an aborted run waits for a thread that is stuck inside a library."""
@@ -37,6 +36,18 @@ class Snapshot:
     def rate(self) -> float:
         """Frames per second so far."""
         return self.frames / self.elapsed if self.elapsed > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Distribution of the seconds that a stage spent per frame, waiting for its neighbours left out."""
+
+    count: int
+    total: float
+    p50: float
+    p95: float
+    p99: float
+    p999: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,54 +75,46 @@ class Stats:
         return self.frames_out / self.elapsed if self.elapsed > 0 else 0.0
 
 
-class Channel(Generic[T]):
-    """A bounded queue that can be closed from either side without anybody blocking for ever."""
+class Meter:
+    """Collects durations of one stage; written by one thread, read by any."""
 
-    def __init__(self, size: int) -> None:
-        self._items: deque[T] = deque()
-        self._size = size
-        self._changed = threading.Condition()
-        self._ended = False
-        self._broken = False
+    def __init__(self, name: str) -> None:
+        self.name = name
+        # Eight bytes a frame: a day of video at 30 fps is 20 MB.
+        self._seconds = np.zeros(1024)
+        self._count = 0
+        self._lock = threading.Lock()
 
-    def put(self, item: T) -> bool:
-        """Waits for room and adds an item. Returns False when the channel was broken: the item is not
-        wanted any more."""
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._items) < self._size or self._broken)
-            if self._broken:
-                return False
-            self._items.append(item)
-            self._changed.notify_all()
-            return True
+    def add(self, seconds: float) -> None:
+        """Add one duration."""
+        with self._lock:
+            if self._count == len(self._seconds):
+                self._seconds = np.concatenate([self._seconds, np.zeros(self._count)])
+            self._seconds[self._count] = seconds
+            self._count += 1
 
-    def __iter__(self) -> "Channel[T]":
-        return self
+    @contextmanager
+    def measure(self) -> Generator[None]:
+        """Add the duration of the body, unless it raises."""
+        start = time.perf_counter()
+        yield
+        self.add(time.perf_counter() - start)
 
-    def __next__(self) -> T:
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self._ended or self._broken)
-            if self._broken or not self._items:
-                raise StopIteration
-            item = self._items.popleft()
-            self._changed.notify_all()
-            return item
+    @property
+    def count(self) -> int:
+        """The number of durations."""
+        return self._count
 
-    def end(self) -> None:
-        """End the channel: items inside are still given out, no more will come."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def break_off(self) -> None:
-        """Drop everything and wake both sides."""
-        with self._changed:
-            self._broken = True
-            self._items.clear()
-            self._changed.notify_all()
-
-    def __len__(self) -> int:
-        return len(self._items)
+    def timing(self) -> Timing:
+        """Returns percentiles over all frames so far, interpolated linearly; zeros before the first."""
+        with self._lock:
+            seconds = self._seconds[: self._count].copy()
+        if not len(seconds):
+            return Timing(0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        p50, p95, p99, p999 = np.percentile(seconds, [50, 95, 99, 99.9])
+        return Timing(
+            len(seconds), float(seconds.sum()), float(p50), float(p95), float(p99), float(p999)
+        )
 
 
 class Pump:
@@ -125,7 +128,7 @@ class Pump:
         self.source = source
         self.stages = list(stages)
         self.sink = sink
-        self._channels = [Channel[Frame](depth) for _ in range(len(self.stages) + 1)]
+        self._channels = [Channel[Frame]("never", depth=depth) for _ in range(len(self.stages) + 1)]
         self._reader = Meter("read")
         self._meters = [Meter(f"{i} {_name(stage)}") for i, stage in enumerate(self.stages, 1)]
         self._writer = Meter("write")
@@ -219,19 +222,13 @@ class Pump:
             self._reader.add(time.perf_counter() - start)
             if not self._channels[0].put(frame):
                 return
-        self._channels[0].end()
+        self._channels[0].close()
 
     def _stage(self, index: int) -> None:
         stage, meter = self.stages[index], self._meters[index]
         source, target = self._channels[index], self._channels[index + 1]
-        if not isinstance(stage, PipelinedStage):
-            for frame in source:
-                with meter.measure(), _blaming(stage, frame.index):
-                    result = stage(frame)
-                if not target.put(result):
-                    return
-            target.end()
-            return
+        pipelined = stage if isinstance(stage, PipelinedStage) else None
+        in_flight = 1 if pipelined is None else pipelined.in_flight
         running: deque[tuple[int, Callable[[], Frame], float]] = deque()
 
         def finish() -> bool:
@@ -245,14 +242,14 @@ class Pump:
         for frame in source:
             start = time.perf_counter()
             with _blaming(stage, frame.index):
-                pending = stage.submit(frame)
+                pending = partial(stage, frame) if pipelined is None else pipelined.submit(frame)
             running.append((frame.index, pending, time.perf_counter() - start))
-            if len(running) >= stage.in_flight and not finish():
+            if len(running) >= in_flight and not finish():
                 return
         while running:
             if not finish():
                 return
-        target.end()
+        target.close()
 
     def _write(self) -> None:
         for frame in self._channels[-1]:
@@ -273,7 +270,7 @@ class Pump:
     def _break_off(self) -> None:
         self._stop.set()
         for channel in self._channels:
-            channel.break_off()
+            channel.close(drop=True)
 
 
 def _wait_for_all(threads: list[DaemonThread]) -> None:

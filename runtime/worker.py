@@ -1,14 +1,20 @@
-"""Threads that may be abandoned when they are stuck, and Worker, which runs one job at a time."""
+"""Threads: those that may be abandoned when they are stuck, what they hand one another, the pauses
+between their attempts, and Worker, which runs one job at a time."""
 
 import atexit
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 T = TypeVar("T")
+
+Drop = Literal["oldest", "newest", "never"]
+"""The item that is dropped when there is no room: the `oldest` that waits, so that the newest is shown;
+the `newest`, which has just come; or none, and the sender waits."""
 
 LEAVING = 10.0
 """Seconds that a process waits at its end for a call of an inference library.
@@ -70,6 +76,108 @@ class DaemonThread(threading.Thread):
             with suppress(KeyboardInterrupt):
                 self.wait(max(until - time.monotonic(), 0.0))
         return not self.at_work
+
+
+class Channel(Generic[T]):
+    """Hands items from one thread to another: at most `depth` wait, and `drop` says what happens to
+    more.
+
+    It can be closed from either side, after which nobody waits any more.
+    """
+
+    def __init__(self, drop: Drop, *, depth: int = 1, merge: Callable[[T, T], T] | None = None) -> None:
+        """`merge` makes one item of an item and the `oldest`, which is dropped for it."""
+        if depth < 1:
+            raise ValueError(f"a channel of depth {depth} holds nothing")
+        self.dropped = 0
+        """The number of items that nobody got."""
+        self._drop = drop
+        self._depth = depth
+        self._merge = merge
+        self._items: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def put(self, item: T) -> bool:
+        """Adds an item. Returns False when an item was dropped for it, itself or an older one.
+
+        Waits for room only where nothing may be dropped; a closed channel takes nothing.
+        """
+        with self._changed:
+            if self._drop == "never":
+                self._changed.wait_for(self._has_room)
+            if self._closed:
+                return False
+            full = len(self._items) >= self._depth
+            self.dropped += full
+            if full and self._drop == "newest":
+                return False
+            if full:
+                oldest = self._items.popleft()
+                item = item if self._merge is None else self._merge(item, oldest)
+            self._items.append(item)
+            self._changed.notify_all()
+            return not full
+
+    def take(self, timeout: float | None = None) -> T | None:
+        """Returns the oldest item; None after `timeout` seconds, or when nothing will come any more."""
+        with self._changed:
+            self._changed.wait_for(self._has_news, timeout)
+            if not self._items:
+                return None
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def __iter__(self) -> Iterator[T]:
+        """Yields the items until nothing will come any more."""
+        while (item := self.take()) is not None:
+            yield item
+
+    def close(self, *, drop: bool = False) -> None:
+        """Take no more; items that wait are still given out unless `drop` is set."""
+        with self._changed:
+            self._closed = True
+            if drop:
+                self.dropped += len(self._items)
+                self._items.clear()
+            self._changed.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        """True if nothing will come any more."""
+        with self._changed:
+            return self._closed and not self._items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def _has_room(self) -> bool:
+        return len(self._items) < self._depth or self._closed
+
+    def _has_news(self) -> bool:
+        return bool(self._items) or self._closed
+
+
+class Backoff:
+    """The pauses between attempts, which double with each failure. Used from one thread."""
+
+    def __init__(self, first: float, most: float) -> None:
+        """Seconds of the `first` pause, and of the longest."""
+        self._first, self._most = first, most
+        self.failures = 0
+        """The number of failures in a row."""
+
+    def next(self) -> float:
+        """Counts a failure; returns the seconds to the next attempt."""
+        # Beyond 2**30 every pause is the longest, and a larger power would overflow.
+        pause = self._first * 2.0 ** min(self.failures, 30)
+        self.failures += 1
+        return min(pause, self._most)
+
+    def reset(self) -> None:
+        """Begin anew, after a success."""
+        self.failures = 0
 
 
 class Job(Generic[T]):

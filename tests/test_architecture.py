@@ -4,11 +4,16 @@ import ast
 import re
 import subprocess
 import sys
+import threading
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
+from velatura.runtime.jobs.options import Job
+from velatura.runtime.jobs.run import run_job
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"av", "cv2", "onnx", "onnxruntime", "openvino", "tensorrt", "torch"}
@@ -194,6 +199,35 @@ def test_public_names_exist(name: str) -> None:
     assert module.__all__ == sorted(module.__all__)
     for public in module.__all__:
         assert hasattr(module, public), f"{name}.{public}"
+
+
+def test_a_frame_of_a_run_passes_few_modules(tmp_path: Path) -> None:
+    """From the file to the file through one model, once all is set up: who follows a frame through the
+    code opens these."""
+    film, made = tmp_path / "film.mkv", tmp_path / "made.mkv"
+    run_job(Job(source="pattern:96x64@25?frames=40", sink=str(film)), quiet=True)
+    entered: set[str] = set()
+    written = 0
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        nonlocal written
+        place = Path(frame.f_code.co_filename)
+        if event == "call" and place.is_relative_to(ROOT / "runtime"):
+            written += frame.f_code.co_qualname == "FileSink.write"
+            if 10 <= written < 20:
+                entered.add(module_name(place))
+
+    before = threading.getprofile()
+    threading.setprofile(note)  # for the threads of the frames; this one shows the progress
+    try:
+        run_job(
+            Job(source=str(film), sink=str(made), models=("upscale-2x",), backend="ort"), quiet=True
+        )
+    finally:
+        threading.setprofile(before)  # pyright: ignore[reportArgumentType]
+    assert written == 40
+    assert {"backends.ort", "frame", "pump", "sources.file", "stages.neural"} <= entered
+    assert len(entered) <= 20, sorted(entered)
 
 
 def test_print_stands_in_no_module() -> None:

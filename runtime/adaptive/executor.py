@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 
 from ..errors import EngineError
 from ..frame import Frame
@@ -27,6 +28,9 @@ class Patience:
     """The seconds; None is the largest of `GRACE`, three periods and four times the initial time."""
     least: float = 0.0
     """The least number of seconds where `seconds` is None."""
+    stand_in: float = inf
+    """Seconds after the first late frame in which the last result, warped, is shown instead, where
+    results are stabilised."""
     once: bool = False
     """True if the time counts from the beginning of the models' call and once for all frames: those
     that come while a call is late do not wait for it again."""

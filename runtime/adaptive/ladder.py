@@ -15,7 +15,8 @@ from ..card import ModelCard
 from ..colour import to_rgb, to_yuv
 from ..frame import Array, Frame, PixelFormat, VideoInfo
 from ..stages import Conform, Neural, Resize
-from ..stages.conform import Shape
+from ..stages.base import Chain
+from ..stages.geometry import Shape
 from ..temporal.warp import Carried, small_luma
 from ..worker import LEAVING, Worker
 from .guided import guided_upsampling, scaled
@@ -131,14 +132,9 @@ class Ladder:
         """Returns the frame made on that rung, whether or not frames wait for that rung. Raises
         EngineError."""
         if rung.inner == 1:
-            made = frame
-            for name in rung.models:
-                made = self._stages[name](made)
-            return self.fit(made, fast=rung.name == OFF)
+            return self.fit(self._chain(rung)(frame), fast=rung.name == OFF)
         small = Resize(*inner_size(frame.width, frame.height, rung.inner))(frame)
-        made = small
-        for name in rung.models:
-            made = self._stages[name](made)
+        made = self._chain(rung)(small)
         return self.fit(replace(self._enlarged(made, small, frame), aspect=frame.aspect))
 
     def measure(self, rungs: Sequence[Rung], frame: Frame) -> None:
@@ -161,6 +157,10 @@ class Ladder:
         """Close the engines. Nothing may be at work."""
         for engine in self._engines.values():
             engine.close()
+
+    def _chain(self, rung: Rung) -> Chain:
+        """Returns the rung's models."""
+        return Chain([self._stages[name] for name in rung.models])
 
     def _measure_beside(self, rung: Rung, frame: Frame) -> Rung:
         """Returns the rung with the cost of warping a result while the models are at work, compiled for

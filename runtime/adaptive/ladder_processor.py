@@ -1,7 +1,4 @@
-"""LadderProcessor: models that keep a deadline, whose failures never show as a black picture.
-
-Steady: a stabiliser of a processor's results.
-"""
+"""LadderProcessor: models that keep a deadline, whose failures never show as a black picture."""
 
 import threading
 import time
@@ -9,62 +6,62 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+import cv2
+import numpy as np
+
 from ..backends import Fit as EngineFit
 from ..backends import Precision, open_engine
 from ..cache import EngineCache
 from ..card import CardFlags
 from ..errors import EngineError, VelaturaError
-from ..frame import Frame, VideoInfo
-from ..stages.conform import Shape
-from ..temporal.stabilizer import Stabiliser
+from ..frame import Array, Frame, VideoInfo
+from ..stages.geometry import Shape
+from ..worker import Backoff
 from .background_open import FIRST, MOST, Opening
-from .compositing import blended, split
 from .executor import STUCK, Patience, Running
 from .governor import FITS, Governor, Step
 from .ladder import Fit, Key, Ladder, Opener, Rung, key_of, open_ladder, sample_of
-from .processor import Processed, Processor, Tell
+from .processor import Processed, Processor, Steady, Tell
+
+LINE = 2
+"""Width in luma columns of the line between the two sides."""
 
 
-class Steady:
-    """A stabiliser for results that may be late, warped, or left out. Used from one thread.
+def blended(made: Frame, original: Frame, strength: float) -> Frame:
+    """Returns `strength` (0..1) of `made` over `original`, which has its size and format."""
+    if strength >= 1:
+        return made
+    if strength <= 0:
+        return original
+    planes = tuple(
+        np.asarray(cv2.addWeighted(_whole(a), strength, _whole(b), 1 - strength, 0))
+        for a, b in zip(made.planes, original.planes, strict=True)
+    )
+    return made.with_planes(planes, made.format)
 
-    `strength` may be set from any; 0, as at the beginning, lets all pass.
-    """
 
-    def __init__(self) -> None:
-        self._stabiliser = Stabiliser(0.0)
-        self._holds = False
+def split(made: Frame, original: Frame, at: float) -> Frame:
+    """Returns `original` left of that part (0..1) of the width, `made` right of it, a white line
+    between."""
+    format = made.format
+    step = format.subsample[0] if format.family == "yuv" else 1
+    column = min(max(round(at * made.width), 0), made.width) // step * step
+    line = max(LINE, step)
+    full = format.family == "rgb" or made.colour.range == "full"
+    white = format.peak if full else 235 << (format.bits - 8)
+    planes: list[Array] = []
+    for i, (right, left) in enumerate(zip(made.planes, original.planes, strict=True)):
+        scale = step if i else 1
+        plane = np.array(right)
+        x, wide = column // scale, line // scale
+        plane[:, :x] = left[:, :x]
+        plane[:, max(x - wide // 2, 0) : x - wide // 2 + wide] = 1 << (format.bits - 1) if i else white
+        planes.append(plane)
+    return made.with_planes(tuple(planes), format)
 
-    @property
-    def strength(self) -> float:
-        """The weight of earlier results, 0..1. Raises ValueError when set out of range."""
-        return self._stabiliser.strength
 
-    @strength.setter
-    def strength(self, value: float) -> None:
-        self._stabiliser.strength = value
-
-    def __call__(self, frame: Frame, made: Processed) -> Processed:
-        """Returns a frame's result stabilised. While models are late, the last shown picture is shown
-        again, warped."""
-        if not self.strength:
-            return made
-        if made.passed and not (made.late and self._holds):
-            self.forget()
-            return made
-        fresh = not (made.passed or made.repeated)
-        shown = self._stabiliser(frame, made.frame, fresh=fresh, uncovered=made.uncovered)
-        if made.passed and shown is made.frame:
-            self._holds = False
-            return made
-        self._holds |= fresh
-        return replace(made, frame=shown, passed=False, repeated=made.repeated or made.passed)
-
-    def forget(self) -> None:
-        """Forget all that was shown."""
-        if self._holds:
-            self._stabiliser.forget()
-            self._holds = False
+def _whole(plane: Array) -> Array:
+    return np.ascontiguousarray(plane)
 
 
 HEALTHY = 10.0
@@ -121,12 +118,13 @@ class LadderProcessor(Processor):
         self._wanted: tuple[str, ...] | None = None
         self._reviving: str | None = None
         self._began = time.monotonic()
-        self._failures = 0
+        self._pauses = Backoff(FIRST, MOST)
         self._closed = False
+        self._said = ""
         self._work = 0.0
         self._strength = 1.0
         self._split: float | None = None
-        self.steady = Steady()
+        self.steady = Steady(self._patience.stand_in)
         """The stabiliser of results, which is off unless its strength is set."""
         self.off = False
         """True if frames pass without the models; any thread may set it."""
@@ -173,6 +171,11 @@ class LadderProcessor(Processor):
         return governor.rungs[governor.rung].name
 
     @property
+    def carries(self) -> bool:
+        """True if there may be a rung on which results are warped by the frames' motion."""
+        return self._governed and any(rung.every > 1 for rung in self.rungs)
+
+    @property
     def shape(self) -> Shape:
         """The shape of all frames that come out."""
         return self._fit.shape
@@ -202,9 +205,11 @@ class LadderProcessor(Processor):
         try:
             if self._last is None:
                 self._adopt(frame)
-            made = self._process(frame) or Processed(self._fit(frame, fast=True), passed=True)
-            if not (made := self.steady(frame, made)).passed:
-                made = replace(made, frame=self._mixed(made.frame, frame))
+            plain = partial(self._fit, frame, fast=True)
+            made = self._process(self.steady.followed(frame, moves=self.carries))
+            made = self.steady(frame, made or Processed(plain(), passed=True), plain)
+            if not made.passed:
+                made = replace(made, frame=self._mixed(made.frame, plain))
         except Exception as error:  # a frame must come out, whatever is wrong
             made = self._rescued(frame, error)
         self._seen, self._last = frame, made.frame
@@ -292,17 +297,21 @@ class LadderProcessor(Processor):
         if self._running is not None:
             self._running.ladder.fit = Fit(shape)
 
-    def _mixed(self, made: Frame, frame: Frame) -> Frame:
+    def _mixed(self, made: Frame, plain: Callable[[], Frame]) -> Frame:
         strength, at = self._strength, self._split
         if strength >= 1 and at is None:
             return made
-        original = self._fit(frame, fast=True)
+        original = plain()
         made = blended(made, original, strength)
         return made if at is None else split(made, original, at)
 
     def _rescued(self, frame: Frame, error: Exception) -> Processed:
         """Returns a replacement for a frame that cannot even pass: the one before, or itself."""
-        self._tell(f"a frame could not be shown: {_reason(error)}")
+        text = f"a frame could not be shown: {_reason(error)}"
+        if text != self._said:
+            self._said = text
+            self._tell(text)
+        self.steady.forget()
         last = self._last
         if last is None:
             return Processed(frame, passed=True)
@@ -334,7 +343,7 @@ class LadderProcessor(Processor):
             self._tell(f"{_names(ladder.models)}: no rung {self._pinned!r}, {names[0]!r} it is")
         with self._lock:
             self._governor = self._govern(ladder, wanted if wanted in names else None)
-        if ladder.models != self._models or self._failures:
+        if ladder.models != self._models or self._pauses.failures:
             self._tell(f"{_names(ladder.models)} at work")
         self._models, self._wanted = ladder.models, None
         self._began, self._reviving, self._following = time.monotonic(), None, None
@@ -376,9 +385,8 @@ class LadderProcessor(Processor):
 
     def _back_off(self) -> float:
         if time.monotonic() - self._began > HEALTHY:
-            self._failures = 0
-        self._failures += 1
-        return min(FIRST * 2 ** (self._failures - 1), MOST)
+            self._pauses.reset()
+        return self._pauses.next()
 
     def _reopen(self, delay: float) -> None:
         if self._closed:

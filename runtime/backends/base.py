@@ -3,15 +3,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
 from ..cache import EngineCache
 from ..card import ModelCard
+from ..errors import EngineError
 from ..frame import Array
+from ..machine import cpu_and_cores
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -110,46 +113,68 @@ class Engine(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
 
-class Backend(Protocol):
-    """The interface of a backend module in this package, which a new one must implement."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend(ABC):
+    """An inference library on a kind of device: what it is called, whether it is here, how it opens.
 
-    @property
-    def NAME(self) -> str:  # noqa: N802 - a module's constant
-        """The name for `--backend`."""
-        ...
+    The module of a backend lists its own in a tuple `BACKENDS`.
+    """
+
+    name: str
+    """The name for `--backend`."""
+    package: str
+    """The package that is imported."""
+    advice: str
+    """The command that installs it."""
+    distributions: tuple[str, ...]
+    """The names at the package index of all that its speed and results depend on."""
+    on_cpu: bool = False
+    """True if it needs no device and no long build: it can inspect foreign models, and stand in while
+    a better engine is built."""
 
     def unavailable(self) -> str | None:
         """Returns the reason why this backend cannot be used here, or None when it can. Cheap; loads no
         model."""
-        ...
+        if find_spec(self.package) is None:
+            return f"the package {self.package} is not installed ({self.advice})"
+        return None
 
+    def expected(self) -> bool:
+        """Returns whether this machine has a device for it, so that a user may wonder why it is not
+        used."""
+        return self.on_cpu
+
+    @abstractmethod
     def version(self) -> str:
         """Returns the inference library's version."""
-        ...
 
     def device(self) -> str:
         """Returns the device that computes and its driver, since measurements on another do not apply.
         Call it only where the backend can be used."""
-        ...
+        return cpu_and_cores()
 
+    @abstractmethod
     def precisions(self) -> tuple[str, ...]:
         """Returns the precisions that this machine supports, FP32 first."""
-        ...
 
+    def trial(self, model: bytes, image: Array) -> Array:
+        """Returns a serialised graph's output for one tensor. Raises the library's own errors.
+
+        Backends on a CPU have it.
+        """
+        del model, image
+        raise EngineError(f"{self.name} runs no graph as it is")
+
+    @abstractmethod
     def open(self, model: Model, *, precision: str, options: Options) -> Engine:
         """Opens an engine for the model. Raises EngineError when the library refuses it."""
-        ...
 
 
+@cache
 def sample_dtype(bits: int) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
     """Returns the NumPy type of samples with that many bits."""
     return np.dtype(np.uint8) if bits == 8 else np.dtype(np.uint16)

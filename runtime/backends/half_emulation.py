@@ -16,7 +16,7 @@ from .shape_compiled import Key, StaticEngine
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-NAME = f"{backend.CPU.NAME}, node by node"
+NAME = f"{backend.CPU.name}, node by node"
 """The backend name of `RoundedEngine`, which `open_engine` does not know."""
 
 

@@ -2,17 +2,15 @@
 refused."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 from ..cache import EngineCache, digest_of
 from ..card import CardFlags, ModelCard
 from ..errors import BackendUnavailableError, EngineError, ModelError
-from ..machine import nvidia_problem
 from .base import Backend, Engine, Fit, Hint, Options, Precision, Progress
 from .identity import NAME as IDENTITY
 from .identity import IdentityEngine
@@ -21,17 +19,19 @@ if TYPE_CHECKING:
     from .model import Model, Trial
     from .precision_choice import Agreement
 
-BACKENDS = (
-    "tensorrt", "rtx", "ort-tensorrt", "ort-rtx", "ort-cuda", "ort-directml", "ort-coreml",
-    "openvino", "ort",
-)  # fmt: skip
-"""The backends in the order in which `auto` tries them."""
-
-SYSTEMS = {"ort-directml": "win32", "ort-coreml": "darwin"}
-"""The only system, by `sys.platform`, on which a backend exists."""
-
-CPU_BACKENDS = ("openvino", "ort")
-"""Backends that need no device and no long build: the fallback while a better engine is being built."""
+BACKENDS = {
+    "tensorrt": ".tensorrt",
+    "rtx": ".tensorrt",
+    "ort-tensorrt": ".ort",
+    "ort-rtx": ".ort",
+    "ort-cuda": ".ort",
+    "ort-directml": ".ort",
+    "ort-coreml": ".ort",
+    "openvino": ".openvino",
+    "ort": ".ort",
+}
+"""The module that has each backend, in the order in which `auto` tries them. The last one on a CPU is
+the reference to which others are held."""
 
 Building = Literal["wait", "fallback", "pass"]
 """The behaviour of frames while an engine is built: wait, run on a CPU backend, or pass through
@@ -85,14 +85,14 @@ def open_engine(
             raise EngineError(f"{path} is an engine of {library_of(path)}, not of {backend}")
         return open_built(path, options)
     opener = _Opener(model, precision, options, flags or CardFlags())
-    names = BACKENDS if backend == "auto" else (backend,)
+    names = tuple(BACKENDS) if backend == "auto" else (backend,)
     if building == "wait":
         return opener.first(names)
     from .background_build import RisingEngine
 
     if building == "pass":
         return RisingEngine(opener.card(), lambda: opener.first(names))
-    if not any(_usable(name) for name in names if name not in CPU_BACKENDS):
+    if not any(_usable(name) for name in names if name not in cpu_backends()):
         # Nothing better can be built: the fallback would only replace itself.
         return opener.first(names)
     stand_in = opener.stand_in()
@@ -112,24 +112,37 @@ def backend_precisions(name: str) -> tuple[str, ...]:
 
 def find_backend(name: str) -> Backend:
     """Returns the backend of that name."""
-    if name.startswith("ort"):
-        from .ort import PROVIDERS
-
-        return PROVIDERS[name]
-    return cast(Backend, import_module(f".{name}", __package__))
+    offered: tuple[Backend, ...] = import_module(BACKENDS[name], __package__).BACKENDS
+    return next(backend for backend in offered if backend.name == name)
 
 
-def trial_runner(backends: Sequence[str] = CPU_BACKENDS) -> "Trial":
+def distributions() -> tuple[str, ...]:
+    """Returns the names at the package index of what all backends depend on."""
+    return tuple(dict.fromkeys(d for name in BACKENDS for d in find_backend(name).distributions))
+
+
+def cpu_backends() -> tuple[str, ...]:
+    """Returns the backends on a CPU, in order of preference: the fallback while a better engine is
+    built."""
+    return tuple(name for name in BACKENDS if find_backend(name).on_cpu)
+
+
+def trial_runner() -> "Trial":
     """Returns the function that runs a foreign graph for inspection, of the first backend that can be
     used.
 
     Raises BackendUnavailableError when there is none.
     """
-    return cast("Trial", getattr(_cpu_backend(backends), "trial"))  # noqa: B009 - CPU backends have it
+    return cpu_backend().trial
 
 
-def _cpu_backend(names: Sequence[str] = CPU_BACKENDS) -> Backend:
-    for name in names:
+def cpu_backend(*, exact: bool = False) -> Backend:
+    """Returns the first backend on a CPU that can be used, or with `exact` the last, the reference.
+
+    Raises BackendUnavailableError when there is none.
+    """
+    names = cpu_backends()
+    for name in reversed(names) if exact else names:
         backend = find_backend(name)
         if backend.unavailable() is None:
             return backend
@@ -165,7 +178,7 @@ class _Opener:
                     failures.append(error)
                     reason = str(error)
                 else:
-                    told = [line for line in refused if _expected(line.partition(":")[0])]
+                    told = [line for line in refused if find_backend(line.partition(":")[0]).expected()]
                     engine.notes = (*(f"not {line}" for line in told), *engine.notes)
                     return engine
             refused.append(f"{name}: {reason}")
@@ -174,10 +187,11 @@ class _Opener:
 
     def stand_in(self) -> Engine:
         """Returns an engine on a CPU; in FP32 where no CPU backend has the requested precision."""
-        known = {p for name in CPU_BACKENDS if _usable(name) for p in backend_precisions(name)}
+        names = cpu_backends()
+        known = {p for name in names if _usable(name) for p in backend_precisions(name)}
         if self.precision in ("auto", *known):
-            return self.first(CPU_BACKENDS)
-        return _Opener(self.model, "fp32", self.options, self.flags).first(CPU_BACKENDS)
+            return self.first(names)
+        return _Opener(self.model, "fp32", self.options, self.flags).first(names)
 
     def card(self) -> ModelCard:
         """Returns the model's card, without an engine."""
@@ -196,7 +210,7 @@ class _Opener:
             return self._open_fastest(backend, offered)
         chosen = str(self.precision)
         if chosen not in offered:
-            raise EngineError(f"{backend.NAME} has no {chosen} here; it has {', '.join(offered)}")
+            raise EngineError(f"{backend.name} has no {chosen} here; it has {', '.join(offered)}")
         loaded = self._load(self.model, chosen)
         if chosen.startswith("int8") and loaded.card.precision != "int8":
             raise ModelError(f"{loaded.path} is not quantised: it cannot run in INT8")
@@ -259,7 +273,7 @@ class _Opener:
         self.options.progress(f"checking {self.model} in fp16", 0.0)
         options = replace(self.options, hint="latency", cuda_graphs=False)
         with (
-            _cpu_backend().open(
+            cpu_backend().open(
                 model, precision="fp32", options=replace(options, cache=EngineCache.of_nothing())
             ) as full,
             backend.open(model, precision="fp16", options=options) as half,
@@ -326,7 +340,7 @@ class _Opener:
         card = next(iter(models.values())).card
         return {
             "name": card.name,
-            "backend": backend.NAME,
+            "backend": backend.name,
             "precision": what,
             "graph": sorted(set(graphs.values())),
             "card": card.to_json(),
@@ -338,13 +352,3 @@ class _Opener:
 def _close(engines: Mapping[str, Engine]) -> None:
     for engine in engines.values():
         engine.close()
-
-
-def _expected(name: str) -> bool:
-    """Returns whether this machine has a device for that backend, so that a user may wonder why it is
-    not used."""
-    if name in CPU_BACKENDS:
-        return True
-    if name in SYSTEMS:
-        return sys.platform == SYSTEMS[name]
-    return nvidia_problem() is None

@@ -6,7 +6,6 @@ import threading
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -14,22 +13,13 @@ import numpy as np
 from ..cache import digest_of
 from ..errors import EngineError
 from ..frame import Array
-from ..machine import cpu_and_cores, cpu_name
-from .base import Engine, Hint, Model, Options, Pending
-from .graph import explain, io_shape, wrap
+from ..machine import cpu_name
+from .base import Backend, Engine, Hint, Model, Options, Pending
+from .graph import explain, wrap
 from .shape_compiled import Key, StaticEngine
 
 if TYPE_CHECKING:
     import openvino as ov
-
-NAME = "openvino"
-
-
-def unavailable() -> str | None:
-    """Returns the reason why this backend cannot be used here, or None when it can."""
-    if find_spec("openvino") is None:
-        return "the package openvino is not installed (pip install openvino)"
-    return None
 
 
 def library() -> Any:
@@ -50,32 +40,37 @@ def library() -> Any:
     return import_module("openvino")
 
 
-def version() -> str:
-    """Returns OpenVINO's version."""
-    return str(library().__version__)
+class OpenVinoBackend(Backend):
+    """OpenVINO's CPU plugin."""
+
+    __slots__ = ()
+
+    def version(self) -> str:
+        return str(library().__version__)
+
+    def precisions(self) -> tuple[str, ...]:
+        """Returns FP32 always, BF16 where the CPU computes in it, INT8 on x86 and ARM, and both
+        mixed."""
+        capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        found = tuple(name.lower() for name in ("BF16", "INT8") if name in capabilities)
+        return ("fp32", *found, *(("int8-bf16",) if len(found) == 2 else ()))
+
+    def trial(self, model: bytes, image: Array) -> Array:
+        compiled = core().compile_model(core().read_model(model), "CPU")
+        return np.asarray(compiled([image])[0])
+
+    def open(self, model: Model, *, precision: str, options: Options) -> Engine:
+        return OpenVinoEngine(model, precision=precision, options=options)
 
 
-def device() -> str:
-    """Returns the CPU."""
-    return cpu_and_cores()
-
-
-def precisions() -> tuple[str, ...]:
-    """Returns FP32 always, BF16 where the CPU computes in it, INT8 on x86 and ARM, and both mixed."""
-    capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    found = tuple(name.lower() for name in ("BF16", "INT8") if name in capabilities)
-    return ("fp32", *found, *(("int8-bf16",) if len(found) == 2 else ()))
-
-
-def trial(model: bytes, image: Array) -> Array:
-    """Returns a serialised graph's output for one tensor. Raises OpenVINO's own errors."""
-    compiled = core().compile_model(core().read_model(model), "CPU")
-    return np.asarray(compiled([image])[0])
-
-
-def open(model: Model, *, precision: str, options: Options) -> Engine:
-    """Opens an engine for the model. Raises EngineError when OpenVINO refuses it."""
-    return OpenVinoEngine(model, precision=precision, options=options)
+CPU = OpenVinoBackend(
+    name="openvino",
+    package="openvino",
+    advice="pip install openvino",
+    distributions=("openvino",),
+    on_cpu=True,
+)
+BACKENDS = (CPU,)
 
 
 class OpenVinoEngine(StaticEngine["_Ring"]):
@@ -89,7 +84,7 @@ class OpenVinoEngine(StaticEngine["_Ring"]):
     def __init__(self, model: Model, *, precision: str, options: Options) -> None:
         if model.card.precision == "int8" and not precision.startswith("int8"):
             precision = "int8"
-        super().__init__(model, backend=NAME, precision=precision, in_flight=1, fit=options.fit)
+        super().__init__(model, backend=CPU.name, precision=precision, in_flight=1, fit=options.fit)
         self._core = core()
         self._cache = options.cache
         self._properties = _properties(precision, options.hint)
@@ -130,10 +125,10 @@ class OpenVinoEngine(StaticEngine["_Ring"]):
     def _cache_key(self, graph: bytes, properties: dict[str, Any]) -> dict[str, Any]:
         return {
             "name": self.card.name,
-            "backend": NAME,
+            "backend": CPU.name,
             "precision": self.precision,
             "graph": digest_of(graph),
-            "library": version(),
+            "library": CPU.version(),
             "device": cpu_name(),
             "properties": properties,
         }
@@ -141,7 +136,8 @@ class OpenVinoEngine(StaticEngine["_Ring"]):
     def _start(self, compiled: "_Ring", image: Array, output: Array) -> Pending:
         slot = compiled.next()
         slot.finish()
-        slot.job = _Job(slot, image, output, self)
+        shapes = self._io_shapes(image.shape[0], image.shape[1])
+        slot.job = _Job(slot, image, output, self, shapes)
         slot.job.start()
         return slot.job.result
 
@@ -183,15 +179,15 @@ class _Job:
     image: Array
     output: Array
     engine: OpenVinoEngine
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    """Those of the graph's input and output."""
     done: bool = False
     error: RuntimeError | None = field(default=None)
 
     def start(self) -> None:
         ov = library()
-        card, request = self.engine.card, self.slot.request
-        height, width = self.image.shape[:2]
-        given = self.image.reshape(io_shape(card, height, width))
-        result = self.output.reshape(io_shape(card, height, width, output=True))
+        request = self.slot.request
+        given, result = self.image.reshape(self.shapes[0]), self.output.reshape(self.shapes[1])
         request.set_input_tensor(ov.Tensor(given, shared_memory=True))
         request.set_output_tensor(ov.Tensor(result, shared_memory=True))
         request.start_async()

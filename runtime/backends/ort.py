@@ -3,9 +3,10 @@
 import contextlib
 import io
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,8 +18,8 @@ from onnx import TensorProto, helper
 from ..errors import BackendUnavailableError, EngineError, OutOfMemoryError
 from ..frame import Array
 from ..machine import cpu_and_cores, nvidia_gpu, nvidia_problem
-from .base import Engine, Model, Options, Pending
-from .graph import INPUT, OUTPUT, explain, io_shape, wrap
+from .base import Backend, Engine, Model, Options, Pending
+from .graph import INPUT, OUTPUT, explain, wrap
 from .half import to_half
 from .model import OPSET
 from .nvidia import library as nvidia_library
@@ -29,16 +30,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OrtBackend:
+class OrtBackend(Backend):
     """ONNX Runtime with one of its execution providers."""
 
-    NAME: str
+    package: str = "onnxruntime"
+    distributions: tuple[str, ...] = ("onnxruntime",)
     provider: str
     """ONNX Runtime's name of the provider."""
-    advice: str
-    """The command that installs it."""
-    problem: Callable[[], str | None] = lambda: None
+    problem: Callable[[], str | None] | None = None
     """Returns the reason why the machine has no such device; called before anything is imported."""
+    system: str | None = None
+    """The only system, by `sys.platform`, on which the provider exists."""
     plugin: str | None = None
     """The package whose library brings the provider, where it is not part of onnxruntime itself."""
     options: tuple[tuple[str, str], ...] = ()
@@ -48,16 +50,8 @@ class OrtBackend:
     """Opens the provider's libraries where pip has installed them; returns the messages printed
     meanwhile."""
 
-    @property
-    def on_cpu(self) -> bool:
-        """True if it computes on the CPU."""
-        return self.provider == "CPUExecutionProvider"
-
     def unavailable(self) -> str | None:
-        """Returns the reason why this backend cannot be used here, or None when it can."""
-        if find_spec("onnxruntime") is None:
-            return f"the package onnxruntime is not installed ({self.advice})"
-        reason = self.problem()
+        reason = Backend.unavailable(self) or (self.problem() if self.problem is not None else None)
         if reason is not None:
             return reason
         if self.plugin is not None:
@@ -70,8 +64,12 @@ class OrtBackend:
             return f"this onnxruntime has no {self.provider} ({self.advice})"
         return None if self.on_cpu else _load_problem(self)
 
+    def expected(self) -> bool:
+        if self.problem is not None:
+            return self.problem() is None
+        return self.on_cpu or sys.platform == self.system
+
     def version(self) -> str:
-        """Returns ONNX Runtime's version."""
         import onnxruntime as ort
 
         return str(ort.__version__)
@@ -85,7 +83,6 @@ class OrtBackend:
         return ("fp32", "int8") if self.on_cpu else ("fp32", "fp16")
 
     def trial(self, model: bytes, image: Array) -> Array:
-        """Returns a serialised graph's output for one tensor. Raises ONNX Runtime's own errors."""
         session = self.session(model, threads=1)
         return np.asarray(session.run(None, {session.get_inputs()[0].name: image})[0])
 
@@ -162,40 +159,48 @@ def _tensorrt_libraries() -> str:
     return said
 
 
-CPU = OrtBackend(NAME="ort", provider="CPUExecutionProvider", advice="pip install 'velatura[ort]'")
+CPU = OrtBackend(
+    name="ort",
+    provider="CPUExecutionProvider",
+    advice="pip install 'velatura[ort]'",
+    on_cpu=True,
+)
 CUDA = OrtBackend(
-    NAME="ort-cuda",
+    name="ort-cuda",
     provider="CUDAExecutionProvider",
+    distributions=("onnxruntime-gpu",),
     advice="pip install 'velatura[gpu]'",
     problem=nvidia_problem,
     libraries=_cuda_libraries,
 )
-TENSORRT = OrtBackend(
-    NAME="ort-tensorrt",
+TENSORRT = replace(
+    CUDA,
+    name="ort-tensorrt",
     provider="TensorrtExecutionProvider",
-    advice="pip install 'velatura[gpu]'",
-    problem=nvidia_problem,
     libraries=_tensorrt_libraries,
 )
 RTX = OrtBackend(
-    NAME="ort-rtx",
+    name="ort-rtx",
     provider="NvTensorRTRTXExecutionProvider",
+    distributions=("onnxruntime", "onnxruntime-ep-nv-tensorrt-rtx-cu13"),
     advice="pip install 'velatura[rtx]' onnxruntime",
     problem=nvidia_problem,
     plugin="onnxruntime_ep_nv_tensorrt_rtx",
 )
 DIRECTML = OrtBackend(
-    NAME="ort-directml",
+    name="ort-directml",
     provider="DmlExecutionProvider",
     advice="pip install onnxruntime-directml, on Windows",
+    system="win32",
     concurrent=False,
 )
 COREML = OrtBackend(
-    NAME="ort-coreml",
+    name="ort-coreml",
     provider="CoreMLExecutionProvider",
     advice="pip install onnxruntime, on macOS",
+    system="darwin",
 )
-PROVIDERS = {b.NAME: b for b in (TENSORRT, RTX, CUDA, DIRECTML, COREML, CPU)}
+BACKENDS = (TENSORRT, RTX, CUDA, DIRECTML, COREML, CPU)
 
 
 class OrtEngine(StaticEngine["ort.InferenceSession"]):
@@ -211,7 +216,7 @@ class OrtEngine(StaticEngine["ort.InferenceSession"]):
         side_by_side = (max(2, cores) if backend.on_cpu else 2) if throughput else 1
         super().__init__(
             model,
-            backend=backend.NAME,
+            backend=backend.name,
             precision="int8" if model.card.precision == "int8" else precision,
             in_flight=side_by_side,
             fit=options.fit,
@@ -236,8 +241,8 @@ class OrtEngine(StaticEngine["ort.InferenceSession"]):
 
     def _start(self, compiled: "ort.InferenceSession", image: Array, output: Array) -> Pending:
         height, width = image.shape[:2]
-        given = image.reshape(io_shape(self.card, height, width))
-        shape = io_shape(self.card, height, width, output=True)
+        wanted, shape = self._io_shapes(height, width)
+        given = image.reshape(wanted)
 
         def work() -> Array:
             try:
@@ -267,8 +272,6 @@ class OrtEngine(StaticEngine["ort.InferenceSession"]):
 
 def halved(model: Model) -> "tuple[Any, Any]":
     """Returns (graph, card) of the model in half precision."""
-    from dataclasses import replace
-
     if model.card.dtype == "float16":
         return model.proto, model.card
     dtype = "float16" if model.card.dtype == "float32" else model.card.dtype

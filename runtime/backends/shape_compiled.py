@@ -12,6 +12,7 @@ from ..buffers import BufferPool, Take
 from ..errors import EngineError, OutOfMemoryError
 from ..frame import Array
 from .base import Engine, Fit, Model, Pending, sample_dtype
+from .graph import io_shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,8 @@ class StaticEngine(Engine, Generic[Compiled]):
         self.notes = model.notes
         self.model = model
         self.fit: Fit = fit
+        self._channels = model.card.input_channels, model.card.output_channels
+        self._shapes: dict[tuple[int, int], tuple[tuple[int, ...], tuple[int, ...]]] = {}
         self.max_pixels = max_pixels
         self._compiled: OrderedDict[Key, Compiled] = OrderedDict()
         self._buffers = BufferPool()
@@ -171,6 +174,14 @@ class StaticEngine(Engine, Generic[Compiled]):
     def _start(self, compiled: Compiled, image: Array, output: Array) -> Pending:
         """Begin inference of a contiguous picture into `output`, which the pending result returns."""
 
+    def _io_shapes(self, height: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Returns the shapes of the graph's input and output for a picture of that size."""
+        found = self._shapes.get((height, width))
+        if found is None:
+            result = io_shape(self.card, height, width, output=True)
+            found = self._shapes[height, width] = io_shape(self.card, height, width), result
+        return found
+
     @abstractmethod
     def _release(self, compiled: Compiled) -> None:
         """Wait for what is running and free it."""
@@ -179,9 +190,9 @@ class StaticEngine(Engine, Generic[Compiled]):
         card = self.card
         shape = image.shape if card.input_colour == "luma" else image.shape[:2]
         given = 1 if image.ndim == 2 else image.shape[-1]
-        if len(shape) != 2 or given != card.input_channels or image.dtype != sample_dtype(bits):
+        if len(shape) != 2 or given != self._channels[0] or image.dtype != sample_dtype(bits):
             raise EngineError(
-                f"{card.name} takes {card.input_channels}-channel pictures of {sample_dtype(bits)}, "
+                f"{card.name} takes {self._channels[0]}-channel pictures of {sample_dtype(bits)}, "
                 f"not {image.shape} of {image.dtype}"
             )
         height, width = shape
@@ -248,7 +259,7 @@ class StaticEngine(Engine, Generic[Compiled]):
     def _take_output(self, height: int, width: int, dtype: np.dtype[Any]) -> Array:
         """Returns memory for the result of an input of that size."""
         size = [height * self.card.scale, width * self.card.scale]
-        channels = self.card.output_channels
+        channels = self._channels[1]
         return self._buffers.take(size if channels == 1 else [*size, channels], dtype)
 
     def _infer_resized(self, image: Array, fixed: tuple[int, int], bits: int) -> Pending:

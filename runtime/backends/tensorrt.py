@@ -1,35 +1,53 @@
-"""The backend of TensorRT on this machine's NVIDIA GPU."""
+"""TensorRT, and TensorRT-RTX, on this machine's NVIDIA GPU."""
 
-from .base import Engine, Model, Options
+from dataclasses import dataclass
+
+from ..machine import nvidia_problem
+from .base import Backend, Engine, Model, Options
 from .nvidia import cuda
 from .nvidia import library as nvidia_library
 
-NAME = "tensorrt"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorRtBackend(Backend):
+    """One of the two libraries."""
+
+    name: nvidia_library.Name
+
+    def unavailable(self) -> str | None:
+        return nvidia_library.problem(self.name) or cuda.missing_package()
+
+    def expected(self) -> bool:
+        return nvidia_problem() is None
+
+    def version(self) -> str:
+        return nvidia_library.load(self.name).version
+
+    def device(self) -> str:
+        return cuda.load().device().title
+
+    def precisions(self) -> tuple[str, ...]:
+        """Returns FP32 (in TF32 where the GPU has it) and FP16."""
+        return ("fp32", "fp16")
+
+    def open(self, model: Model, *, precision: str, options: Options) -> Engine:
+        from .nvidia.engine import open_device  # costs a start on a CPU nothing
+
+        library = nvidia_library.load(self.name)
+        return open_device(model, library, cuda.load(), precision=precision, options=options)
 
 
-def unavailable() -> str | None:
-    """Returns the reason why this backend cannot be used here, or None when it can."""
-    return nvidia_library.problem("tensorrt") or cuda.missing_package()
-
-
-def version() -> str:
-    """Returns TensorRT's version."""
-    return nvidia_library.load("tensorrt").version
-
-
-def device() -> str:
-    """Returns the current GPU and its driver."""
-    return cuda.load().device().title
-
-
-def precisions() -> tuple[str, ...]:
-    """Returns FP32 (in TF32 where the GPU has it) and FP16."""
-    return ("fp32", "fp16")
-
-
-def open(model: Model, *, precision: str, options: Options) -> Engine:
-    """Opens an engine for the model. Raises EngineError when TensorRT refuses it."""
-    from .nvidia.engine import open_device  # costs a start on a CPU nothing
-
-    library = nvidia_library.load("tensorrt")
-    return open_device(model, library, cuda.load(), precision=precision, options=options)
+BACKENDS = (
+    TensorRtBackend(
+        name="tensorrt",
+        package=nvidia_library.MODULES["tensorrt"][0],
+        advice=nvidia_library.ADVICE["tensorrt"],
+        distributions=("tensorrt", "cuda-python"),
+    ),
+    TensorRtBackend(
+        name="rtx",
+        package=nvidia_library.MODULES["rtx"][0],
+        advice=nvidia_library.ADVICE["rtx"],
+        distributions=("tensorrt-rtx-cu13-bindings", "cuda-python"),
+    ),
+)

@@ -1,17 +1,13 @@
 """Painter: the processing of a game's frames: models on a ladder, then their history."""
 
-import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from typing import TYPE_CHECKING
+from math import inf
 
 from ..adaptive.background_open import Opening
-from ..adaptive.compositing import blended
 from ..adaptive.executor import STUCK, Patience
-from ..adaptive.guided import scaled
 from ..adaptive.ladder import Key, Ladder, Opener, Smaller, key_of, open_ladder, sample_of
 from ..adaptive.ladder_processor import LadderProcessor
 from ..adaptive.processor import Tell
@@ -19,13 +15,9 @@ from ..backends import Precision, open_engine
 from ..backends.identity import NAME as IDENTITY
 from ..card import CardFlags, ModelCard
 from ..frame import RGB, Frame, PixelFormat, VideoInfo
-from ..stages.conform import Shape
-from ..temporal.disocclusion import filled, haloed, seen_motion
+from ..stages.geometry import Shape
+from ..worker import Channel
 from .picture import DEEP, FULL
-
-if TYPE_CHECKING:
-    from ..temporal.reprojection_map import Track, Tracker
-    from ..temporal.stabilizer import Stabiliser
 
 STAND_IN = 0.25
 """Seconds, or three budgets, after the models' first late frame in which the last result, warped, is
@@ -84,15 +76,9 @@ class Painter:
         self._models = tuple(models)
         self._processor: LadderProcessor | None = None
         self._opening = Opening[LadderProcessor]()
-        self._asked: deque[tuple[str, ...]] = deque(maxlen=1)
+        self._asked = Channel[tuple[str, ...]]("oldest")
         """The models of a swap that came while none were open."""
         self._key: Key | None = None
-        self._stabiliser: Stabiliser | None = None
-        self._tracker: Tracker | None = None
-        self._remembers = False
-        """True if there is a history."""
-        self._late_since: float | None = None
-        """The time at which the models were first late after the last result; None if they are not."""
         self._closed = False
         self._said = ""
 
@@ -133,7 +119,7 @@ class Painter:
         if processor is not None:
             processor.swap(models)
         else:
-            self._asked.append(tuple(models))  # the next frame opens these
+            self._asked.put(tuple(models))  # the next frame opens these
 
     def history(self, *, moves: bool) -> bool:
         """Returns whether frames are stabilised; `moves` says whether they bring motion."""
@@ -149,7 +135,7 @@ class Painter:
         """True if there may be a rung on which results are warped."""
         processor = self._processor
         governed = self._plan.budget is not None
-        return governed and (processor is None or any(rung.every > 1 for rung in processor.rungs))
+        return governed and (processor is None or processor.carries)
 
     def plain(self, *, moves: bool) -> bool:
         """Returns whether a frame needs no processing: it is its own result, or the models are off."""
@@ -171,26 +157,12 @@ class Painter:
             self.forget()
             return Painted(None)
         history = self.history(moves=frame.motion is not None)
-        if not history or frame.cut:
-            self._let_go()
-        track, seen = self._tracked(frame, history=history)
-        made = processor.process(seen)
-        if not made.late:
-            self._late_since = None
-        if made.passed and not (made.late and history and self._stands_in()):
-            self._let_go()
+        processor.steady.strength = self.stability if history else 0.0
+        processor.strength = self.strength
+        made = processor.process(frame)
+        if made.passed:
             return Painted(None, late=made.late and not self._plan.prompt)
-        shown, uncovered = made.frame, made.uncovered
-        if uncovered is not None:
-            uncovered = haloed(uncovered, frame.depth)
-            shown = filled(shown, scaled(frame, (shown.width, shown.height)), uncovered)
-        if history:
-            fresh = not (made.passed or made.repeated)
-            shown = self._steady().blend(shown, track, fresh=fresh, uncovered=uncovered)
-            self._remembers |= fresh
-        if self.strength < 1:
-            shown = blended(shown, scaled(frame, (shown.width, shown.height)), self.strength)
-        return Painted(shown, carried=made.passed or made.repeated)
+        return Painted(made.frame, carried=made.repeated)
 
     def failed(self, error: Exception) -> None:
         """Report once the unexpected error for which a frame passes, and start again."""
@@ -207,15 +179,8 @@ class Painter:
 
     def forget(self) -> None:
         """Forget everything before the next frame."""
-        if self._tracker is not None:
-            self._tracker.forget()
-        self._let_go()
-
-    def _let_go(self) -> None:
-        """Forget the history of results."""
-        if self._stabiliser is not None and self._remembers:
-            self._stabiliser.forget()
-            self._remembers = False
+        if self._processor is not None:
+            self._processor.steady.forget()
 
     def close(self, patience: float = 2.0) -> None:
         """Close the engines for good, waiting for at most `patience` seconds."""
@@ -228,47 +193,9 @@ class Painter:
         if processor is not None:
             processor.close(patience)
 
-    def _tracked(self, frame: Frame, *, history: bool) -> tuple["Track | None", Frame]:
-        """Returns the places of the frame's pixels; and the frame for the models, whose motion is NaN
-        where it shows something new."""
-        moves = frame.motion is not None and self._carries
-        if not (history or moves):
-            if self._tracker is not None:
-                self._tracker.forget()
-            return None, frame
-        if self._tracker is None:
-            from ..temporal.reprojection_map import Tracker
-
-            self._tracker = Tracker()
-        first = self._tracker.before is None
-        track = self._tracker.follow(frame)
-        if frame.motion is None or not moves:
-            return track, frame
-        # The motion is kept for longer than the engine leaves its memory unchanged.
-        motion = frame.motion.copy() if first else seen_motion(frame, track)
-        return track, replace(frame, motion=motion)
-
-    def _steady(self) -> "Stabiliser":
-        if self._stabiliser is None:
-            from ..temporal.stabilizer import Stabiliser
-
-            self._stabiliser = Stabiliser()
-        self._stabiliser.strength = self.stability
-        return self._stabiliser
-
-    def _stands_in(self) -> bool:
-        """Returns whether the history is shown for late models: for a while, if somebody waits."""
-        if not self._remembers:
-            return False
-        now = time.monotonic()
-        if self._late_since is None:
-            self._late_since = now
-        late = now - self._late_since
-        return not self._plan.prompt or late < max(STAND_IN, 3 * (self._plan.budget or 0.0))
-
     def _exchange(self) -> None:
-        if self._asked:
-            asked = self._asked.pop()
+        asked = self._asked.take(0.0) if len(self._asked) else None
+        if asked is not None:
             if self._processor is not None:
                 self._processor.swap(asked)
             else:
@@ -317,7 +244,9 @@ class Painter:
             )
 
         late = None if plan.budget is None or not plan.prompt else SLACK * plan.budget
-        patience = Patience(seconds=late, least=0.0 if plan.prompt else FROZEN, once=True)
+        stand_in = max(STAND_IN, 3 * (plan.budget or 0.0)) if plan.prompt else inf
+        least = 0.0 if plan.prompt else FROZEN
+        patience = Patience(seconds=late, least=least, stand_in=stand_in, once=True)
         return LadderProcessor(
             models,
             sample,

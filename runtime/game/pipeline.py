@@ -7,14 +7,116 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Protocol
 
+import numpy as np
+
 from ..meter import Histogram, Percentiles
-from ..worker import LEAVING, DaemonThread
-from .frame_inputs import Given, Reader
+from ..temporal.warp import composed
+from ..worker import LEAVING, Channel, DaemonThread
+from .conventions import DepthConvention, Floats, Jitter, MotionConvention, resampled
 from .frame_pass import Painter
-from .picture import Picture, Pictures
+from .picture import Picture, Pictures, Taken
 from .stats import FINE, LONG
+
+MOST_LOST = 8
+"""Consecutive frames that may be lost before their motion is no longer composed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """An engine's motion vectors between two frames, in its own convention."""
+
+    array: Floats
+    jitter: Jitter
+    before: Jitter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """The picture of one call and its other inputs, checked but not converted."""
+
+    index: int
+    epoch: int
+    """Only results of one epoch follow one another: it changes with the size, and after `off`."""
+    color: Picture
+    vectors: tuple[Vectors, ...] = ()
+    """The vectors back to the frame that was made before it, the newest first; empty where they are
+    unknown."""
+    depth: Floats | None = None
+    reactive: Floats | None = None
+    reset: bool = False
+
+    def after(self, lost: "Given") -> "Given":
+        """Returns the inputs where the frame just before is never made: their motion goes further
+        back."""
+        if self.reset or lost.reset or lost.epoch != self.epoch:
+            return replace(self, reset=True, vectors=())
+        vectors = (*self.vectors, *lost.vectors) if self.vectors and lost.vectors else ()
+        if len(vectors) > MOST_LOST:
+            return replace(self, reset=True, vectors=())
+        # Without motion in both there is none at all, and no history either.
+        return replace(self, vectors=vectors)
+
+    @property
+    def bare(self) -> "Given":
+        """The picture alone, without the other inputs."""
+        return replace(self, vectors=(), depth=None, reactive=None)
+
+    def kept(self, pictures: Pictures) -> "Given":
+        """Returns a copy in memory of its own: the engine may use its buffers at once."""
+
+        def copy(array: Floats | None) -> Floats | None:
+            return None if array is None else pictures.copy(array)
+
+        vectors = tuple(replace(one, array=pictures.copy(one.array)) for one in self.vectors)
+        color = pictures.copy(self.color)
+        depth, reactive = copy(self.depth), copy(self.reactive)
+        return replace(self, color=color, vectors=vectors, depth=depth, reactive=reactive)
+
+
+class Reader:
+    """Makes frames of inputs, by an engine's conventions. Used from one thread."""
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        motion: MotionConvention,
+        depth: DepthConvention,
+        *,
+        flipped: bool,
+        rate: Fraction,
+    ) -> None:
+        self._pictures = pictures
+        self.motion, self.depth = motion, depth
+        self._flipped, self._rate = flipped, rate
+
+    def __call__(self, given: Given, *, whole: bool) -> Taken:
+        """Returns the frame; unless `whole`, only the picture is converted."""
+        taken = self._pictures.frame(given.color, given.index, self._rate)
+        if not whole:
+            return taken
+        size = (given.color.shape[1], given.color.shape[0])
+        motion: Floats | None = None
+        for one in given.vectors:
+            older = self._upright(
+                self.motion.read(one.array, size, jitter=one.jitter, before=one.before)
+            )
+            motion = older if motion is None else composed(motion, older)
+        depth, reactive = given.depth, given.reactive
+        frame = replace(
+            taken.frame,
+            motion=motion,
+            depth=None if depth is None else self._upright(self.depth.read(depth, size)),
+            reactive=None if reactive is None else self._upright(resampled(reactive, size)),
+            cut=given.reset,
+        )
+        return replace(taken, frame=frame)
+
+    def _upright(self, array: Floats) -> Floats:
+        return np.ascontiguousarray(array[::-1]) if self._flipped else array
+
 
 WEIGHT = 0.1
 """The weight of the newest interval between two frames in their average."""
@@ -150,10 +252,8 @@ class Pipeline:
         self.dropped = 0
         self.finished = 0
         """The number of frames whose results have been the newest."""
-        self._changed = threading.Condition()
-        self._waiting: Given | None = None
+        self._waiting = Channel[Given]("oldest", merge=Given.after)
         self._newest: Finished | None = None
-        self._closed = False
         self._failure: Exception | None = None
         self._failed = failed
         self._ready = threading.Event()
@@ -162,19 +262,14 @@ class Pipeline:
         try:
             self._ready.wait()
         except BaseException:  # Ctrl-C: who waits has no pipeline to close yet
-            self._end()
+            self._waiting.close(drop=True)
             raise
         if self._failure is not None:
             raise self._failure
 
     def put(self, given: Given) -> None:
         """Add a frame, whose arrays nobody else changes."""
-        with self._changed:
-            if self._waiting is not None:
-                given = given.after(self._waiting)
-                self.dropped += 1
-            self._waiting = given
-            self._changed.notify()
+        self.dropped += not self._waiting.put(given)
 
     @property
     def newest(self) -> Finished | None:
@@ -184,17 +279,12 @@ class Pipeline:
 
     def close(self, patience: float) -> None:
         """End the thread after its current frame, waiting for at most `patience` seconds."""
-        self._end()
+        self._waiting.close(drop=True)
         self._thread.wait(patience)
-
-    def _end(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
 
     def _leave(self) -> None:
         """End the thread at the end of the process, without cutting off its work."""
-        self._end()
+        self._waiting.close(drop=True)
         self._thread.outwait(LEAVING)
 
     def _run(self, begin: Callable[[], Making]) -> None:
@@ -214,7 +304,7 @@ class Pipeline:
         finally:
             self._ready.set()
         try:
-            while (given := self._take()) is not None:
+            for given in self._waiting:
                 try:
                     made = make(given)
                 except Exception as error:  # told, and the next one is made
@@ -226,12 +316,6 @@ class Pipeline:
                     self.finished += 1
         finally:
             make.close()
-
-    def _take(self) -> Given | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting is not None or self._closed)
-            given, self._waiting = self._waiting, None
-            return None if self._closed else given
 
 
 def lower_priority(niceness: int = NICENESS) -> None:

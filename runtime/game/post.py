@@ -23,10 +23,9 @@ from .conventions import (  # fmt: skip
     motion_array,
     reactive_array,
 )
-from .frame_inputs import Given, Reader, Vectors
 from .frame_pass import Painter, Plan, no_smaller, scale_of, zoo_opener
 from .picture import ColourEncoding, Order, Picture, Pictures, out_array, picture_array, picture_type
-from .pipeline import Finished, Maker, Pipeline, Sparing
+from .pipeline import Finished, Given, Maker, Pipeline, Reader, Sparing, Vectors
 from .stats import Log, PostStats, Shown, Tally
 
 PATIENCE = 2.0

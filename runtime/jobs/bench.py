@@ -17,7 +17,13 @@ from rich.table import Column, Table
 from ..backends import BACKENDS, Engine, Fit, Hint, open_engine, openvino, refusals
 from ..backends.graph import macs_per_pixel
 from ..backends.model import find_model, load_model
-from ..backends.open import backend_precisions, trial_runner
+from ..backends.open import (
+    backend_precisions,
+    cpu_backends,
+    distributions,
+    find_backend,
+    trial_runner,
+)
 from ..backends.precision_choice import agreement_db, sample_picture
 from ..cache import write_whole
 from ..card import CardFlags
@@ -84,10 +90,10 @@ class Peak:
 def measure_peak() -> Peak:
     """Measures matrix products by OpenVINO on all cores, and a copy. Raises EngineError without
     OpenVINO."""
-    reason = openvino.unavailable()
+    reason = openvino.CPU.unavailable()
     if reason is not None:
         raise EngineError(f"the peak is measured by OpenVINO: {reason}")
-    offered = openvino.precisions()
+    offered = openvino.CPU.precisions()
     matrix = {name: _matrix_rate(name) for name in ("fp32", "bf16", "int8") if name in offered}
     return Peak(matrix, _copy_rate())
 
@@ -261,7 +267,7 @@ def measure_model(job: BenchJob, progress: Callable[[str, float], None]) -> dict
         progress(f"{name} in {precision}", number / len(variants))
         rows.append(_row(job, name, precision, macs, products, reference))
     return {
-        "machine": facts(),
+        "machine": facts(distributions()),
         "model": job.model,
         "size": list(job.size),
         "multiply_adds_per_frame": round(macs),
@@ -274,7 +280,7 @@ def measure_model(job: BenchJob, progress: Callable[[str, float], None]) -> dict
 def _reference(job: BenchJob) -> Array:
     """Returns the FP32 result that others are compared with, on ONNX Runtime or OpenVINO on the CPU."""
     failure: EngineError | None = None
-    for name in ("ort", "openvino"):
+    for name in reversed(cpu_backends()):
         try:
             with _open(job, name, "fp32", "latency") as engine:
                 return engine.run(_picture(engine, job.size))
@@ -319,7 +325,7 @@ def _row(
                 lambda: _streamed(
                     lambda: engine.submit(picture), engine.in_flight, job.seconds / TURNS
                 ),
-                products.get(matrix_kind(precision)) if backend in ("openvino", "ort") else None,
+                products.get(matrix_kind(precision)) if find_backend(backend).on_cpu else None,
             )
             row["throughput"] = asdict(Times.of(seconds))
             stage, frames = Neural(engine), _frames(job.size)

@@ -26,6 +26,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from ..backends.open import distributions
 from ..errors import SinkError
 from ..game.post import PostProcess
 from ..machine import facts
@@ -178,7 +179,7 @@ def report_of(job: GameJob, loops: dict[Loop, Pacing]) -> dict[str, Any]:
     without, on = loops["without"], loops["on"]
     later = float(on.all("latency").mean() - without.all("latency").mean())
     return {
-        "machine": facts(),
+        "machine": facts(distributions()),
         "models": list(job.models),
         "size": list(job.size),
         "mode": job.mode,

@@ -16,7 +16,7 @@ from ..backends.model import Model, find_model, load_model
 from ..backends.nvidia import library as nvidia_library
 from ..backends.nvidia.builder import BuildOptions, Built, Profile, build
 from ..backends.nvidia.engine_file import SUFFIX, EngineFacts, save
-from ..backends.open import CPU_BACKENDS, find_backend, trial_runner
+from ..backends.open import cpu_backend, trial_runner
 from ..backends.precision_choice import MIN_PARITY_DB, agree
 from ..cache import EngineCache, digest_of
 from ..card import CardFlags
@@ -89,9 +89,8 @@ def halve(model: Model, *, force: bool) -> tuple[Model, HalfParity | None]:
     )
     # OpenVINO is always here, but widens the weights once and computes in float32.
     rounds = half_emulation.unavailable() is None
-    name = next(n for n in reversed(CPU_BACKENDS) if find_backend(n).unavailable() is None)
     options = Options(hint="latency", cache=EngineCache.of_nothing())
-    backend = find_backend(name)
+    backend = cpu_backend(exact=True)
     with (
         backend.open(model, precision="fp32", options=options) as full,
         (

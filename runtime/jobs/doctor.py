@@ -12,7 +12,7 @@ import typer
 
 from ..backends import open_engine, refusals
 from ..backends.nvidia import library as nvidia_library
-from ..backends.open import backend_precisions
+from ..backends.open import backend_precisions, distributions
 from ..cache import EngineCache
 from ..errors import VelaturaError
 from ..frame import Frame
@@ -42,9 +42,9 @@ def examine(*, as_json: bool) -> int:
             name: "refused: " + reason if reason else "available: " + " ".join(backend_precisions(name))
             for name, reason in reasons.items()
         },
-        "builders": {name: _builder(name) for name in ("tensorrt", "rtx")},
+        "builders": {name: _builder(name) for name in nvidia_library.MODULES},
         "models": list(zoo_models()),
-        "packages": packages(),
+        "packages": packages(distributions()),
     }
     usable = [name for name, reason in reasons.items() if reason is None]
     findings["used"] = usable[0] if usable else None

@@ -125,7 +125,7 @@ def run_live(session: Session, *, quiet: bool = False) -> int:
             view.controls = controls
             _shown(view.url, say, needed=session.token is None)
         if session.statistics == "prometheus":
-            from ..live.prometheus import Metrics
+            from ..live.stats import Metrics
 
             host, port = session.metrics
             metrics = Metrics(pump.stats, host=host, port=port)

@@ -15,8 +15,7 @@ import typer
 from .options import PRECISIONS, Debug, choice, reporting, usage, width_height
 
 if TYPE_CHECKING:
-    from ..game.shm.server import ServerStats
-    from ..game.shm.slot_server import ClientStats
+    from ..game.shm.server import ClientStats, ServerStats
 
 EVERY = 1.0
 """Seconds between two reports."""
@@ -51,7 +50,7 @@ def serve(
     Games send frames with `velatura.h` (C, C++: `velatura include-dir`) or with
     `velatura.runtime.game.Client`. Frames pass unchanged without -m.
     """
-    from ..game.shm.segment_names import check_name
+    from ..game.shm.segment import check_name
     from ..game.shm.server import IDENTITY, Work
 
     with reporting(debug, stats == "json"):

@@ -2,7 +2,6 @@
 
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from ..media.live_audio import Sound
 from ..sinks import Encoding, Sink, open_live_sink
 from ..sinks.kind import Writing
 from ..sources import Source
-from ..worker import DaemonThread
+from ..worker import Channel, DaemonThread
 from .output import Drop, Output
 
 LONGEST = 1500
@@ -39,28 +38,21 @@ class Audible(Protocol):
         ...
 
 
-class Branch:
+class Branch(Channel[Sound]):
     """The sound for one sink; `take` never waits, since sound that is late goes with a later
     picture."""
 
     def __init__(self) -> None:
-        self._items: deque[Sound] = deque(maxlen=LONGEST)
+        super().__init__("oldest", depth=LONGEST)
 
     def listen(self) -> None:
         """Nothing to do: the source is listened to already."""
         return
 
-    def put(self, heard: Sound) -> None:
-        """Add a piece; the oldest is dropped where nobody takes any."""
-        self._items.append(heard)
-
     def take(self, timeout: float | None = None) -> Sound | None:
         """Returns the oldest piece; None where there is none."""
         del timeout
-        try:
-            return self._items.popleft()
-        except IndexError:
-            return None
+        return super().take(0.0)
 
 
 class Sounds:

@@ -1,90 +1,14 @@
-"""Outputs of a live run: a sink, a thread, and a mailbox for frames that it cannot take at once."""
+"""Outputs of a live run: a sink, a thread, and a channel for frames that it cannot take at once."""
 
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from typing import Generic, Literal, TypeVar
 
 from ..errors import SinkError, VelaturaError
 from ..frame import Frame
 from ..meter import Histogram
 from ..sinks import Sink
-from ..worker import DaemonThread
+from ..worker import Channel, DaemonThread, Drop
 from .stats import OutputStats
-
-T = TypeVar("T")
-
-Drop = Literal["oldest", "newest", "never"]
-"""The item that is dropped when there is no room: the `oldest` that waits, so that the newest is shown;
-the `newest`, which has just come; or none, and the sender waits."""
-
-
-class Mailbox(Generic[T]):
-    """A bounded queue of at most `depth` items; the policy says what happens to more."""
-
-    def __init__(self, drop: Drop = "oldest", *, depth: int = 1) -> None:
-        if depth < 1:
-            raise ValueError(f"a mailbox of depth {depth} holds nothing")
-        self.dropped = 0
-        self._drop = drop
-        self._depth = depth
-        self._items: deque[T] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
-
-    def put(self, item: T) -> bool:
-        """Adds an item. Returns False when an item was dropped for it, itself or an older one.
-
-        Waits for room only where nothing may be dropped; a closed mailbox takes nothing.
-        """
-        with self._changed:
-            if self._drop == "never":
-                self._changed.wait_for(lambda: len(self._items) < self._depth or self._closed)
-            if self._closed:
-                return False
-            full = len(self._items) >= self._depth
-            self.dropped += full
-            if full and self._drop == "newest":
-                return False
-            if full:
-                self._items.popleft()
-            self._items.append(item)
-            self._changed.notify_all()
-            return not full
-
-    def take(self, timeout: float | None = None) -> T | None:
-        """Returns the oldest item; None after `timeout` seconds, or when nothing will come any more."""
-        end = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
-            while not self._items and not self._closed:
-                left = None if end is None else end - time.monotonic()
-                if left is not None and left <= 0:
-                    return None
-                self._changed.wait(left)
-            if not self._items:
-                return None
-            item = self._items.popleft()
-            self._changed.notify_all()
-            return item
-
-    def close(self, *, drop: bool = False) -> None:
-        """Take no more; items that wait are still given out unless `drop` is set."""
-        with self._changed:
-            self._closed = True
-            if drop:
-                self.dropped += len(self._items)
-                self._items.clear()
-            self._changed.notify_all()
-
-    @property
-    def closed(self) -> bool:
-        """True if nothing will come any more."""
-        with self._changed:
-            return self._closed and not self._items
-
-    def __len__(self) -> int:
-        return len(self._items)
 
 
 class Output:
@@ -106,7 +30,7 @@ class Output:
         self.failure: VelaturaError | None = None
         self.keeps = keeps
         self._ended = ended
-        self._mailbox = Mailbox[tuple[Frame, float]](drop, depth=depth)
+        self._waiting = Channel[tuple[Frame, float]](drop, depth=depth)
         self._latency, self._intervals = Histogram(), Histogram()
         self._shown = 0
         self._last: float | None = None
@@ -135,7 +59,7 @@ class Output:
     def put(self, frame: Frame) -> None:
         """Add a frame; never waits."""
         if self.alive:
-            self._mailbox.put((frame, time.monotonic()))
+            self._waiting.put((frame, time.monotonic()))
 
     def finish(self, patience: float, *, drop: bool = False) -> bool:
         """Waits until the waiting frames are taken; returns False when the sink takes nothing for
@@ -144,7 +68,7 @@ class Output:
         A file takes all waiting frames, however long it needs, unless `drop` is set. A display is not
         waited for.
         """
-        self._mailbox.close(drop=drop or not self.keeps)
+        self._waiting.close(drop=drop or not self.keeps)
         shown = -1
         while self._thread.at_work and self._shown != shown:
             shown = self._shown
@@ -162,7 +86,7 @@ class Output:
         return OutputStats(
             name=self.sink.uri,
             shown=self._shown,
-            dropped=self._mailbox.dropped,
+            dropped=self._waiting.dropped,
             failure=str(self.failure or ""),
             latency=self._latency.percentiles(),
             rate=self._shown / elapsed if elapsed > 0 else 0.0,
@@ -178,8 +102,8 @@ class Output:
                 self._ended()
 
     def _take(self) -> None:
-        while not self._mailbox.closed:
-            taken = self._mailbox.take()
+        while not self._waiting.closed:
+            taken = self._waiting.take()
             if taken is None:
                 break
             frame, left = taken
@@ -203,6 +127,6 @@ class Output:
 
     def _fail(self, error: VelaturaError) -> None:
         self.failure = error
-        self._mailbox.close(drop=True)
+        self._waiting.close(drop=True)
         if self._failed is not None:
             self._failed(self)

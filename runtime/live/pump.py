@@ -1,9 +1,10 @@
 """LivePump: keeps up with its source on any machine; late frames are dropped, not queued."""
 
+import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,8 +16,8 @@ from ..meter import Event, Histogram, Percentiles
 from ..sinks import Sink
 from ..sources import Source
 from ..sources.live import LiveSource
-from ..worker import DaemonThread
-from .output import Drop, Mailbox, Output
+from ..worker import Channel, DaemonThread, Drop
+from .output import Output
 from .stats import LiveStats
 
 EVENTS = 200
@@ -31,7 +32,7 @@ PATIENCE = 5.0
 
 
 class LivePump:
-    """Moves frames from source through processor to sinks, with a mailbox before each, each part in a
+    """Moves frames from source through processor to sinks, with a channel before each, each part in a
     thread of its own.
 
     The newest frame wins: with `drop` "oldest" at most one waits, and it is the last that came. A sink
@@ -59,7 +60,7 @@ class LivePump:
         if not self.outputs:
             raise ValueError("a live run needs a sink")
         self.period = period or float(1 / source.info.rate)
-        self._box = Mailbox[tuple[Frame, float]](drop)
+        self._box = Channel[tuple[Frame, float]](drop)
         self._wait, self._work, self._out = Histogram(), Histogram(), Histogram()
         self._captured = self._processed = self._passed = self._repeated = self._late = 0
         self._events: deque[Event] = deque(maxlen=EVENTS)
@@ -299,6 +300,60 @@ class LivePump:
             patience = PATIENCE if hurried is None else max(hurried - time.monotonic(), 0.0)
             if not output.finish(patience):
                 self.tell(f"{output.sink.uri} is stuck and was left")
+
+
+class FramesSink(Sink):
+    """Hands frames to a coroutine; the newest replaces older ones while that is busy.
+
+    ```
+    frames = FramesSink()
+    pump = LivePump(source, processor, [frames])
+    async for frame in frames.of(pump):
+        ...
+    ```
+    """
+
+    def __init__(self) -> None:
+        self.uri = "frames:"
+        self._waiting = Channel[Frame]("oldest")
+
+    @property
+    def dropped(self) -> int:
+        """The number of frames that a newer one replaced."""
+        return self._waiting.dropped
+
+    def write(self, frame: Frame) -> None:
+        self._waiting.put(frame)
+        self.frames += 1
+
+    def close(self) -> None:
+        self._waiting.close()
+
+    def abort(self) -> None:
+        self._waiting.close(drop=True)
+
+    async def of(self, pump: LivePump) -> AsyncIterator[Frame]:
+        """Run the pump in a thread, and yield its frames; leaving the loop stops it.
+
+        Raises what the pump raises, after the last frame.
+        """
+        run = asyncio.create_task(asyncio.to_thread(self._run, pump))
+        try:
+            while True:
+                frame = await asyncio.to_thread(self._waiting.take)
+                if frame is None:
+                    break
+                yield frame
+        finally:
+            pump.stop()
+            self._waiting.close(drop=True)
+            await run
+
+    def _run(self, pump: LivePump) -> None:
+        try:
+            pump.run()
+        finally:
+            self._waiting.close()
 
 
 def _foreign(error: Exception, culprit: str) -> VelaturaError:

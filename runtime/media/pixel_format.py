@@ -8,18 +8,20 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from struct import unpack
 from typing import Any, Literal, cast
 
 import av
 import cv2
 import numpy as np
 from av.error import FFmpegError
+from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 
 from ..colour import over, to_format, to_yuv
 from ..errors import SinkError, SourceError
-from ..frame import Array, Frame, PixelFormat
+from ..frame import Array, Colour, Frame, Matrix, PixelFormat, Range
 
 Packing = Literal["planar", "packed", "paired"]
 
@@ -123,6 +125,7 @@ def layouts_of(names: Iterable[str]) -> tuple[Layout, ...]:
     return tuple(LAYOUTS[name] for name in names if name in LAYOUTS)
 
 
+@cache
 def layout_of(name: str) -> Layout:
     """Returns the layout of a name, GIF's included. Raises SinkError if frames cannot be put into
     it."""
@@ -288,6 +291,17 @@ _CHROMA = {(2, 2): "420", (2, 4): "422", (4, 4): "444", (4, 2): "440", (1, 4): "
 """The name of a subsampling by the chroma size of a picture of 4x4."""
 _FLOATING = re.compile(r"f(16|32)(le|be)$")
 
+MATRICES: dict[int, Matrix] = {
+    1: "bt709",
+    4: "bt601",
+    5: "bt601",
+    6: "bt601",
+    9: "bt2020",
+    10: "bt2020",
+}
+"""ITU-T H.273 code points."""
+RANGES: dict[int, Range] = {1: "limited", 2: "full"}
+
 Way = Literal["planes", "gbr", "packed"]
 
 
@@ -361,6 +375,35 @@ def read_planes(
         planes = tuple(np.ascontiguousarray(plane[::-1]) for plane in planes)
         alpha = None if alpha is None else np.ascontiguousarray(alpha[::-1])
     return planes, alpha, layout
+
+
+def is_mirrored(image: VideoFrame) -> bool:
+    """Returns whether a player must mirror the picture: upside down, before it turns it by its
+    `rotation`.
+
+    That is what any display matrix with a reflection comes to.
+    """
+    held: Any = image.side_data  # its stub knows no lookup by type
+    data = held.get(Type.DISPLAYMATRIX)
+    if data is None:
+        return False
+    a, b, _, c, d, *_ = unpack("=9i", bytes(data)[:36])
+    return a * d - b * c < 0
+
+
+def colour_of(image: VideoFrame, layout: Reading, usual: Colour) -> Colour:
+    """Returns the colour properties of a frame; `usual` fills in what it does not state."""
+    if layout.format.family == "rgb":
+        # Only used when it is encoded as YUV later on.
+        return replace(usual, primaries=int(image.color_primaries), range="limited")
+    range = "full" if layout.full else RANGES.get(int(image.color_range), usual.range)
+    return Colour(
+        matrix=MATRICES.get(int(image.colorspace), usual.matrix),
+        range=range,
+        primaries=int(image.color_primaries),
+        transfer=int(image.color_trc),
+        siting=usual.siting,
+    )
 
 
 def _read(picture: VideoFrame) -> tuple[tuple[Array, ...], Array | None, Reading]:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -13,42 +12,15 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..colour import guess_matrix
-from ..frame import Colour, Matrix, Range, VideoInfo
+from ..frame import Colour, VideoInfo
 from .hdr import dynamic_hdr, read_hdr
-from .pixel_format import Reading
+from .pixel_format import MATRICES, RANGES, Reading, is_mirrored
 from .pyav import ratio
-from .tracks import is_mirrored
-
-# ITU-T H.273 code points. 4 is FCC's, which differs from BT.601 in the third decimal.
-MATRICES: dict[int, Matrix] = {
-    1: "bt709",
-    4: "bt601",
-    5: "bt601",
-    6: "bt601",
-    9: "bt2020",
-    10: "bt2020",
-}
-_RANGES: dict[int, Range] = {1: "limited", 2: "full"}
 
 _NO_TIMES = 0x80
 """FFmpeg's AVFMT_NOTIMESTAMPS."""
 _ESTIMATED = frozenset({"mpegts", "mpeg"})
 """Containers that state no length: FFmpeg estimates it from the times at their end."""
-
-
-def colour_of(image: VideoFrame, layout: Reading, usual: Colour) -> Colour:
-    """Returns the colour properties of a frame; `usual` fills in what it does not state."""
-    if layout.format.family == "rgb":
-        # Only used when it is encoded as YUV later on.
-        return replace(usual, primaries=int(image.color_primaries), range="limited")
-    range = "full" if layout.full else _RANGES.get(int(image.color_range), usual.range)
-    return Colour(
-        matrix=MATRICES.get(int(image.colorspace), usual.matrix),
-        range=range,
-        primaries=int(image.color_primaries),
-        transfer=int(image.color_trc),
-        siting=usual.siting,
-    )
 
 
 def promised_frames(container: InputContainer, stream: VideoStream) -> int | None:
@@ -151,7 +123,7 @@ def describe(
         duration=_duration(container, stream, base),
         colour=Colour(
             matrix=matrix or "bt709",
-            range="full" if layout.full else _RANGES.get(int(image.color_range), "limited"),
+            range="full" if layout.full else RANGES.get(int(image.color_range), "limited"),
             primaries=int(image.color_primaries),
             transfer=int(image.color_trc),
         ),

@@ -2,18 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from struct import unpack
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from av.sidedata.sidedata import Type
 from av.stream import Disposition, Stream
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
-    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 OnPacket = Callable[["Packet[Any]"], None]
@@ -75,20 +72,6 @@ def main_video(container: "InputContainer") -> "VideoStream | None":
 
     streams = (s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
     return max(streams, key=score, default=None)
-
-
-def is_mirrored(image: "VideoFrame") -> bool:
-    """Returns whether a player must mirror the picture: upside down, before it turns it by its
-    `rotation`.
-
-    That is what any display matrix with a reflection comes to.
-    """
-    held: Any = image.side_data  # its stub knows no lookup by type
-    data = held.get(Type.DISPLAYMATRIX)
-    if data is None:
-        return False
-    a, b, _, c, d, *_ = unpack("=9i", bytes(data)[:36])
-    return a * d - b * c < 0
 
 
 class Span:

@@ -30,10 +30,8 @@ from ..errors import SourceError, VelaturaError
 from ..frame import Colour, Frame, VideoInfo
 from ..media.demux import choose_stream
 from ..media.live_audio import LiveAudio
-from ..media.pixel_format import read_planes
-from ..media.probe import colour_of
+from ..media.pixel_format import colour_of, is_mirrored, read_planes
 from ..media.pyav import open_input, ratio
-from ..media.tracks import is_mirrored
 from .base import FASTEST
 from .kind import CONNECTION, Address
 from .live import TIME_BASE, Backoff, LiveSource, Seldom

@@ -14,9 +14,8 @@ from ..frame import Damage, Frame
 from ..media.decode import ALPHA_DECODERS, Clock, Reader
 from ..media.deinterlace import PROGRESSIVE, Picture, Plan, deinterlaced, plan
 from ..media.demux import check_audio, choose_stream, listed, open_container
-from ..media.pixel_format import read_planes
+from ..media.pixel_format import colour_of, is_mirrored, read_planes
 from ..media.probe import (
-    colour_of,
     describe,
     has_opacity,
     is_untimed,
@@ -27,7 +26,6 @@ from ..media.probe import (
     usual_rate,
 )
 from ..media.pyav import ratio
-from ..media.tracks import is_mirrored
 from .base import Deinterlace, Source
 from .kind import Reading
 

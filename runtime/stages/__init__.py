@@ -7,10 +7,8 @@ from .base import PipelinedStage, Stage
 
 if TYPE_CHECKING:
     from ..temporal.stabilizer import Stabiliser, Stabilize
-    from .conform import Conform
+    from .geometry import Conform, Resize, Upright
     from .neural import Neural
-    from .resize import Resize
-    from .upright import Upright
 
 __all__ = [
     "Conform",
@@ -24,12 +22,12 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Conform": ".conform",
+    "Conform": ".geometry",
     "Neural": ".neural",
-    "Resize": ".resize",
+    "Resize": ".geometry",
     "Stabiliser": "..temporal.stabilizer",
     "Stabilize": "..temporal.stabilizer",
-    "Upright": ".upright",
+    "Upright": ".geometry",
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..colour import guess_matrix
 from ..frame import Matrix, Range
-from ..media.probe import MATRICES
+from ..media.pixel_format import MATRICES
 from ..media.tracks import Span, Track, Values, earliest
 from .inspect import Found
 

@@ -17,8 +17,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import SourceError
+from ..media.pixel_format import is_mirrored
 from ..media.pyav import open_input, ratio
-from ..media.tracks import Span, Track, Values, earliest, is_mirrored, main_video
+from ..media.tracks import Span, Track, Values, earliest, main_video
 
 HELD = 64 << 20
 """Bytes of one group of pictures that are kept for the decoder; a longer group is decoded as it

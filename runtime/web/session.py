@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from ..errors import SinkError, VelaturaError
-from .mjpeg import Feed
 from .panel import Message, Panel, RubbishError, parse
+from .pictures import Feed
 from .shared import Shared, points, state, to_json
 
 if TYPE_CHECKING:

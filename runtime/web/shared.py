@@ -15,9 +15,8 @@ import numpy as np
 
 from ..frame import Frame
 from ..meter import Event
-from .mjpeg import Jpegs
 from .panel import Panel
-from .pictures import Newest
+from .pictures import Jpegs, Newest
 
 if TYPE_CHECKING:
     from .webrtc import Peers

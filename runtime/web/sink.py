@@ -47,8 +47,7 @@ class ViewSink(Sink):
         when the page cannot be served.
         """
         try:
-            from .guard import is_loopback
-            from .server import Server
+            from .server import Server, is_loopback
         except ImportError as error:
             raise SinkError(
                 f"the browser view needs {error.name}: pip install 'velatura[live]'"

@@ -3,13 +3,16 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from velatura.runtime.backends import BACKENDS
+from velatura.runtime.backends.base import Backend, Engine, Model, Options
 from velatura.runtime.backends.nvidia import engine_file
-from velatura.runtime.backends.open import CPU_BACKENDS
+from velatura.runtime.backends.open import cpu_backends, find_backend
 from velatura.runtime.machine import nvidia_problem
 
 from . import commands, videos
@@ -154,7 +157,7 @@ def test_bench_measures_every_backend_that_runs(tmp_path: Path) -> None:
     assert report["peak"]["matrix"]["fp32"] > 1e9
     assert report["peak"]["copy"] > 1e8
     measured = {(row["backend"], row["precision"]) for row in report["rows"]}
-    assert {(name, "fp32") for name in CPU_BACKENDS} <= measured
+    assert {(name, "fp32") for name in cpu_backends()} <= measured
     assert set(report["refused"]) | {name for name, _ in measured} == set(BACKENDS)
     for row in report["rows"]:
         assert 0 < row["throughput"]["median_ms"] <= row["throughput"]["high_ms"]
@@ -187,6 +190,42 @@ def test_doctor_knows_builders_and_the_cache() -> None:
         assert "driver" in found["nvidia"] or "GPU" in found["nvidia"]
         assert "driver" in found["backends"]["rtx"] or "install" in found["backends"]["rtx"]
     assert found["cache"]
+
+
+class Abacus(Backend):
+    """A library that somebody adds: it computes as ONNX Runtime does."""
+
+    def version(self) -> str:
+        return "1"
+
+    def precisions(self) -> tuple[str, ...]:
+        return ("fp32",)
+
+    def open(self, model: Model, *, precision: str, options: Options) -> Engine:
+        return find_backend("ort").open(model, precision=precision, options=options)
+
+
+def test_a_module_and_its_line_in_the_table_make_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Doctor, bench, a run and the errors are made from the table and from what the module states."""
+    backend = Abacus(name="abacus", package="json", advice="pip install abacus", distributions=("pip",))
+    module = ModuleType("abacus")
+    vars(module)["BACKENDS"] = (backend,)
+    monkeypatch.setitem(sys.modules, "velatura.runtime.backends.abacus", module)
+    monkeypatch.setitem(BACKENDS, "abacus", ".abacus")
+    told = json.loads(velatura("doctor", "--json").stdout)
+    assert told["backends"]["abacus"] == "available: fp32"
+    assert "pip" in told["packages"]
+    words = ("bench", "upscale-2x", "--size", "48x64", "--backend", "abacus", "--seconds", "0.1")
+    report = json.loads(velatura(*words, "--json").stdout)
+    assert [(row["backend"], row["precision"]) for row in report["rows"]] == [("abacus", "fp32")]
+    velatura("run", "pattern:64x48?frames=2", "null:", "-m", "upscale-2x", "--backend", "abacus")
+    done = velatura("bench", "upscale-2x", "--backend", "slide-rule", check=False)
+    assert "ort, abacus" in done.stderr
+    vars(module)["BACKENDS"] = (replace(backend, package="no_such_abacus"),)
+    told = json.loads(velatura("doctor", "--json").stdout)
+    reason = "the package no_such_abacus is not installed (pip install abacus)"
+    assert told["backends"]["abacus"] == f"refused: {reason}"
+    assert told["used"] == "openvino"
 
 
 def test_run_takes_fit_and_while_building(tmp_path: Path) -> None:

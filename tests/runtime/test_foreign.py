@@ -10,14 +10,16 @@ import onnxruntime
 import pytest
 from onnx import helper
 from velatura.runtime import BackendUnavailableError, CardFlags, EngineError, ModelError, open_engine
+from velatura.runtime.backends import BACKENDS
 from velatura.runtime.backends import open as opening
 from velatura.runtime.backends.graph import explain
 from velatura.runtime.backends.model import load_model
-from velatura.runtime.backends.open import CPU_BACKENDS
-from velatura.runtime.backends.ort import PROVIDERS
+from velatura.runtime.backends.open import cpu_backends
+from velatura.runtime.backends.ort import CUDA
 from velatura.runtime.card import ModelCard
 from velatura.runtime.jobs.chain import Job
 from velatura.runtime.jobs.run import run_job
+from velatura.runtime.machine import nvidia_problem
 
 from . import networks, videos
 
@@ -47,7 +49,7 @@ def test_inspection_finds_what_a_peer_wants(name: str, peers: Path) -> None:
     assert (card.scale, card.value_range, card.fixed_size) == (scale, value_range, fixed)
 
 
-@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("backend", cpu_backends())
 @pytest.mark.parametrize("name", list(PEERS))
 def test_a_peer_computes_what_its_own_file_does(
     name: str, backend: str, peers: Path, photo: np.ndarray
@@ -127,7 +129,7 @@ def test_old_operator_sets_are_brought_forward(tmp_path: Path) -> None:
     proto.ir_version = 4
     path = networks.write(proto, tmp_path / "old.onnx")
     image = np.full((100, 100), 200, np.uint8)
-    for backend in CPU_BACKENDS:
+    for backend in cpu_backends():
         with open_engine(path, backend, precision="fp32") as engine:
             assert (engine.run(image) == 255).all(), backend
 
@@ -145,7 +147,7 @@ def strange(tmp_path: Path, domain: str = "mine") -> Path:
     return path
 
 
-@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("backend", cpu_backends())
 def test_an_unknown_operator_is_named_with_its_node(backend: str, tmp_path: Path) -> None:
     with (
         open_engine(strange(tmp_path), backend, precision="fp32") as engine,
@@ -179,12 +181,12 @@ def test_old_sets_that_cannot_be_converted_are_refused(
         open_engine(path)
 
 
-GPU = [name for name in PROVIDERS if name != "ort"]
+GPU = [name for name in BACKENDS if name.startswith("ort-")]
 
 
 @pytest.mark.parametrize("name", GPU)
 def test_providers_say_what_is_missing(name: str) -> None:
-    reason = PROVIDERS[name].unavailable()
+    reason = opening.find_backend(name).unavailable()
     if reason is None:
         pytest.skip(f"{name} runs here")
     assert "driver" in reason or "install" in reason
@@ -204,12 +206,12 @@ def test_a_silent_fall_back_to_the_cpu_is_an_error(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     with pytest.raises(EngineError, match="fell back to the CPU"):
-        PROVIDERS["ort-cuda"].session(b"", threads=1)
+        CUDA.session(b"", threads=1)
 
 
 def test_a_driver_that_is_missing_is_quiet_in_auto() -> None:
     """Nobody without a GPU wants five lines about GPUs at every run; `velatura doctor` has them."""
-    if opening.nvidia_problem() is None:
+    if nvidia_problem() is None:
         pytest.skip("an NVIDIA GPU is here")
     with open_engine("upscale-2x", precision="fp32") as engine:
         assert not any("NVIDIA" in note or "tensorrt" in note for note in engine.notes)

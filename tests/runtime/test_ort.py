@@ -17,7 +17,7 @@ from velatura.runtime.backends import ort, refusals
 from velatura.runtime.backends.base import Options
 from velatura.runtime.backends.model import load_model
 from velatura.runtime.backends.open import trial_runner
-from velatura.runtime.backends.ort import CPU, CUDA, PROVIDERS, RTX, TENSORRT, OrtBackend
+from velatura.runtime.backends.ort import CPU, CUDA, DIRECTML, RTX, TENSORRT, OrtBackend
 from velatura.runtime.zoo import zoo_models
 
 MISSING = "Failed to load libcublasLt.so.13: cannot open shared object file"
@@ -78,7 +78,7 @@ def onnxruntime_gpu(monkeypatch: pytest.MonkeyPatch, preloads: list[str]) -> Non
     del preloads
     real = onnxruntime.get_available_providers()
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA.provider, *real])
-    monkeypatch.setitem(ort.PROVIDERS, CUDA.NAME, replace(CUDA, problem=lambda: None))
+    monkeypatch.setattr(ort, "BACKENDS", (replace(CUDA, problem=lambda: None), *ort.BACKENDS))
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
@@ -135,7 +135,7 @@ class Session:
             self.met = True
 
 
-@pytest.mark.parametrize(("backend", "meet"), [(PROVIDERS["ort-directml"], False), (CUDA, True)])
+@pytest.mark.parametrize(("backend", "meet"), [(DIRECTML, False), (CUDA, True)])
 def test_directml_is_run_by_one_thread_at_a_time(
     backend: OrtBackend, meet: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +173,7 @@ def test_a_provider_that_takes_nothing_of_a_model_is_not_silently_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Azure's is loaded here, and knows no operator of a network."""
-    azure = OrtBackend(NAME="ort-azure", provider="AzureExecutionProvider", advice="")
+    azure = OrtBackend(name="ort-azure", provider="AzureExecutionProvider", advice="")
     if azure.provider not in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime was built without AzureExecutionProvider")
     assert azure.unavailable() is None

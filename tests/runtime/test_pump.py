@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from velatura.runtime import Frame, Pump, SinkError, SourceError, StageError, VideoInfo
 from velatura.runtime.frame import GRAY
-from velatura.runtime.meter import Meter
+from velatura.runtime.pump import Meter
 from velatura.runtime.sinks import Sink
 from velatura.runtime.sources import Source
 

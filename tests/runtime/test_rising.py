@@ -149,7 +149,7 @@ def test_ctrl_c_while_it_closes_leaves_the_engine_to_its_builder() -> None:
 class SlowBackend:
     """A GPU's library that needs a while to build."""
 
-    NAME = "tensorrt"
+    on_cpu = False
 
     def __init__(self, gate: threading.Event, may_wait: bool) -> None:
         self.gate = gate

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from onnx import ModelProto, helper
 from velatura.runtime import EngineError, ModelCard, ModelError
 from velatura.runtime.backends import half_emulation
+from velatura.runtime.backends import open as opening
 from velatura.runtime.backends.half import to_half
 from velatura.runtime.backends.half_emulation import RoundedEngine, RoundedGraph
 from velatura.runtime.backends.model import Model
@@ -179,7 +180,7 @@ def test_without_onnxruntime_a_build_says_what_it_has_not_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """OpenVINO computes a half graph in float32: even the thousand goes unseen."""
-    monkeypatch.setattr(build, "CPU_BACKENDS", ("openvino",))
+    monkeypatch.setattr(opening, "cpu_backends", lambda: ("openvino",))
     monkeypatch.setattr(
         half_emulation, "unavailable", lambda: "the package onnxruntime is not installed"
     )

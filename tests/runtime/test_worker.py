@@ -1,4 +1,5 @@
-"""Workers: jobs one after the other, what becomes of them where the process ends, and Ctrl-C."""
+"""Workers: jobs one after the other, what becomes of them where the process ends, and Ctrl-C; what
+threads hand one another, and their pauses."""
 
 import signal
 import subprocess
@@ -7,7 +8,7 @@ import threading
 import time
 
 import pytest
-from velatura.runtime.worker import DaemonThread, Worker
+from velatura.runtime.worker import Backoff, Channel, DaemonThread, Worker
 
 from .ctrl_c import press_later
 
@@ -126,3 +127,86 @@ def test_the_end_of_a_process_waits_though_ctrl_c_is_pressed_again() -> None:
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=30)[0]
     assert "first" in said.split()
+
+
+def test_a_channel_of_each_policy() -> None:
+    oldest, newest = Channel[int]("oldest"), Channel[int]("newest")
+    assert [oldest.put(k) for k in range(3)] == [True, False, False]
+    assert [newest.put(k) for k in range(3)] == [True, False, False]
+    assert (oldest.take(), newest.take()) == (2, 0)
+    assert (oldest.dropped, newest.dropped) == (2, 2)
+    deep = Channel[int]("oldest", depth=3)
+    for k in range(5):
+        deep.put(k)
+    assert [deep.take() for _ in range(3)] == [2, 3, 4]
+    assert len(deep) == 0
+
+
+def test_a_full_channel_that_drops_nothing_makes_the_sender_wait() -> None:
+    box, done = Channel[int]("never"), threading.Event()
+
+    def send() -> None:
+        box.put(1)
+        box.put(2)
+        done.set()
+
+    threading.Thread(target=send, daemon=True).start()
+    assert not done.wait(0.1)
+    assert box.take() == 1
+    assert done.wait(2)
+    assert box.take() == 2
+    assert box.dropped == 0
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_a_closed_channel_gives_out_what_it_has_and_takes_no_more(drop: bool) -> None:
+    box = Channel[int]("oldest")
+    box.put(1)
+    box.close(drop=drop)
+    assert not box.put(2)
+    assert box.take() == (None if drop else 1)
+    assert box.take() is None
+    assert box.closed
+
+
+def test_closing_ends_every_wait() -> None:
+    empty, full = Channel[int]("oldest"), Channel[int]("never")
+    full.put(0)
+    results: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(empty.take())),
+        threading.Thread(target=lambda: results.append(full.put(1))),
+    ]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.05)
+    empty.close()
+    full.close()
+    for thread in threads:
+        thread.join(2)
+    assert sorted(map(str, results)) == ["False", "None"]
+
+
+def test_taking_from_an_empty_channel_has_its_time() -> None:
+    begin = time.monotonic()
+    assert Channel[int]("oldest").take(0.1) is None
+    assert time.monotonic() - begin > 0.09
+    with pytest.raises(ValueError, match="depth 0"):
+        Channel("oldest", depth=0)
+
+
+def test_what_a_dropped_item_carried_goes_on_with_the_newer_one() -> None:
+    channel = Channel[str]("oldest", merge=lambda newer, older: older + newer)
+    assert [channel.put(k) for k in "abc"] == [True, False, False]
+    channel.close()
+    assert list(channel) == ["abc"]
+    assert channel.dropped == 2
+
+
+def test_pauses_double_up_to_the_longest() -> None:
+    pauses = Backoff(0.5, 10.0)
+    assert [pauses.next() for _ in range(7)] == [0.5, 1, 2, 4, 8, 10, 10]
+    pauses.reset()
+    assert (pauses.failures, pauses.next()) == (0, 0.5)
+    pauses.failures = 5000
+    assert pauses.next() == 10

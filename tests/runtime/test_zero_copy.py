@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from velatura.runtime import open_engine, open_source
-from velatura.runtime.backends.open import CPU_BACKENDS
+from velatura.runtime.backends.open import cpu_backends
 from velatura.runtime.backends.precision_choice import sample_picture
 from velatura.runtime.stages import Neural
 
@@ -33,7 +33,7 @@ def growth(once: Callable[[], object], *, warm_up: int = 8, times: int = 12) -> 
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("backend", cpu_backends())
 @pytest.mark.parametrize("model", ["upscale-2x", "starry-night"])
 @pytest.mark.parametrize("size", [(240, 320), (241, 319)])
 def test_an_engine_allocates_nothing_frame_sized(
@@ -45,7 +45,7 @@ def test_an_engine_allocates_nothing_frame_sized(
         assert growth(lambda: engine.run(image)) < image.nbytes / 2
 
 
-@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("backend", cpu_backends())
 def test_tiles_allocate_nothing_frame_sized(backend: str) -> None:
     with open_engine("upscale-2x", backend, precision="fp32") as engine:
         engine.max_pixels = 256 * 384  # type: ignore[attr-defined]

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from ...errors import EngineError
-from . import client_arrays, layout
-from .client_arrays import Order, Picture
-from .segment import remove
-from .segment_names import check_name
-from .slot_client import WORD, Answer, Link, LostError, Sent
+from . import layout
+from .segment import check_name, remove
+from .slot_client import WORD, Answer, Extras, Link, LostError, Order, Picture, Sending, Sent, lay
 
 if TYPE_CHECKING:
     from ..conventions import DepthConvention, MotionConvention
@@ -107,7 +105,7 @@ class Client:
         self.trouble = ""
         """The reason why it is not connected, or the last error that the server found; empty while all
         is well."""
-        self._sending = client_arrays.Sending(order, flipped=flipped, motion=motion, depth=depth)
+        self._sending = Sending(order, flipped=flipped, motion=motion, depth=depth)
         self._state = _State()
         self._link: Link | None = None
         self._next_try = 0.0
@@ -194,7 +192,7 @@ class Client:
             shown = picture
         if target is None:
             return shown
-        client_arrays.lay(shown, target)
+        lay(shown, target)
         return target
 
     def submit(
@@ -284,9 +282,7 @@ class Client:
             with suppress(EngineError):
                 remove(link.segment.path)
 
-    def _send(
-        self, picture: Picture, extras: client_arrays.Extras, reset: bool, until: float | None
-    ) -> Sent | None:
+    def _send(self, picture: Picture, extras: Extras, reset: bool, until: float | None) -> Sent | None:
         link = self._linked()
         index, self._index = self._index, self._index + 1
         if link is None:

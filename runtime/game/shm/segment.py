@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import re
 import secrets
 import stat
 import time
@@ -12,10 +13,30 @@ from typing import Any
 import numpy as np
 
 from ...errors import EngineError
-from . import futex, layout, segment_names
+from . import futex, layout
 from .futex import Futex
 from .layout import Area, Header, Layout
 from .locks import Lock, is_held
+
+FOLDER = Path("/dev/shm")
+PREFIX = "velatura-"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+
+
+def check_name(name: str) -> str:
+    """Returns the name. Raises ValueError for one that is too long, or could lead out of the folder."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is no name for shared memory: up to 64 letters, digits, dots, dashes and "
+            "underscores, neither dot nor dash first"
+        )
+    return name
+
+
+def segment_path(name: str) -> Path:
+    """Returns the path of the segment of that name. Raises ValueError for a bad name."""
+    return FOLDER / f"{PREFIX}{check_name(name)}"
+
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Words = np.ndarray[Any, np.dtype[np.uint32]]
@@ -81,7 +102,7 @@ class Segment:
             os.posix_fallocate(self._fd, area.offset, area.size)
         except OSError as error:
             raise EngineError(
-                f"no room for frames in {segment_names.FOLDER} ({error.strerror}): make it larger, or "
+                f"no room for frames in {FOLDER} ({error.strerror}): make it larger, or "
                 "the pictures smaller"
             ) from error
         # Older kernels fault page by page, which is slower and nothing else.
@@ -116,13 +137,13 @@ def create(name: str, plan: Layout, title: str) -> tuple[Segment, Lock]:
     A dead server's is replaced. Raises ValueError for a bad name, EngineError where there is no shared
     memory or the name is served already.
     """
-    path = segment_names.segment_path(name)
+    path = segment_path(name)
     check_place()
     _make_way(path)
     try:
-        fd = os.open(segment_names.FOLDER, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fd = os.open(FOLDER, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise EngineError(f"no shared memory: {segment_names.FOLDER} takes no file: {error}") from error
+        raise EngineError(f"no shared memory: {FOLDER} takes no file: {error}") from error
     try:
         # Whatever the umask is.
         os.fchmod(fd, 0o600)
@@ -173,7 +194,7 @@ def attach(name: str) -> Segment:
     A dead server's is removed. Raises ValueError for a bad name, Absent where nobody serves it, and its
     base class EngineError for a file that is not trusted or understood, which stays.
     """
-    path = segment_names.segment_path(name)
+    path = segment_path(name)
     check_place()
     fd = _open(path)
     try:
@@ -219,7 +240,7 @@ def remove(path: Path) -> bool:
 
 def sweep() -> None:
     """Remove the segments of all servers that were killed and have no client to do it."""
-    for path in segment_names.FOLDER.glob(f"{segment_names.PREFIX}*"):
+    for path in FOLDER.glob(f"{PREFIX}*"):
         # Others' files, of another version, or gone by now.
         with suppress(EngineError):
             remove(path)
@@ -228,8 +249,8 @@ def sweep() -> None:
 def check_place() -> None:
     """Raise EngineError with the reason where there is no shared memory."""
     reason = futex.missing()
-    if reason is None and not segment_names.FOLDER.is_dir():
-        reason = f"no shared memory: {segment_names.FOLDER} is missing; mount a tmpfs there"
+    if reason is None and not FOLDER.is_dir():
+        reason = f"no shared memory: {FOLDER} is missing; mount a tmpfs there"
     if reason is not None:
         raise EngineError(reason)
 
@@ -239,7 +260,7 @@ def _make_way(path: Path) -> None:
     # Who removes a dead one has its lock for a moment, too.
     while not remove(path):
         if time.monotonic() > end:
-            name = path.name.removeprefix(segment_names.PREFIX)
+            name = path.name.removeprefix(PREFIX)
             raise EngineError(
                 f"{name} is served already by process {_server_of(path)}: take another name"
             )
@@ -254,12 +275,12 @@ def _server_of(path: Path) -> str:
 
 
 def _link(fd: int, path: Path) -> None:
-    folder = os.open(segment_names.FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # Given a folder it is linkat, which alone follows the link to a file without a name.
         os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=folder, follow_symlinks=True)
     except FileExistsError as error:
-        name = path.name.removeprefix(segment_names.PREFIX)
+        name = path.name.removeprefix(PREFIX)
         raise EngineError(
             f"{name} is served already, by another server that began meanwhile"
         ) from error
@@ -275,7 +296,7 @@ def _open(path: Path) -> int:
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
-        name = path.name.removeprefix(segment_names.PREFIX)
+        name = path.name.removeprefix(PREFIX)
         raise Absent(f"nothing serves {name}: start {_command(name)}") from error
     except OSError as error:
         raise EngineError(f"{path} is no segment of this user: {error.strerror}") from error

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from velatura.runtime import DepthConvention, MotionConvention
 from velatura.runtime.game.shm.frame_request import Conventions
-from velatura.runtime.game.shm.segment_names import FOLDER, PREFIX
+from velatura.runtime.game.shm.segment import FOLDER, PREFIX
 
 _COUNT = itertools.count()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from velatura.runtime.game.shm import futex, segment_names
+from velatura.runtime.game.shm import futex, segment
 
 from . import sdk
 from .sdk import compile_c
@@ -33,16 +33,14 @@ def test_it_compiles_without_a_warning(tmp_path: Path) -> None:
 
 
 def test_one_command_writes_the_picture(tmp_path: Path) -> None:
-    before = set(segment_names.FOLDER.glob(f"{segment_names.PREFIX}sample-*"))
+    before = set(segment.FOLDER.glob(f"{segment.PREFIX}sample-*"))
     told = run(str(tmp_path / "picture.png"), "identity", "3")
     assert told.startswith("3 frames done, 0 passed")
     picture = cv2.imread(str(tmp_path / "picture.png"))
     assert picture.shape == (360, 1280, 3)
     assert np.array_equal(picture[:, :640], picture[:, 640:]), "the identity changes nothing"
     assert picture.std() > 30, "there is something to be seen"
-    assert set(segment_names.FOLDER.glob(f"{segment_names.PREFIX}sample-*")) <= before, (
-        "nothing is left"
-    )
+    assert set(segment.FOLDER.glob(f"{segment.PREFIX}sample-*")) <= before, "nothing is left"
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from velatura.runtime.game.shm import futex, segment_names
+from velatura.runtime.game.shm import futex, segment
 
 from . import sdk
 from .sdk import compile_c
@@ -42,7 +42,7 @@ def test_the_library_compiles_without_a_warning(tmp_path: Path) -> None:
 
 @needs_godot
 def test_frames_of_godot_come_back_on_its_screen(tmp_path: Path) -> None:
-    before = set(segment_names.FOLDER.glob(f"{segment_names.PREFIX}godot-*"))
+    before = set(segment.FOLDER.glob(f"{segment.PREFIX}godot-*"))
     done = run(str(tmp_path / "picture.png"), "identity", "4")
     assert done.returncode == 0, done.stderr
     assert "4 frames done, 0 passed" in done.stdout
@@ -53,7 +53,7 @@ def test_frames_of_godot_come_back_on_its_screen(tmp_path: Path) -> None:
     assert viewport.std() > 30
     label = np.abs(viewport[:40, :200] - screen[:40, :200]).max(-1) > 40
     assert label.sum() > 200, "the label is drawn after the models"
-    assert set(segment_names.FOLDER.glob(f"{segment_names.PREFIX}godot-*")) <= before, "nothing is left"
+    assert set(segment.FOLDER.glob(f"{segment.PREFIX}godot-*")) <= before, "nothing is left"
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from velatura.runtime.game.shm import futex, layout, segment, segment_names
+from velatura.runtime.game.shm import futex, layout, segment
 from velatura.runtime.game.shm.layout import Layout
 from velatura.runtime.game.shm.server import Server, Work
 
@@ -54,7 +54,7 @@ def name() -> Iterator[str]:
     """Of a segment; nothing of that name is left behind."""
     name = f"header-{os.getpid()}-{next(_NUMBERS)}"
     yield name
-    assert not os.path.lexists(segment_names.segment_path(name)), "a segment was left"
+    assert not os.path.lexists(segment.segment_path(name)), "a segment was left"
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_a_hostile_name_opens_nothing(library: Any, name: str) -> None:
 def test_good_names(library: Any) -> None:
     for good in ("a", "_", "0", "Game-1.main_view", "x" * 64):
         assert library.velatura_name_is_valid(good.encode()) == 1
-        segment_names.check_name(good)
+        segment.check_name(good)
     assert library.velatura_open(None, None) is None
 
 
@@ -624,7 +624,7 @@ class TestEnds:
             dead.unlink()
             with serving(name) as server:
                 assert not client.connected
-                assert segment_names.segment_path(name).exists(), "it is the new server's"
+                assert segment.segment_path(name).exists(), "it is the new server's"
                 assert client.wait() == OK
                 assert server.segment.alive()
         dead, lock = segment.create(name, Layout(slot_count=1, max_width=64, max_height=48), "dead")
@@ -703,7 +703,7 @@ class TestStrangers:
             assert "version 2.7" in client.error
             assert "this program 1.0" in client.error
             assert np.array_equal(picture, pixels)
-        assert segment_names.segment_path(name).exists(), "it may live, and is not ours to remove"
+        assert segment.segment_path(name).exists(), "it may live, and is not ours to remove"
 
     def test_another_minor_version_is_served(
         self, library: Any, name: str, made: tuple[segment.Segment, Any]
@@ -724,14 +724,12 @@ class TestStrangers:
 
     @pytest.mark.parametrize("kind", ["fifo", "link", "folder", "empty", "zeros", "noise"])
     def test_no_segment_at_all(self, library: Any, name: str, kind: str, pixels: Pixels) -> None:
-        path = segment_names.segment_path(name)
+        path = segment.segment_path(name)
         target = path.with_name(f"{path.name}.target")
         if kind == "fifo":
             os.mkfifo(path, 0o600)
         elif kind == "link":
-            made, lock = segment.create(
-                target.name.removeprefix(segment_names.PREFIX), _SMALL, "target"
-            )
+            made, lock = segment.create(target.name.removeprefix(segment.PREFIX), _SMALL, "target")
             path.symlink_to(target)
         elif kind == "folder":
             path.mkdir(0o700)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from velatura.runtime.game.shm import futex, layout, segment, segment_names
+from velatura.runtime.game.shm import futex, layout, segment
 from velatura.runtime.game.shm.layout import Layout
 
 from . import sdk
@@ -45,7 +45,7 @@ def name() -> Iterator[str]:
     """Of a segment; nothing of that name is left behind."""
     name = f"player-{os.getpid()}-{next(_NUMBERS)}"
     yield name
-    assert not os.path.lexists(segment_names.segment_path(name)), "a segment was left"
+    assert not os.path.lexists(segment.segment_path(name)), "a segment was left"
 
 
 class Game:
@@ -114,7 +114,7 @@ def test_served_killed_and_served_again(player: Path, name: str) -> None:
                     status, same, error = game.turn("p")
                     assert (status, same) == ("gone", True)
                 assert "no server of this name runs" in error
-                assert not segment_names.segment_path(name).exists(), "the client has swept it up"
+                assert not segment.segment_path(name).exists(), "the client has swept it up"
         assert game.end() == 0
 
 
@@ -248,4 +248,4 @@ def test_killed_at_random(player: Path, name: str) -> None:
                 with Game(player, name) as another:
                     assert another.turn("w")[0] == "ok"
                     assert another.turn("p") == ("done", True, "")
-    assert not segment_names.segment_path(name).exists()
+    assert not segment.segment_path(name).exists()

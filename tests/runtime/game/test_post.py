@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from velatura.runtime import EngineError, Frame, ModelError, PostProcess, open_engine
 from velatura.runtime import worker as worker_module
 from velatura.runtime.adaptive import executor as running_module
+from velatura.runtime.adaptive import ladder_processor as processor_module
 from velatura.runtime.card import ModelCard
 from velatura.runtime.colour import to_rgb
 from velatura.runtime.frame import RGB, Colour
 from velatura.runtime.game import MotionConvention
 from velatura.runtime.game import frame_pass as painter_module
 from velatura.runtime.game import pipeline as maker_module
-from velatura.runtime.game.frame_inputs import Given
-from velatura.runtime.game.pipeline import Finished, Pipeline
+from velatura.runtime.game.pipeline import Finished, Given, Pipeline
 from velatura.runtime.stages import Neural
 from velatura.runtime.worker import Job
 
@@ -320,7 +320,7 @@ def test_a_mistake_in_the_painter_lets_pictures_pass_until_it_is_gone(
     with game(mode=mode, strength=0.5) as (post, _, told):
         color = picture()
         with monkeypatch.context() as patch:
-            patch.setattr(painter_module, "blended", broken)
+            patch.setattr(processor_module, "blended", broken)
             for k in range(3):
                 assert np.array_equal(post(color), color)
                 assert post.last.passed

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from velatura.runtime.errors import EngineError, ModelError
 from velatura.runtime.game import Client
-from velatura.runtime.game.shm import segment_names
+from velatura.runtime.game.shm import segment
 
 from ..commands import velatura
 from .shared import fresh_name, leftovers, picture, serving, until
@@ -83,15 +83,15 @@ def test_what_is_wrong_is_said(arguments: tuple[str, ...], code: int, text: str)
     assert done.returncode == code, done.stderr
     assert text in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
-    assert not segment_names.segment_path("n").exists()
+    assert not segment.segment_path("n").exists()
 
 
 def test_without_shared_memory_it_says_what_is_missing() -> None:
     code = """
 import sys
 from pathlib import Path
-from velatura.runtime.game.shm import segment_names
-segment_names.FOLDER = Path("/nonexistent/shm")
+from velatura.runtime.game.shm import segment
+segment.FOLDER = Path("/nonexistent/shm")
 sys.argv = ["velatura", "serve", "--shm", "n"]
 from velatura.runtime.__main__ import main
 main()

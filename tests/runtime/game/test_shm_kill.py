@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from velatura.runtime.game import Client
-from velatura.runtime.game.shm import segment_names
+from velatura.runtime.game.shm import segment
 
 from .shared import Process, fresh_name, leftovers, picture, serving, until
 
@@ -46,7 +46,7 @@ def kill_servers(times: int, seed: int) -> None:
             killer.join()
             assert client.counts.done > before or client.counts.unconnected
             # Who has lost it takes away what the dead one left.
-            assert not segment_names.segment_path(name).exists()
+            assert not segment.segment_path(name).exists()
             for _ in range(100):
                 assert client(sent) is sent
         counts = client.counts
@@ -147,5 +147,5 @@ def test_a_server_that_was_killed_without_clients_is_swept_by_the_next() -> None
     process = Process(first, *SIZE)
     process.kill()
     with serving(second, *SIZE):
-        until(lambda: not segment_names.segment_path(first).exists())
-        assert segment_names.segment_path(second).exists()
+        until(lambda: not segment.segment_path(first).exists())
+        assert segment.segment_path(second).exists()

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from velatura.runtime.errors import EngineError
 from velatura.runtime.game import Client
-from velatura.runtime.game.shm import layout, locks, segment, segment_names
+from velatura.runtime.game.shm import layout, locks, segment
 from velatura.runtime.game.shm.futex import Futex
 from velatura.runtime.game.shm.layout import Area, Header, Layout, Request, Result
 
@@ -30,14 +30,14 @@ PLAN = Layout(slot_count=2, max_width=64, max_height=48, max_scale=2)
 def _folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One of its own, in which no other test's server sweeps; nothing stays there."""
     with tempfile.TemporaryDirectory(prefix="test-velatura-", dir="/dev/shm") as folder:
-        monkeypatch.setattr(segment_names, "FOLDER", Path(folder))
+        monkeypatch.setattr(segment, "FOLDER", Path(folder))
         yield
         assert list(Path(folder).iterdir()) == []
 
 
 def files() -> list[str]:
     """What lies in the folder."""
-    return sorted(path.name for path in segment_names.FOLDER.iterdir())
+    return sorted(path.name for path in segment.FOLDER.iterdir())
 
 
 # ---- layout ---------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def test_texts_fit_and_end(text: str, size: int) -> None:
      "a b", "a\n", "\n", "é", "ｘ", "a\\b", "a;b", "٣", "~", "a%2f", "x\u202e"],
 )  # fmt: skip
 def test_bad_names_are_refused(name: str) -> None:
-    for use in (segment_names.check_name, segment_names.segment_path, segment.attach):
+    for use in (segment.check_name, segment.segment_path, segment.attach):
         with pytest.raises(ValueError, match="is no name for shared memory"):
             use(name)
     with pytest.raises(ValueError, match="is no name"):
@@ -172,17 +172,17 @@ def test_bad_names_are_refused(name: str) -> None:
 @given(st.text(max_size=80))
 def test_no_name_leaves_the_folder(name: str) -> None:
     try:
-        path = segment_names.segment_path(name)
+        path = segment.segment_path(name)
     except ValueError:
         return
-    assert path.parent == segment_names.FOLDER
+    assert path.parent == segment.FOLDER
     assert path.name == f"velatura-{name}"
     assert os.path.normpath(path) == str(path)
 
 
 @pytest.mark.parametrize("name", ["a", "_", "game", "Game_2.final-x", "x" * 64, "0"])
 def test_good_names_are_taken(name: str) -> None:
-    assert segment_names.segment_path(name) == segment_names.FOLDER / f"velatura-{name}"
+    assert segment.segment_path(name) == segment.FOLDER / f"velatura-{name}"
 
 
 # ---- the file -------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def test_sweeping_takes_the_dead_and_leaves_the_living() -> None:
     alive, dead, strange = fresh_name(), fresh_name(), fresh_name()
     made, lock = segment.create(alive, PLAN, "")
     segment.create(dead, PLAN, "")[1].release()
-    path = segment_names.segment_path(strange)
+    path = segment.segment_path(strange)
     path.symlink_to("/nonexistent")
     segment.sweep()
     assert files() == sorted(f"velatura-{n}" for n in (alive, strange))
@@ -266,7 +266,7 @@ def test_sweeping_takes_the_dead_and_leaves_the_living() -> None:
 @pytest.mark.parametrize("kind", ["weights", "another version", "no bytes", "the magic alone"])
 def test_what_only_has_such_a_name_is_never_removed(kind: str) -> None:
     name = fresh_name()
-    path = segment_names.segment_path(name)
+    path = segment.segment_path(name)
     if kind == "another version":
         made, lock = segment.create(name, PLAN, "")
         made.record(layout.HEADER, 0)["version_major"] = 2
@@ -301,7 +301,7 @@ def test_what_only_has_such_a_name_is_never_removed(kind: str) -> None:
 )
 def test_a_file_that_is_not_to_be_trusted_is_refused(kind: str) -> None:
     name = fresh_name()
-    path = segment_names.segment_path(name)
+    path = segment.segment_path(name)
     real, lock = segment.create(fresh_name(), PLAN, "")
     held = None
     try:
@@ -354,9 +354,9 @@ def test_locks_end_with_their_process_and_not_with_its_forks() -> None:
     name = fresh_name()
     code = f"""
 import os, pathlib, time
-from velatura.runtime.game.shm import segment, segment_names
+from velatura.runtime.game.shm import segment
 from velatura.runtime.game.shm.layout import Layout
-segment_names.FOLDER = pathlib.Path({str(segment_names.FOLDER)!r})
+segment.FOLDER = pathlib.Path({str(segment.FOLDER)!r})
 made, lock = segment.create({name!r}, Layout(slot_count=1, max_width=8, max_height=8), "")
 child = os.fork()
 if child:
@@ -411,7 +411,7 @@ def test_a_futex_wakes_and_times_out() -> None:
         (sys, "platform", "win32", "on Linux only .*, not on win32"),
         (platform, "machine", lambda: "sparc64", "x86_64, .*, not on a sparc64"),
         (
-            segment_names,
+            segment,
             "FOLDER",
             Path("/nonexistent/shm"),
             "/nonexistent/shm is missing; mount a tmpfs",

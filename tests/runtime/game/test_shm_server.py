@@ -12,7 +12,7 @@ import pytest
 from velatura.runtime import DepthConvention, MotionConvention, PostProcess
 from velatura.runtime.errors import EngineError, ModelError
 from velatura.runtime.game import Client
-from velatura.runtime.game.shm import layout, server, slot_server
+from velatura.runtime.game.shm import layout, server
 from velatura.runtime.game.shm.layout import Area, Request
 from velatura.runtime.game.shm.server import Server, Work
 from velatura.runtime.game.shm.slot_client import Link
@@ -327,7 +327,7 @@ def test_one_that_is_stuck_holds_up_nobody(places: Callable[..., Place]) -> None
 def test_one_whose_models_fail_holds_up_nobody_and_reads_why(
     places: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slot_server, "AGAIN", 0.05)
+    monkeypatch.setattr(server, "AGAIN", 0.05)
     place = places(post=Inverting)
 
     def fail() -> None:
@@ -384,7 +384,7 @@ def test_changing_orders_do_not_keep_the_machine_opening_models(places: Callable
     for turn in range(200):
         client._sending._format = layout.RGBA if turn % 2 else layout.BGRA
         client(picture(20, 20))
-    assert len(place.posts) <= 2 + (time.monotonic() - begin) / slot_server.AGAIN
+    assert len(place.posts) <= 2 + (time.monotonic() - begin) / server.AGAIN
     assert client.counts.done + client.counts.passed == 200
     assert all(post.closed for post in place.posts[:-1])
 
@@ -432,8 +432,8 @@ def test_a_slot_is_freed_once(places: Callable[..., Place], monkeypatch: pytest.
             time.sleep(0.03)
         free(*what)
 
-    free = slot_server.free
-    monkeypatch.setattr(slot_server, "free", late)
+    free = server.free
+    monkeypatch.setattr(server, "free", late)
     monkeypatch.setattr(server, "free", late)
     place = places(clients=1)
     segment = place.server.segment

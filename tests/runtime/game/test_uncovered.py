@@ -14,10 +14,9 @@ from velatura.runtime.adaptive import executor as running_module
 from velatura.runtime.adaptive.ladder import Ladder, Rung, open_ladder
 from velatura.runtime.frame import RGB
 from velatura.runtime.game import frame_pass as painter_module
-from velatura.runtime.temporal.disocclusion import filled, haloed, seen_motion
 from velatura.runtime.temporal.reprojection_map import Tracker
 from velatura.runtime.temporal.stabilizer import Stabiliser
-from velatura.runtime.temporal.warp import composed
+from velatura.runtime.temporal.warp import composed, filled, haloed, seen_motion
 
 from ..live.engines import Shelf, frame, wait_until
 

@@ -22,9 +22,9 @@ from velatura.runtime.frame import Frame
 from velatura.runtime.jobs.live import Session, run_live
 from velatura.runtime.live import LivePump, LiveStats
 from velatura.runtime.live.controls import Controls, Recorder
-from velatura.runtime.live.frames_sink import FramesSink
 from velatura.runtime.live.open_outputs import Branch, Place, Sounds, record
-from velatura.runtime.live.prometheus import Metrics
+from velatura.runtime.live.pump import FramesSink
+from velatura.runtime.live.stats import Metrics
 from velatura.runtime.sinks import Encoding, Sink
 from velatura.runtime.sinks import window as window_module
 from velatura.runtime.sinks.file import RecordingSink

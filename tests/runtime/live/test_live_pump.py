@@ -1,4 +1,4 @@
-"""Mailbox, latencies, LivePump: late frames are dropped, dead parts left, nothing waits for ever."""
+"""Latencies, LivePump: late frames are dropped, dead parts left, nothing waits for ever."""
 
 import queue
 import threading
@@ -14,8 +14,8 @@ from velatura.runtime.errors import SinkError, SourceError, StageError
 from velatura.runtime.frame import Frame, VideoInfo
 from velatura.runtime.live import LivePump, Processed, Processor, StagesProcessor
 from velatura.runtime.live import pump as pump_module
-from velatura.runtime.live.output import Drop, Mailbox, Output
-from velatura.runtime.meter import RESOLUTION, TOP, Histogram, Percentiles, Recent
+from velatura.runtime.live.output import Drop, Output
+from velatura.runtime.meter import RESOLUTION, TOP, Histogram, Percentiles
 from velatura.runtime.sinks import Sink
 from velatura.runtime.sinks.base import RECORDING
 from velatura.runtime.sources import Source
@@ -115,7 +115,7 @@ class Fed(Camera):
     def give(self, count: int) -> None:
         for _ in range(count):
             self._wanted.release()
-            # The next one is asked for when this one lies in the mailbox.
+            # The next one is asked for when this one waits before it.
             assert self._asked.acquire(timeout=20)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -462,75 +462,6 @@ def test_after_the_run_no_sink_is_added_that_nobody_would_end() -> None:
     assert len(pump.outputs) == 1
 
 
-# Mailbox
-
-
-def test_a_mailbox_of_each_policy() -> None:
-    oldest, newest = Mailbox[int]("oldest"), Mailbox[int]("newest")
-    assert [oldest.put(k) for k in range(3)] == [True, False, False]
-    assert [newest.put(k) for k in range(3)] == [True, False, False]
-    assert (oldest.take(), newest.take()) == (2, 0)
-    assert (oldest.dropped, newest.dropped) == (2, 2)
-    deep = Mailbox[int]("oldest", depth=3)
-    for k in range(5):
-        deep.put(k)
-    assert [deep.take() for _ in range(3)] == [2, 3, 4]
-    assert len(deep) == 0
-
-
-def test_a_full_mailbox_that_drops_nothing_makes_the_sender_wait() -> None:
-    box, done = Mailbox[int]("never"), threading.Event()
-
-    def send() -> None:
-        box.put(1)
-        box.put(2)
-        done.set()
-
-    threading.Thread(target=send, daemon=True).start()
-    assert not done.wait(0.1)
-    assert box.take() == 1
-    assert done.wait(2)
-    assert box.take() == 2
-    assert box.dropped == 0
-
-
-@pytest.mark.parametrize("drop", [True, False])
-def test_a_closed_mailbox_gives_out_what_it_has_and_takes_no_more(drop: bool) -> None:
-    box = Mailbox[int]()
-    box.put(1)
-    box.close(drop=drop)
-    assert not box.put(2)
-    assert box.take() == (None if drop else 1)
-    assert box.take() is None
-    assert box.closed
-
-
-def test_closing_ends_every_wait() -> None:
-    empty, full = Mailbox[int](), Mailbox[int]("never")
-    full.put(0)
-    results: list[object] = []
-    threads = [
-        threading.Thread(target=lambda: results.append(empty.take())),
-        threading.Thread(target=lambda: results.append(full.put(1))),
-    ]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.05)
-    empty.close()
-    full.close()
-    for thread in threads:
-        thread.join(2)
-    assert sorted(map(str, results)) == ["False", "None"]
-
-
-def test_taking_from_an_empty_mailbox_has_its_time() -> None:
-    begin = time.monotonic()
-    assert Mailbox[int]().take(0.1) is None
-    assert time.monotonic() - begin > 0.09
-    with pytest.raises(ValueError, match="depth 0"):
-        Mailbox(depth=0)
-
-
 # Latencies
 
 
@@ -572,9 +503,3 @@ def test_a_day_takes_no_more_memory_than_a_second_and_nothing_is_nothing() -> No
         histogram.add(value)
     assert histogram._bins.nbytes == size  # pyright: ignore[reportPrivateUsage]
     assert histogram.percentiles().worst == 1e9
-    recent = Recent(3)
-    for k in range(5):
-        recent.add(k)
-    assert recent.values().tolist() == [2, 3, 4]
-    recent.clear()
-    assert len(recent) == 0

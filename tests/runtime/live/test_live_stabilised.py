@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from velatura.runtime.adaptive.ladder_processor import Steady
-from velatura.runtime.adaptive.processor import Processed
+from velatura.runtime.adaptive.processor import Processed, Steady
 
 from .engines import frame
 

@@ -25,10 +25,9 @@ from velatura.runtime.errors import SinkError
 from velatura.runtime.frame import GRAY, RGB, YUV420P, Colour, Frame, PixelFormat
 from velatura.runtime.live import Output
 from velatura.runtime.web import ViewSink
-from velatura.runtime.web.guard import is_loopback
 from velatura.runtime.web.panel import LIMIT, RubbishError, parse
 from velatura.runtime.web.pictures import Coder, jpeg, png, shown
-from velatura.runtime.web.server import PAGES
+from velatura.runtime.web.server import PAGES, is_loopback
 from velatura.runtime.web.session import PATIENCE
 from velatura.runtime.web.shared import SECONDS, History
 

@@ -1,4 +1,8 @@
-"""Conform: frames that change in the middle of a film are converted to the form of its first one."""
+"""Geometry: the size, rotation and pixel aspect of frames.
+
+Resize brings them to a fixed size, Upright applies what a player would, Conform keeps all frames of a
+film in the form of its first one.
+"""
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -7,10 +11,105 @@ from typing import Self
 import cv2
 import numpy as np
 
-from ..colour import to_format
+from ..colour import resample_chroma, resize_plane, to_format, turn_chroma
+from ..errors import SourceError
 from ..frame import Array, Colour, Frame, PixelFormat
-from .resize import Resize
-from .upright import turned
+
+
+class Resize:
+    """Resizes to `width` x `height`: bicubic when growing, area-averaged when shrinking.
+
+    The sample aspect ratio follows, so that the picture keeps its shape on the screen. Raises
+    ValueError for a size below 1.
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        if min(width, height) < 1:
+            raise ValueError(f"cannot resize to {width}x{height}")
+        self.size = (width, height)
+
+    def __call__(self, frame: Frame) -> Frame:
+        if (frame.width, frame.height) == self.size:
+            return frame
+        format, alpha = frame.format, frame.alpha
+        planes: tuple[Array, ...] = (resize_plane(frame.planes[0], self.size, format),)
+        if format.family == "yuv":
+            planes += resample_chroma(frame, format, self.size, frame.colour.siting)
+        aspect = frame.aspect * Fraction(frame.width * self.size[1], self.size[0] * frame.height)
+        return replace(
+            frame.with_planes(planes, format),
+            alpha=None if alpha is None else resize_plane(alpha, self.size, format),
+            aspect=frame.aspect if abs(float(aspect / frame.aspect) - 1) < 0.01 else aspect,
+        )
+
+
+LARGEST = 32_768
+"""Longest side up to which pixels are made square: an aspect that needs more is taken for invalid."""
+
+
+class Upright:
+    """Turns pictures by their rotation, and makes their pixels square.
+
+    The turn moves luma without changing it. Pixels are made square by enlarging along the axis with
+    fewer samples, so that none is lost. Depth and motion are dropped where anything changes. Raises
+    SourceError for an aspect that would make a picture of more than `LARGEST` pixels.
+    """
+
+    def __call__(self, frame: Frame) -> Frame:
+        if not frame.rotation and frame.aspect == 1:
+            return frame
+        return squared(turned(frame, frame.rotation // 90))
+
+
+def turned(frame: Frame, quarters: int) -> Frame:
+    """Returns the frame turned by `quarters` times 90 degrees, counter-clockwise; its rotation is
+    reduced by that.
+
+    Luma, RGB and opacity are exact. Chroma goes back to the frame's own subsampling and siting.
+    """
+    quarters %= 4
+    if not quarters:
+        return frame
+
+    def turn(plane: Array) -> Array:
+        return np.ascontiguousarray(np.rot90(plane, quarters))
+
+    planes: tuple[Array, ...] = (turn(frame.planes[0]),)
+    if frame.format.family == "yuv":
+        planes += turn_chroma(frame, quarters)
+    return replace(
+        frame,
+        planes=planes,
+        alpha=None if frame.alpha is None else turn(frame.alpha),
+        depth=None,
+        motion=None,
+        reactive=None,
+        aspect=1 / frame.aspect if quarters % 2 else frame.aspect,
+        rotation=(frame.rotation - 90 * quarters) % 360,
+    )
+
+
+def squared(frame: Frame) -> Frame:
+    """Returns the frame with square pixels; the axis with fewer samples is enlarged to an even size."""
+    if frame.aspect == 1:
+        return frame
+    width, height = frame.width, frame.height
+    if frame.aspect > 1:
+        width = max(_even(width * frame.aspect), width)
+    else:
+        height = max(_even(height / frame.aspect), height)
+    if max(width, height) > LARGEST:
+        raise SourceError(
+            f"pixels of the shape {frame.aspect} would make the picture {width}x{height}: "
+            "leave --bake out"
+        )
+    shown = Resize(width, height)(frame)
+    return replace(shown, aspect=Fraction(1), depth=None, motion=None, reactive=None)
+
+
+def _even(length: Fraction) -> int:
+    return 2 * round(length / 2)
+
 
 SAME_SHAPE = 0.01
 """Relative difference of two displayed shapes that is invisible."""
