@@ -19,7 +19,7 @@ from ..media.addresses import without_secrets
 from ..media.encode import Coding, VideoEncoder, encode
 from ..media.live_audio import Hearing, PassingSound, sound_codec
 from ..media.timestamps import Clock
-from ..worker import Worker
+from ..worker import Backoff, Worker
 from .base import Delivery, Encoding, Sink
 from .kind import STREAMS, Writing
 
@@ -57,9 +57,8 @@ class StreamSink(Sink):
         self.notes = self._link.encoder.notes
         self._tell = writing.tell
         self._worker = Worker(f"velatura-send-{self.uri}")
-        self._wait = FIRST_WAIT
+        self._pauses = Backoff(FIRST_WAIT, LONGEST_WAIT)
         self._next = 0.0
-        self._cuts = 0
         self.lost = 0
         """The number of frames that came while there was no connection."""
 
@@ -75,9 +74,9 @@ class StreamSink(Sink):
         except (FFmpegError, OSError) as error:
             self._cut(error)
             return
-        if self._cuts:
+        if self._pauses.failures:
             self._say(f"{self.uri} is connected again; {self.lost} frames were lost")
-            self._cuts, self._wait = 0, FIRST_WAIT
+            self._pauses.reset()
         self.frames += 1
 
     def close(self) -> None:
@@ -112,11 +111,10 @@ class StreamSink(Sink):
             raise SinkError(
                 f"{self.uri} cannot be streamed to: {_reason(error)}. Is somebody listening there?"
             ) from error
-        self._cuts += 1
         self.lost += 1
-        self._say(f"{self.uri} was cut: {_reason(error)}; trying again in {self._wait:.1f} s")
-        self._next = time.monotonic() + self._wait
-        self._wait = min(2 * self._wait, LONGEST_WAIT)
+        wait = self._pauses.next()
+        self._say(f"{self.uri} was cut: {_reason(error)}; trying again in {wait:.1f} s")
+        self._next = time.monotonic() + wait
 
     def _leave(self, link: "_Link | None") -> None:
         """Close a connection in its own thread, once the call that hangs there has returned."""

@@ -19,7 +19,7 @@ from ..frame import Array
 from .base import FASTEST
 from .ffmpeg_live import StreamSource, Target
 from .kind import CONNECTION, Address, Device
-from .live import Backoff, LiveSource
+from .live import LiveSource
 
 SYSTEM = Path("/sys/class/video4linux")
 """The folder in which Linux lists video devices."""
@@ -82,7 +82,7 @@ class CameraSource(LiveSource):
         self._fourcc = address.options.get("fourcc", "")
         if self._fourcc and len(self._fourcc) != 4:
             raise SourceError(f"{address.uri}: fourcc={self._fourcc} has not four letters")
-        self._backoff = Backoff(address.retries())
+        self._retries = address.retries()
         self._shape: tuple[int, ...] | None = None
         self._start(address.number("patience", 10.0))
 
@@ -101,11 +101,8 @@ class CameraSource(LiveSource):
                 return
             if not self._begun.is_set():
                 raise SourceError(self._why())
-            wait = self._backoff.next()
-            if wait is None:
-                raise SourceError(f"{self._why()}; it is given up")
-            self._say(f"{self._why()}; trying again in {wait:g} s")
-            self._pause(wait)
+            why = self._why()
+            self._wait_again(why, f"{why}; it is given up")
 
     def _why(self) -> str:
         """Returns the reason why it gives no picture."""
@@ -147,8 +144,9 @@ class CameraSource(LiveSource):
                     return
                 continue
             missed = 0
-            grey = picture.ndim == 2
-            pixels: Array = picture if grey else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+            if picture.ndim == 3:
+                picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+            pixels = cast("Array", picture)
             if not self._begun.is_set():
                 times.append(now)
                 rate = stated or _measured(times)

@@ -34,7 +34,7 @@ from ..media.pixel_format import colour_of, is_mirrored, read_planes
 from ..media.pyav import open_input, ratio
 from .base import FASTEST
 from .kind import CONNECTION, Address
-from .live import TIME_BASE, Backoff, LiveSource, Seldom
+from .live import TIME_BASE, LiveSource, Seldom
 
 AGAIN = 1.0
 """Seconds of deviation above which a sender's clock counts as a new one: it has restarted or jumped."""
@@ -197,7 +197,7 @@ class StreamSource(LiveSource):
         self._paced = paced
         self._patience = address.number("patience", 10.0)
         self._stall = address.number("stall", 5.0)
-        self._backoff = Backoff(address.retries())
+        self._retries = address.retries()
         self._timeline = Timeline(paced=paced)
         self._arrivals: dict[int | None, float] = {}
         self._seen = 0
@@ -231,11 +231,8 @@ class StreamSource(LiveSource):
                     return
             if self._count > came:
                 self._backoff.reset()
-            wait = self._backoff.next()
-            if wait is None:
-                raise SourceError(f"{self.uri} is given up: {self._reason}")
-            self._say(f"{self.uri}: {self._reason}; trying again in {wait:g} s")
-            self._pause(wait)
+            reason = self._reason
+            self._wait_again(f"{self.uri}: {reason}", f"{self.uri} is given up: {reason}")
             self._timeline.reset()
 
     def _refused(self, error: FFmpegError) -> SourceError:

@@ -6,11 +6,12 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 from ..errors import SourceError, VelaturaError
 from ..frame import GRAY, RGB, Array, Damage, Frame, VideoInfo
 from ..media.addresses import without_secrets
+from ..worker import Backoff, Channel
 from .base import SRGB, Source
 
 if TYPE_CHECKING:
@@ -28,58 +29,8 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
 DEPTH = 3
 """Frames that wait for a reader: enough for its thread to be late once, too few to be noticed."""
 
-T = TypeVar("T")
 Tell = Callable[[str], None]
 """Receives one line about an event that matters to a person; called from the source's own thread."""
-
-
-class Slot(Generic[T]):
-    """A bounded queue between two threads."""
-
-    def __init__(self, *, keep: bool, depth: int = DEPTH) -> None:
-        """With `keep` the giver waits for the taker; else new items replace the oldest."""
-        self.dropped = 0
-        self._keep = keep
-        self._depth = depth
-        self._items: deque[T] = deque()
-        self._ended = self._closed = False
-        self._changed = threading.Condition()
-
-    def put(self, item: T) -> None:
-        """Add an item; waits only with `keep`, and not once the slot is closed."""
-        with self._changed:
-            if self._keep:
-                self._changed.wait_for(lambda: len(self._items) < self._depth or self._closed)
-            if self._closed:
-                return
-            if len(self._items) >= self._depth:
-                self.dropped += 1
-                self._items.popleft()
-            self._items.append(item)
-            self._changed.notify_all()
-
-    def take(self) -> T | None:
-        """Returns the oldest item; None at the end, and as soon as the slot is closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self._ended or self._closed)
-            if self._closed or not self._items:
-                return None
-            item = self._items.popleft()
-            self._changed.notify_all()
-            return item
-
-    def end(self) -> None:
-        """End the queue: items that wait are still given out."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Close the queue: items are dropped, and nobody waits any more."""
-        with self._changed:
-            self._closed = True
-            self._items.clear()
-            self._changed.notify_all()
 
 
 class LiveSource(Source):
@@ -100,7 +51,9 @@ class LiveSource(Source):
     def __init__(self, uri: str, *, keep: bool = False) -> None:
         self.uri = without_secrets(uri)
         """The address as it may be shown, without passwords."""
-        self._slot = Slot[Frame](keep=keep)
+        self._waiting = Channel[Frame]("never" if keep else "oldest", depth=DEPTH)
+        self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
+        self._retries: int | None = None
         self._closing = threading.Event()
         self._begun = threading.Event()
         self._failure: VelaturaError | None = None
@@ -126,7 +79,7 @@ class LiveSource(Source):
     @property
     def dropped(self) -> int:
         """The number of frames that a newer one replaced before they were taken."""
-        return self._slot.dropped
+        return self._waiting.dropped
 
     @property
     def damage(self) -> Damage:
@@ -135,15 +88,14 @@ class LiveSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames as they come, until the source ends or is closed. Raises SourceError."""
-        while (frame := self._slot.take()) is not None:
-            yield frame
+        yield from self._waiting
         if self._failure is not None and not self._closing.is_set():
             raise self._failure
 
     def close(self) -> None:
         """Close the source at once, from any thread: nobody waits for a frame or a device any more."""
         self._closing.set()
-        self._slot.close()
+        self._waiting.close(drop=True)
         if self.audio is not None:
             self.audio.close()
 
@@ -183,7 +135,7 @@ class LiveSource(Source):
             self._failure.__cause__ = error
         finally:
             self._begun.set()
-            self._slot.end()
+            self._waiting.close()
             if self.audio is not None:
                 self.audio.close()
 
@@ -193,7 +145,7 @@ class LiveSource(Source):
 
     def _put(self, frame: Frame) -> None:
         self._count += 1
-        self._slot.put(frame)
+        self._waiting.put(frame)
 
     def _describe_pixels(
         self, pixels: Array, rate: Fraction, codec: str, notes: tuple[str, ...] = ()
@@ -237,6 +189,15 @@ class LiveSource(Source):
         """Wait; returns True as soon as the source is closed."""
         return self._closing.wait(max(seconds, 0.0))
 
+    def _wait_again(self, failed: str, given_up: str) -> None:
+        """Pause before the next attempt. Raises SourceError, with the text `given_up`, where more than
+        `_retries` in a row have failed."""
+        wait = self._backoff.next()
+        if self._retries is not None and self._backoff.failures > self._retries:
+            raise SourceError(given_up)
+        self._say(f"{failed}; trying again in {wait:g} s")
+        self._pause(wait)
+
     def _say(self, text: str) -> None:
         if self._closing.is_set():
             return
@@ -244,28 +205,6 @@ class LiveSource(Source):
             self._untold.append(text)
         else:
             self._hear(text)
-
-
-class Backoff:
-    """The pauses between attempts, which double, and the point at which to give up."""
-
-    def __init__(self, retries: int | None) -> None:
-        """`retries` attempts in a row may fail; None is for ever."""
-        self._retries = retries
-        self.reset()
-
-    def reset(self) -> None:
-        """Reset after a success."""
-        self._failures = 0
-        self._wait = FIRST_WAIT
-
-    def next(self) -> float | None:
-        """Returns the seconds to wait; None to give up."""
-        self._failures += 1
-        if self._retries is not None and self._failures > self._retries:
-            return None
-        wait, self._wait = self._wait, min(2 * self._wait, LONGEST_WAIT)
-        return wait
 
 
 class Seldom:

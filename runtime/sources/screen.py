@@ -21,7 +21,7 @@ from ..errors import SourceError
 from ..frame import Array
 from .ffmpeg_live import NothingThereError, StreamSource, Target
 from .kind import CONNECTION, Address, Device
-from .live import Backoff, LiveSource
+from .live import LiveSource
 
 if TYPE_CHECKING:
     import mss
@@ -290,7 +290,7 @@ class MssSource(LiveSource):
         self._window = find_window(address.place) if address.kind.name == "window" else None
         self._title = address.place
         self._box = self._window.box if self._window is not None else _region(address)
-        self._backoff = Backoff(address.retries())
+        self._retries = address.retries()
         if self._window is not None:
             threading.Thread(target=self._follow, name="velatura-window", daemon=True).start()
         self._start(address.number("patience", 10.0))
@@ -334,11 +334,7 @@ class MssSource(LiveSource):
                 if not self._begun.is_set():
                     raise
                 reason = str(error)
-            wait = self._backoff.next()
-            if wait is None:
-                raise SourceError(f"{self.uri} is given up: {reason}")
-            self._say(f"{self.uri}: {reason}; trying again in {wait:g} s")
-            self._pause(wait)
+            self._wait_again(f"{self.uri}: {reason}", f"{self.uri} is given up: {reason}")
 
     def _grab(self, grabber: "mss.MSS") -> None:
         whole = _box(dict(grabber.monitors[0]))

@@ -13,7 +13,7 @@ from fractions import Fraction
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import av
@@ -22,13 +22,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from velatura.runtime import sources
 from velatura.runtime.errors import SourceError
 from velatura.runtime.frame import Frame
 from velatura.runtime.media.live_audio import LiveAudio
-from velatura.runtime.sources import KINDS, camera, live_address, open_live_source, open_source
+from velatura.runtime.sources import (
+    KINDS,
+    camera,
+    list_devices,
+    live_address,
+    open_live_source,
+    open_source,
+)
 from velatura.runtime.sources.ffmpeg_live import Backlog, Timeline
-from velatura.runtime.sources.kind import SourceKind
-from velatura.runtime.sources.live import TIME_BASE, Backoff, LiveSource, Slot
+from velatura.runtime.sources.kind import Address, Device, SourceKind
+from velatura.runtime.sources.live import TIME_BASE, LiveSource
 from velatura.runtime.sources.paced import PacedSource
 
 from .. import videos
@@ -227,6 +235,27 @@ def test_every_kind_is_recognised_opened_by_its_module_and_named_by_the_help(kin
     for scheme in kind.schemes or (kind.name,):
         address = live_address(f"{scheme.upper()}://x{kind.sign}patience=3")
         assert (address.kind, address.options) == (kind, {"patience": "3"})
+
+
+def test_a_new_kind_is_a_module_and_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_live(address: Address, *, options: dict[str, str], keep: bool) -> LiveSource:
+        del options, keep
+        return open_live_source([np.full((4, 6, 3), int(address.options["grey"]), np.uint8)])
+
+    module = ModuleType("velatura.runtime.sources.ndi")
+    module.__dict__.update(
+        OPTIONS=("grey", "patience", "retries", "stall"),
+        open_live=open_live,
+        list_devices=lambda kind: [Device(name=f"{kind}:STUDIO", size="6x4")],
+    )
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    line = SourceKind("ndi", ".ndi", live="ndi:NAME", devices="senders")
+    monkeypatch.setattr(sources, "KINDS", (*KINDS, line))
+    with open_live_source("ndi:STUDIO?grey=7") as source:
+        assert [frame.planes[0].max() for frame in source] == [7]
+    with pytest.raises(SourceError, match="no option gray; there are grey, patience, retries, stall"):
+        open_live_source("ndi:STUDIO?gray=7")
+    assert [found.to_json() for found in list_devices(line)] == [{"name": "ndi:STUDIO", "size": "6x4"}]
 
 
 def test_patterns_and_sequences_are_paced_too() -> None:
@@ -631,29 +660,6 @@ def test_a_backlog_goes_on_at_the_newest_whole_picture(monkeypatch: pytest.Monke
     backlog = Backlog(paced=True)
     packets(backlog, "K" + "p" * 30)
     assert kinds(backlog) == "K" + "p" * 30
-
-
-def test_waits_double_and_end() -> None:
-    backoff = Backoff(None)
-    assert [backoff.next() for _ in range(7)] == [0.5, 1, 2, 4, 8, 10, 10]
-    backoff.reset()
-    assert backoff.next() == 0.5
-    backoff = Backoff(2)
-    assert [backoff.next() for _ in range(3)] == [0.5, 1, None]
-
-
-def test_a_closed_slot_holds_nobody_up() -> None:
-    slot = Slot[Frame](keep=True, depth=1)
-    frame = next(iter(open_source("pattern:16x16?frames=1")))
-    slot.put(frame)
-    sender = threading.Thread(target=slot.put, args=(frame,), daemon=True)
-    sender.start()
-    time.sleep(0.05)
-    assert sender.is_alive(), "it waits for room"
-    slot.close()
-    sender.join(1)
-    assert not sender.is_alive()
-    assert slot.take() is None
 
 
 def _tone(samples: int, *, rate: int, format: str, layout: str) -> av.AudioFrame:
