@@ -6,16 +6,14 @@ The documents' tables are then filled from the results; `python -m benchmarks ta
 import json
 import sys
 from importlib import import_module
-from pathlib import Path
 
-from . import tables
+from . import pages, tables
 from .machine import facts
 
 NAMES = (
     "pipeline", "identity", "engines", "quality", "recipes", "training", "optimisation", "stability",
     "peers", "gpu", "live", "games", "game_stability", "shm",
 )  # fmt: skip
-RESULTS = Path(__file__).with_name("results")
 
 
 def main() -> int:
@@ -33,11 +31,11 @@ def main() -> int:
         except FileNotFoundError as error:
             sys.stderr.write(f"{name} left out: {error}\n")
             continue
-        path = RESULTS / f"{name}.json"
+        path = tables.RESULTS / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"machine": facts(), **found}, indent=2) + "\n")
         sys.stdout.write(f"{path}\n")
-    for path in tables.write():
+    for path in pages.write(tables.table):
         sys.stdout.write(f"{path}\n")
     return 0
 

@@ -9,9 +9,9 @@ import time
 from typing import Any
 
 import numpy as np
+from velatura.benchmarks.game.pacing import DEFINITIONS
+from velatura.benchmarks.game.report import GameJob, measure_game
 from velatura.runtime.game import PostProcess
-from velatura.runtime.jobs.bench_game import GameJob, measure_game
-from velatura.runtime.jobs.game_loop import DEFINITIONS
 
 from .live import busy, scheduling
 from .machine import spread

@@ -19,7 +19,7 @@ from unittest import mock
 import av
 import numpy as np
 from av.video.frame import PictureType
-from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.job import Job
 from velatura.runtime.jobs.run import run_job
 from velatura.runtime.media.encode import VideoEncoder
 from velatura.runtime.sinks import Encoding

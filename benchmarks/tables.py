@@ -1,108 +1,27 @@
-"""The tables of the documents, each made from a file in results/.
+"""The tables of the documents, each made from files in results/: no figure is typed by hand.
 
-`python -m benchmarks tables` writes them between their markers, in README.md and docs/*.md:
-
-    <!-- table NAME -->
-    ...
-    <!-- end -->
-
-No figure is typed by hand: a test fails where a page says something else than the results.
+`python -m benchmarks tables` writes them into the pages; a test fails where a page says something else
+than the results.
 """
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from .pages import NOT_MET, Result, agreement, bullets, measured, met, percent, rows, span
+
 RESULTS = Path(__file__).with_name("results")
-BLOCK = re.compile(r"(?<=<!-- table )([a-z0-9-]+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
-
-Result = Mapping[str, Any]
-NOT_MET = "**not met**"
-
-
-# ---- pages ----------------------------------------------------------------------------------------
-
-
-def pages() -> list[Path]:
-    """The documents that may hold tables."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def filled(text: str) -> str:
-    """A page's text with every table as the results have it; raises KeyError for an unknown name."""
-    return BLOCK.sub(lambda found: f"{found[1]}{found[2]}{table(found[1])}", text)
 
 
 def table(name: str) -> str:
-    """One table, or list, in Markdown, with a line on where and how its figures were measured."""
+    """Returns a table, or list, in Markdown, with a line on where and how its figures were measured.
+
+    Raises KeyError for an unknown name.
+    """
     maker, *results = TABLES[name]
     given = {result: json.loads((RESULTS / f"{result}.json").read_text()) for result in results}
     return f"{maker(*given.values())}\n\n{measured(given)}\n"
-
-
-def write() -> list[Path]:
-    """Fills every page's tables; returns the pages that changed."""
-    changed: list[Path] = []
-    for path in pages():
-        before = path.read_text()
-        after = filled(before)
-        if after != before:
-            path.write_text(after)
-            changed.append(path)
-    return changed
-
-
-# ---- words ----------------------------------------------------------------------------------------
-
-
-def measured(given: Mapping[str, Result]) -> str:
-    """The provenance of figures: machine and day, where one file has them all, and the files."""
-    files = ", ".join(f"`benchmarks/results/{name}.json`" for name in given)
-    if len(given) > 1:
-        return f"*From {files}.*"
-    ((name, found),) = given.items()
-    machine = found["machine"]
-    cpu = re.sub(r"\((R|TM)\)", "", machine["cpu"]).replace(" Processor", "")
-    place = f"{machine['cores']} cores of {cpu}, {machine['date']}"
-    return f"*{place}; {files} by `python -m benchmarks {name}`.*"
-
-
-def rows(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; columns of numbers but for the first are aligned to the right."""
-    numbers = [
-        all(re.match(r"[-\d]|$", cell) for cell in column) for column in zip(*lines, strict=True)
-    ]
-    rule = ["---", *("---:" if right else "---" for right in numbers[1:])]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
-
-
-def bullets(lines: Sequence[str]) -> str:
-    """A Markdown list."""
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def span(found: Result, digits: int = 1, unit: str = "") -> str:
-    """Median, and in brackets the lowest and the highest round."""
-    low, high = (f"{found[key]:.{digits}f}" for key in ("lowest", "highest"))
-    return f"{found['median']:.{digits}f}{unit} ({low} to {high})"
-
-
-def percent(part: float) -> str:
-    """A part of one in whole per cent."""
-    return f"{100 * part:.0f} %"
-
-
-def met(holds: bool, text: str) -> str:
-    """What was asked, marked where it does not hold."""
-    return text if holds else f"{text}, {NOT_MET}"
-
-
-def agreement(db: float) -> str:
-    """Parity in dB; results are cut off at 99, which stands for equal pictures."""
-    return "equal" if db >= 99 else f"{db:.1f} dB"
 
 
 # ---- files ----------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def commands() -> str:
 def modules() -> str:
     """Markdown of all modules, by folder, each with the first line of its docstring."""
     lines: list[str] = []
-    for package in PACKAGES:
+    for package in (*PACKAGES, "benchmarks/game"):
         folders = sorted({path.parent for path in (ROOT / package).rglob("*.py")})
         for folder in folders:
             name = folder.relative_to(ROOT).as_posix()

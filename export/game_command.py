@@ -99,7 +99,7 @@ def export_model(
     """Write the file for a game engine where it keeps to the engine's rules and to the original."""
     target = target_of(wish.engine)
     opset = _opset(wish.opset, target)
-    wide = None if wish.size == "free" else width_height(wish.size)
+    wide = None if wish.size == "free" else width_height("--size", wish.size)
     size = None if wide is None else (wide[1], wide[0])
     if wish.precision == "int8":
         usage(f"--precision int8 --for {target.name}: {target.int8_refusal}")

@@ -1,16 +1,15 @@
 """The command `velatura`. Subcommands import what they need when they are called."""
 
 import sys
-from collections.abc import Callable
-from importlib.metadata import entry_points, version
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from .cli import engine_commands, live_commands
-from .jobs import serve
-from .jobs.options import Debug, Job, Json, Overwrite, choice, fail, reporting, takes_job, usage
+from .cli import commands
+from .jobs.job import Job, takes_job
+from .jobs.options import Debug, Json, Overwrite, Quiet, fail, reporting, sister, usage
 from .sinks import RUN_SINKS
 from .sources import RUN_SOURCES
 
@@ -61,7 +60,7 @@ def run(
             "--compare", metavar="FILE", help="Then put SOURCE and SINK side by side in FILE."
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+    quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
     **given: Any,
@@ -97,7 +96,9 @@ def compare(
         Path, typer.Option("-o", "--out", help=".png, .html (a page with sliders), or a video.")
     ] = Path("compare.html"),
     at: Annotated[list[float] | None, typer.Option(help="Seconds; repeatable for a page.")] = None,
-    view: Annotated[str, typer.Option(help="wipe (half of each) or side (both whole).")] = "wipe",
+    view: Annotated[
+        Literal["wipe", "side"], typer.Option(help="wipe (half of each) or side (both whole).")
+    ] = "wipe",
     overwrite: Overwrite = False,
     debug: Debug = False,
 ) -> None:
@@ -105,8 +106,7 @@ def compare(
     from .jobs.compare import compare as run_compare
 
     with reporting(debug, False):
-        chosen = choice("--view", view, ("wipe", "side"))
-        run_compare(first, second, out, at=at or (), view=chosen, overwrite=overwrite)
+        run_compare(first, second, out, at=at or (), view=view, overwrite=overwrite)
 
 
 @app.command()
@@ -167,8 +167,7 @@ def include_dir() -> None:
 
 
 for command in (
-    engine_commands.build, engine_commands.cache, engine_commands.bench,
-    live_commands.live, live_commands.devices, serve.serve,
+    commands.build, commands.cache, commands.bench, commands.live, commands.devices, commands.serve,
 ):  # fmt: skip
     app.command()(command)
 
@@ -202,17 +201,16 @@ def evaluate(context: typer.Context) -> None:
 
 
 def _plugin(name: str, arguments: list[str]) -> None:
-    """Call a sister package's command, which is found by its entry point: no import leads there."""
-    found = list(entry_points(group="velatura.commands", name=name))
-    if not found:
-        fail(f"the command {name!r} is not installed: reinstall velatura", 1)
+    """Call a sister package's command."""
     try:
-        command: Callable[[list[str]], None] = found[0].load()
+        command = sister("commands", name)
     except ModuleNotFoundError as error:
         fail(
             f"`velatura {name}` needs {error.name}: pip install 'velatura[{_EXTRAS.get(name, name)}]'",
             7,
         )
+    if command is None:
+        fail(f"the command {name!r} is not installed: reinstall velatura", 1)
     command(arguments)
 
 

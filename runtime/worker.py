@@ -159,27 +159,6 @@ class Channel(Generic[T]):
         return bool(self._items) or self._closed
 
 
-class Backoff:
-    """The pauses between attempts, which double with each failure. Used from one thread."""
-
-    def __init__(self, first: float, most: float) -> None:
-        """Seconds of the `first` pause, and of the longest."""
-        self._first, self._most = first, most
-        self.failures = 0
-        """The number of failures in a row."""
-
-    def next(self) -> float:
-        """Counts a failure; returns the seconds to the next attempt."""
-        # Beyond 2**30 every pause is the longest, and a larger power would overflow.
-        pause = self._first * 2.0 ** min(self.failures, 30)
-        self.failures += 1
-        return min(pause, self._most)
-
-    def reset(self) -> None:
-        """Begin anew, after a success."""
-        self.failures = 0
-
-
 class Job(Generic[T]):
     """A piece of work under way, and its result."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("export", "runtime", "training")
+FOLDERS = ("benchmarks/game", "export", "runtime", "training")
 SHIPPED = ("*.py", "*.onnx", "*.toml", "py.typed", "page/*", "include/*.*")
 
 
@@ -48,6 +48,7 @@ def test_the_wheel_carries_licence_and_commands(wheel: Path) -> None:
         text = archive.read(entry).decode()
     assert "velatura = velatura.runtime.__main__:main" in text
     assert "[velatura.commands]" in text
+    assert "game = velatura.benchmarks.game.report:bench_game" in text
 
 
 def test_the_base_is_what_it_should_be() -> None:

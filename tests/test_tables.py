@@ -15,17 +15,17 @@ from velatura.runtime.zoo import zoo_models
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import tables  # noqa: E402
+from benchmarks import pages, tables  # noqa: E402
 
 
-@pytest.mark.parametrize("page", tables.pages(), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", pages.pages(), ids=lambda page: page.name)
 def test_pages_say_what_the_results_say(page: Path) -> None:
     text = page.read_text()
-    assert tables.filled(text) == text, "run `python -m benchmarks tables`"
+    assert pages.filled(text, tables.table) == text, "run `python -m benchmarks tables`"
 
 
 def test_every_table_is_shown_and_every_result_has_one() -> None:
-    shown = {name for page in tables.pages() for name, _ in tables.BLOCK.findall(page.read_text())}
+    shown = {name for page in pages.pages() for name, _ in pages.BLOCK.findall(page.read_text())}
     assert shown == set(tables.TABLES)
     results = {path.stem for path in tables.RESULTS.glob("*.json")}
     assert {name for _, *names in tables.TABLES.values() for name in names} == results
@@ -71,9 +71,9 @@ def test_what_was_asked_and_missed_is_marked(results: Path, slowest: float, mark
     keys = ("pipelined_60_hz", "cost_ms", "on", "busy_p95", "median")
     change(results / "games.json", slowest, *keys)
     begin = "`pipelined` at 60 Hz: what it adds to a frame's work, its slowest"
-    assert (tables.NOT_MET in row("games", begin)[2]) is marked
+    assert (pages.NOT_MET in row("games", begin)[2]) is marked
     aim = "what `pipelined` adds to the slowest twentieth"
-    assert (row("aims", aim)[-1] == tables.NOT_MET) is marked
+    assert (row("aims", aim)[-1] == pages.NOT_MET) is marked
 
 
 def test_the_whole_latency_stands_beside_the_settled_one() -> None:
@@ -85,15 +85,15 @@ def test_the_whole_latency_stands_beside_the_settled_one() -> None:
 
 def test_text_around_tables_is_kept() -> None:
     text = "before\n\n<!-- table shm -->\nold\n<!-- end -->\n\nafter\n"
-    found = tables.filled(text)
+    found = pages.filled(text, tables.table)
     assert found.startswith("before\n\n<!-- table shm -->\n| shared memory")
     assert found.endswith("\n<!-- end -->\n\nafter\n")
-    assert tables.filled(found) == found
+    assert pages.filled(found, tables.table) == found
 
 
 def test_an_unknown_table_is_refused() -> None:
     with pytest.raises(KeyError, match="nonsense"):
-        tables.filled("<!-- table nonsense -->\n<!-- end -->\n")
+        pages.filled("<!-- table nonsense -->\n<!-- end -->\n", tables.table)
 
 
 def test_recipes_cost_what_was_counted() -> None:

@@ -5,7 +5,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from ..worker import LEAVING, Backoff, DaemonThread
+from ..backoff import Backoff
+from ..worker import LEAVING, DaemonThread
 
 FIRST = 0.5
 """Seconds before a failed opening is retried; doubled each time, up to `MOST`."""
@@ -122,7 +123,7 @@ class _Request(Generic[T]):
         self.failed = False
         self._make, self._tell = make, failed
         self._delay, self._retry = delay, retry
-        self._pauses = Backoff(max(2 * delay, FIRST), MOST)
+        self._backoff = Backoff(first=max(2 * delay, FIRST), longest=MOST)
         self._void = threading.Event()
         self._lock = threading.Lock()
 
@@ -132,7 +133,7 @@ class _Request(Generic[T]):
             try:
                 opened = self._make()
             except Exception as error:  # told, and tried again where that may help
-                self._delay = self._pauses.next()
+                self._delay = self._backoff.pause()
                 self.failed = not self._retry
                 if not self._void.is_set():
                     self._tell(error, self._delay if self._retry else None)

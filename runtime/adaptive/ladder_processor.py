@@ -11,12 +11,12 @@ import numpy as np
 
 from ..backends import Fit as EngineFit
 from ..backends import Precision, open_engine
+from ..backoff import Backoff
 from ..cache import EngineCache
 from ..card import CardFlags
 from ..errors import EngineError, VelaturaError
 from ..frame import Array, Frame, VideoInfo
 from ..stages.geometry import Shape
-from ..worker import Backoff
 from .background_open import FIRST, MOST, Opening
 from .executor import STUCK, Patience, Running
 from .governor import FITS, Governor, Step
@@ -118,7 +118,7 @@ class LadderProcessor(Processor):
         self._wanted: tuple[str, ...] | None = None
         self._reviving: str | None = None
         self._began = time.monotonic()
-        self._pauses = Backoff(FIRST, MOST)
+        self._backoff = Backoff(first=FIRST, longest=MOST)
         self._closed = False
         self._said = ""
         self._work = 0.0
@@ -343,7 +343,7 @@ class LadderProcessor(Processor):
             self._tell(f"{_names(ladder.models)}: no rung {self._pinned!r}, {names[0]!r} it is")
         with self._lock:
             self._governor = self._govern(ladder, wanted if wanted in names else None)
-        if ladder.models != self._models or self._pauses.failures:
+        if ladder.models != self._models or self._backoff.failures:
             self._tell(f"{_names(ladder.models)} at work")
         self._models, self._wanted = ladder.models, None
         self._began, self._reviving, self._following = time.monotonic(), None, None
@@ -385,8 +385,8 @@ class LadderProcessor(Processor):
 
     def _back_off(self) -> float:
         if time.monotonic() - self._began > HEALTHY:
-            self._pauses.reset()
-        return self._pauses.next()
+            self._backoff.reset()
+        return self._backoff.pause()
 
     def _reopen(self, delay: float) -> None:
         if self._closed:

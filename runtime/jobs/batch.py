@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
+from ..backoff import Backoff
 from ..errors import SinkError, SourceError, VelaturaError
 from ..frame import YUV420P, VideoInfo
 from ..resume.journal import journal_folder
@@ -22,7 +23,7 @@ from ..sinks.base import PICTURES
 from ..sinks.output_file import reporting
 from ..sources import open_source
 from .batch_state import Entry, Queue, Result, Stamp, Tally, stamp_of
-from .chain import Job, settings_of
+from .job import Job, settings_of
 from .progress import Reporter
 from .run import execute, terminable
 
@@ -281,8 +282,6 @@ def run_batch(
         batch = Batch(job, queue, say, tally, retry=options.retry, debug=debug)
         try:
             if options.watch:
-                pass
-
                 Watch(batch, selection, suffixes).run()
             else:
                 batch.take(pairs)
@@ -523,6 +522,7 @@ class _Seen:
     """The time at which it was first seen in this state."""
     look: float
     """The time of the next attempt to open it."""
+    backoff: Backoff
 
 
 class Watch:
@@ -576,13 +576,13 @@ class Watch:
             return False
         seen = self._seen.get(file)
         if seen is None or seen.stamp != stamp:
-            self._seen[file] = _Seen(stamp, now, now + SETTLE)
+            self._seen[file] = _Seen(stamp, now, now + SETTLE, Backoff(first=SETTLE, longest=PATIENCE))
             return False
         if now < seen.look:
             return False
         if now - seen.since >= PATIENCE or _opens(file):
             return True
-        seen.look = now + max(now - seen.since, SETTLE)
+        seen.look = now + seen.backoff.pause()
         return False
 
 

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from ..errors import BackendUnavailableError, EngineError, SinkError, VelaturaEr
 from ..frame import Array, Frame
 from ..machine import facts
 from ..meter import memory_now
+from ..sinks.output_file import reporting
 from ..sources import open_source
 from ..stages import Neural
 from .progress import BuildView
@@ -42,7 +44,7 @@ def make_room(*paths: Path | None) -> None:
     Raises SinkError where one cannot, or where its name is that of something other than a file.
     """
     for path in filter(None, paths):
-        try:
+        with reporting(path):
             if path.is_dir():
                 raise SinkError(f"{path} is a folder: name a file in it")
             if path.exists() and not path.is_file():
@@ -52,20 +54,12 @@ def make_room(*paths: Path | None) -> None:
             # With the name of `write_whole`, which may be too long.
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
                 pass
-        except OSError as error:
-            raise _refusal(path, error) from error
 
 
 def write_report(path: Path, data: bytes) -> None:
     """Write a file that appears whole or not at all. Raises SinkError."""
-    try:
+    with reporting(path):
         write_whole(path, data)
-    except OSError as error:
-        raise _refusal(path, error) from error
-
-
-def _refusal(path: Path, error: OSError) -> SinkError:
-    return SinkError(f"{path} cannot be written: {error.strerror or error}")
 
 
 CHANNELS, SIDE, DEPTH = 512, 64, 8
@@ -203,7 +197,7 @@ class BenchJob:
     """The options of one benchmark."""
 
     model: str
-    size: tuple[int, int]
+    size: tuple[int, int] = (720, 1280)
     """Height and width of the frames."""
     backend: str = "all"
     seconds: float = 2.0
@@ -329,16 +323,7 @@ def _row(
             )
             row["throughput"] = asdict(Times.of(seconds))
             stage, frames = Neural(engine), _frames(job.size)
-            turn = iter(range(1 << 60))
-            row["frames"] = asdict(
-                Times.of(
-                    _streamed(
-                        lambda: stage.submit(frames[next(turn) % len(frames)]),
-                        stage.in_flight,
-                        job.seconds,
-                    )
-                )
-            )
+            row["frames"] = asdict(Times.of(stage_times(stage, frames, job.seconds)))
             after = memory_now()
     except VelaturaError as error:
         return {**row, "refused": str(error)}
@@ -385,6 +370,12 @@ def _one_by_one(engine: Engine, picture: Array, seconds: float) -> list[float]:
         engine.run(picture)
         found.append(time.perf_counter() - start)
     return found
+
+
+def stage_times(stage: Neural, frames: Sequence[Frame], seconds: float) -> list[float]:
+    """Returns the seconds from one frame's result to the next, with all that may be in flight."""
+    turn = cycle(frames)
+    return _streamed(lambda: stage.submit(next(turn)), stage.in_flight, seconds)
 
 
 def _streamed(

@@ -22,7 +22,7 @@ from ..sinks import open_sink
 from ..sinks.base import PICTURES
 from ..sources import open_source
 from ..stages import Resize, Upright
-from .chain import Job
+from .job import Job
 
 View = Literal["wipe", "side"]
 """The layout of both pictures. `wipe`: the left half of one and the right half of the other; `side`:

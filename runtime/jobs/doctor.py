@@ -5,7 +5,6 @@ import os
 import platform
 import shutil
 import subprocess
-import time
 from typing import Any
 
 import typer
@@ -15,11 +14,11 @@ from ..backends.nvidia import library as nvidia_library
 from ..backends.open import backend_precisions, distributions
 from ..cache import EngineCache
 from ..errors import VelaturaError
-from ..frame import Frame
 from ..machine import cpu_features, cpu_name, nvidia_problem, packages
 from ..sources import open_source
 from ..stages import Neural
 from ..zoo import zoo_models
+from .bench import stage_times
 
 SELF_TEST = "upscale-2x"
 SELF_TEST_SECONDS = 2.0
@@ -62,32 +61,15 @@ def self_test() -> dict[str, Any]:
     """Returns the result of upscaling a 640x360 pattern for two seconds, without any file."""
     try:
         with open_source("pattern:640x360?frames=16") as source, open_engine(SELF_TEST) as engine:
-            stage = Neural(engine)
-            frames = list(source)
-            stage(frames[0])
-            seconds, done = _drive(stage, frames)
+            times = stage_times(Neural(engine), list(source), SELF_TEST_SECONDS)
             return {
                 "model": SELF_TEST,
                 "backend": engine.backend,
                 "precision": engine.precision,
-                "fps_640x360": round(done / seconds, 1),
+                "fps_640x360": round(len(times) / sum(times), 1),
             }
     except VelaturaError as error:
         return {"error": str(error)}
-
-
-def _drive(stage: Neural, frames: list[Frame]) -> tuple[float, int]:
-    """Returns (seconds, frames) of a run that keeps the engine's requests in flight."""
-    start = time.perf_counter()
-    done = 0
-    running = [stage.submit(frames[i % len(frames)]) for i in range(stage.in_flight)]
-    while time.perf_counter() - start < SELF_TEST_SECONDS:
-        running.pop(0)()
-        done += 1
-        running.append(stage.submit(frames[done % len(frames)]))
-    for pending in running:
-        pending()
-    return time.perf_counter() - start, done + len(running)
 
 
 def _print(findings: dict[str, Any]) -> None:

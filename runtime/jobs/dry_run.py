@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +18,28 @@ from ..errors import SinkError, SourceError, VelaturaError
 from ..frame import Frame, VideoInfo
 from ..meter import peak_memory
 from ..resume.journal import journal_folder
-from ..sinks import Sink, open_sink
+from ..sinks import Sink
 from ..sinks.base import PICTURES
 from ..sinks.output_file import check_target
 from ..sources import Source
-from .chain import Job, open_engines, open_input, settings_of, stages_of
 from .compare import Pair, check_comparison, joined, labelled, rgb8, same_size, shown_at, write_png
-from .dry_run_estimate import (
+from .dry_run_sample import (
     Coded,
     Estimate,
     Packet,
+    Sample,
+    film_frames,
+    film_seconds,
     forecast_bytes,
     forecast_seconds,
-    lines_of,
     passing_bytes,
     read_coded,
-    shortage_of,
+    take_sample,
     weights_of,
 )
-from .dry_run_sample import Sample, film_frames, film_seconds, take_sample
+from .job import Job, journals, open_engines, open_input, open_output, stages_of
 from .progress import BuildView, Reporter
-from .run import journals, terminable
+from .run import terminable
 
 BUDGET = 10.0
 """Seconds of work that the sample may take."""
@@ -126,17 +127,9 @@ def _refusals(job: Job, source: Source, *, journal: bool) -> int:
         return 0
     path = Path(job.sink)
     if path.suffix.lower() in PICTURES:
-        open_sink(job.sink, like=source, overwrite=job.overwrite).abort()
+        open_output(job, source, journal=False).abort()
     elif journal and not job.restart and journal_folder(path).exists():
-        sink = open_sink(
-            job.sink,
-            like=source,
-            encoding=job.encoding,
-            overwrite=job.overwrite,
-            audio=job.audio,
-            journal=settings_of(job),
-            shared=job.workers > 1,
-        )
+        sink = open_output(job, source, journal=True)
         sink.abort()
         return sink.kept
     else:
@@ -147,9 +140,9 @@ def _refusals(job: Job, source: Source, *, journal: bool) -> int:
 def _open_trial(job: Job, source: Source, folder: Path) -> tuple[Path | None, Sink]:
     """Returns a sink with the job's options, in a temporary folder. Raises SinkError."""
     if job.sink == "null:":
-        return None, open_sink("null:", like=source)
+        return None, open_output(job, source, journal=False)
     path = folder / ("sample.y4m" if job.sink == "-" else Path(job.sink).name)
-    return path, open_sink(path, like=source, encoding=job.encoding, audio=job.audio)
+    return path, open_output(replace(job, sink=str(path)), source, journal=False)
 
 
 @contextmanager
@@ -282,6 +275,89 @@ def _figures(estimate: Estimate | None, digits: int | None) -> dict[str, float] 
     if estimate is None:
         return None
     return {name: round(getattr(estimate, name), digits) for name in ("likely", "least", "most")}
+
+
+def lines_of(report: dict[str, Any]) -> list[str]:
+    """Returns the lines of `run_preflight`'s report for a person."""
+    given, made = report["input"], report["output"]
+    flags = [name for name in ("hdr", "alpha", "interlaced") if given[name]]
+    told = [
+        f"{report['source']} -> {report['sink']}, tried on {report['sampled_frames']} frames",
+        f"  in       {given['size']} {given['format']}, {given['codec']}, {_rate(given['rate'])} fps, "
+        + ", ".join([given["colour"], *flags]),
+        f"  out      {made['size']} {made['format']}" + (f", {made['codec']}" if made["codec"] else ""),
+        *(f"  model    {m['name']}: {m['backend']}, {m['precision']}" for m in report["models"]),
+        *([f"  steady   --stabilize {report['stabilize']:g}"] if report["stabilize"] else []),
+        f"  length   {_length(report)}",
+        f"  time     {_time(report)}",
+    ]
+    if report["sink"] != "null:":
+        told.append(f"  size     {_size(report)}")
+    if report["peak_memory_mib"] is not None:
+        told.append(f"  memory   {report['peak_memory_mib']:.0f} MiB at most so far")
+    if report["sink"] not in ("null:", "-"):
+        told.append(f"  journal  {'kept beside the output' if report['journal'] else 'none'}")
+    told += [f"  beside   {line}" for line in report["streams"]]
+    return [*told, *(f"  still    {still}" for still in report["stills"])]
+
+
+def _rate(text: str) -> str:
+    top, _, bottom = text.partition("/")
+    return f"{int(top) / int(bottom or 1):.3f}".rstrip("0").rstrip(".")
+
+
+def _length(report: dict[str, Any]) -> str:
+    if report["frames"] is None:
+        return "unknown"
+    return f"{report['frames']} frames, {time_in_words(report['duration'])}"
+
+
+def _time(report: dict[str, Any]) -> str:
+    rate = f"{report['fps']:.1f} fps"
+    if report["seconds"] is None:
+        return f"unknown, at {rate}"
+    likely, least, most = (
+        time_in_words(report["seconds"][name]) for name in ("likely", "least", "most")
+    )
+    return f"about {likely} left ({least} to {most}), at {rate}"
+
+
+def _size(report: dict[str, Any]) -> str:
+    free = report["free_bytes"]
+    room = "" if free is None else f"; {bytes_in_words(free)} are free"
+    if report["output_bytes"] is None:
+        return f"unknown{room}"
+    likely, least, most = (
+        bytes_in_words(report["output_bytes"][n]) for n in ("likely", "least", "most")
+    )
+    need = report["needed_bytes"]
+    with_journal = f", {bytes_in_words(need)} with the journal" if report["journal"] and need else ""
+    return f"about {likely} ({least} to {most}{with_journal}){room}"
+
+
+def shortage_of(report: dict[str, Any]) -> str:
+    """Returns the warning that the output may not fit."""
+    journal = " with its journal" if report["journal"] else ""
+    return (
+        f"{report['sink']} may need {bytes_in_words(report['needed_bytes'])}{journal}, and "
+        f"{bytes_in_words(report['free_bytes'])} are free: make room, or choose another folder"
+    )
+
+
+def time_in_words(seconds: float) -> str:
+    """Returns a duration as `1:02:03` or `0:07`; tenths below ten seconds."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def bytes_in_words(size: float) -> str:
+    """Returns a size as `12 kB`, `3.2 MB` or `1.4 GB`."""
+    if size < 1e6:
+        return f"{size / 1e3:.0f} kB"
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def preview_folder(sink: str) -> Path:

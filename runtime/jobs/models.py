@@ -1,9 +1,7 @@
 """`velatura models` and `velatura info`."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from ..errors import ModelError
 from ..frame import VideoInfo
 from ..sources import open_source
 from ..zoo import zoo_models
+from .options import sister
 
 
 def list_models(*, as_json: bool) -> None:
@@ -76,12 +75,9 @@ def show_info(what: str, *, as_json: bool) -> None:
 def _recipe(what: str) -> dict[str, Any] | None:
     """Returns the training package's description of a recipe of this name; None without the package or
     the recipe."""
-    found = list(entry_points(group="velatura.info", name="recipe"))
-    if not found:
-        return None
     try:
-        describe: Callable[[str], dict[str, Any] | None] = found[0].load()
-        return describe(what)
+        describe = sister("info", "recipe")
+        return describe(what) if describe is not None else None
     except ModuleNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -2,11 +2,14 @@
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ..pump import Snapshot
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 
 class Reporter:
@@ -96,12 +99,8 @@ class BarView(ProgressView):
     """Shows a progress bar on a terminal."""
 
     def __init__(self, total: int | None) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
-
         self.total = total
-        columns = (BarColumn(), TextColumn("{task.description}"))
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._bar = _bar()
         self._task = self._bar.add_task("starting", total=total)
 
     def __enter__(self) -> "BarView":
@@ -114,6 +113,14 @@ class BarView(ProgressView):
     def __call__(self, snapshot: Snapshot) -> None:
         text = describe(snapshot, self.total)
         self._bar.update(self._task, completed=snapshot.frames, description=text)
+
+
+def _bar(*between: "ProgressColumn") -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (BarColumn(), *between, TextColumn("{task.description}"))
+    return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def describe(snapshot: Snapshot, total: int | None) -> str:
@@ -156,11 +163,9 @@ class BuildView:
                 typer.echo(f"{text} ({done:.0%})", err=True)
             return
         if self._bar is None:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+            from rich.progress import TimeElapsedColumn
 
-            columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar = _bar(TimeElapsedColumn())
             self._task = self._bar.add_task(text, total=1.0)
             self._bar.start()
         self._bar.update(self._task, completed=done, description=text)

@@ -1,32 +1,34 @@
-"""`velatura run`: one source through a chain of models into one sink."""
+"""`velatura run`: one source through a chain of models into one sink, in one process or several."""
 
 import json
+import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import typer
 
 from ..backends import Engine
-from ..errors import SinkError, SourceError, TruncatedSourceError
-from ..frame import VideoInfo
+from ..errors import SinkError, SourceError, StageError, TruncatedSourceError, VelaturaError
+from ..frame import Frame
 from ..meter import peak_memory
 from ..pump import Pump, Snapshot, Stats
 from ..resume.journal import leftover
-from ..sinks import Sink, open_sink, segmented_file, why_no_journal
-from ..sinks.segmented_file import JournalSink, OnlySink, is_short
+from ..resume.share import Share
+from ..sinks import Sink
+from ..sinks.segmented_file import JournalSink, OnlySink, ShareSink
 from ..sources import Source
 from ..sources.segment_part import PartSource
-from .chain import Job, lead_of, open_engines, open_input, settings_of, stages_of
-from .compare import check_comparison, compare
+from ..stages import Stage
+from .job import Job, journals, lead_of, open_engines, open_input, open_output, stages_of
 from .progress import BuildView, Reporter
-from .workers import prime, run_shares
 
 INTERRUPTED = 130
 EVERY = 1000
@@ -53,6 +55,8 @@ def run_job(
     """
     say = Reporter(silent=quiet or as_json, aside=job.sink == "-")
     if comparison is not None:
+        from .compare import check_comparison
+
         check_comparison(job, comparison)
     with terminable():
         outcome = execute(job, say)
@@ -61,6 +65,8 @@ def run_job(
     else:
         say.summary(outcome.report)
     if comparison is not None and not outcome.interrupted:
+        from .compare import compare
+
         compare(job.source, job.sink, comparison, overwrite=job.overwrite, say=say.tell)
     if outcome.loss is not None:
         raise outcome.loss
@@ -130,39 +136,14 @@ def _finish(sink: Sink, stats: Stats, source: Source, *, limited: bool) -> None:
     sink.close()
 
 
-def journals(job: Job, like: VideoInfo) -> bool:
-    """Returns whether the run keeps a journal. Raises SinkError where it should and cannot."""
-    if job.sink == "null:" and not job.journal and job.workers == 1:
-        return False
-    reason = why_no_journal(job.sink, like=like, encoding=job.encoding)
-    if job.building != "wait":
-        reason = reason or f"what frames come depends on time with --while-building {job.building}"
-    if job.journal and reason:
-        raise SinkError(f"{job.sink} can have no journal: {reason}")
-    if job.workers > 1 and (reason or job.journal is False):
-        reason = reason or "--no-journal was given"
-        raise SinkError(f"{job.sink} cannot be made by several --workers, in segments: {reason}")
-    wanted = not is_short(like, job.frames) if job.journal is None else job.journal
-    return wanted and not reason
-
-
 def _sink(job: Job, source: Source, say: Reporter) -> Sink:
     """Returns the output, with a journal where one is possible and useful."""
     if job.sink not in ("null:", "-") and (not Path(job.sink).name or Path(job.sink).is_dir()):
         raise SinkError(f"{job.sink} is a folder: name a file in it")
-    settings = settings_of(job) if journals(job, source.info) else None
-    if settings is None and job.sink != "null:" and leftover(Path(job.sink), remove=job.restart):
+    journal = journals(job, source.info)
+    if not journal and job.sink != "null:" and leftover(Path(job.sink), remove=job.restart):
         say.note(f"the journal of an earlier run beside {job.sink} is left as it is")
-    return open_sink(
-        job.sink,
-        like=source,
-        encoding=job.encoding,
-        overwrite=job.overwrite,
-        audio=job.audio,
-        journal=settings,
-        restart=job.restart,
-        shared=job.workers > 1,
-    )
+    return open_output(job, source, journal=journal)
 
 
 def _process(
@@ -174,7 +155,7 @@ def _process(
     progress: Callable[[Snapshot], None],
 ) -> Stats:
     """Process all frames that no earlier run made, here or in workers."""
-    stages = stages_of(job, engines, segment=segmented_file.SEGMENT)
+    stages = stages_of(job, engines)
     shared = job.workers > 1 and isinstance(sink, JournalSink) and not sink.published
     if job.workers > 1 and not shared and not sink.kept:
         say.note("one process makes it: it is too short for segments")
@@ -194,7 +175,7 @@ def _process(
         return number >= sink.kept - lead
 
     rest = PartSource(source, wanted, limit=job.frames, least=sink.kept)
-    first = prime(stages, rest)
+    first = _prime(stages, rest)
     if not shared or not isinstance(sink, JournalSink):
         begin = rest.first.index + sink.kept
         only = OnlySink(sink, lambda frame: frame.index >= begin)
@@ -208,11 +189,143 @@ def _process(
     source.close()
     for engine in engines:
         engine.close()
-    return run_shares(job, sink, progress)
+    return _run_shares(job, sink, progress)
 
 
 def _less(total: int | None, kept: int) -> int | None:
     return None if total is None else max(total - kept, 0)
+
+
+def _run_shares(job: Job, sink: JournalSink, progress: Callable[[Snapshot], None]) -> Stats:
+    """Make all missing segments in `job.workers` processes; then `sink.close` joins them.
+
+    Every process reads the whole source and makes every n-th segment, which comes out as if one process
+    had made them all. Ctrl-C stops them and raises KeyboardInterrupt; whole segments stay. Raises the
+    first error of any process.
+    """
+    start = time.perf_counter()
+    # Not forked: inference libraries and decoders have threads, which a forked process would lack.
+    context = multiprocessing.get_context("spawn")
+    workers: list[tuple[Any, Connection]] = []
+    before = sink.kept
+    done = [0] * job.workers
+    ends: list[tuple[int, Stats]] = []
+    try:
+        for share in sink.share(of=job.workers):
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(job, share, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            workers.append((process, ours))
+        talking = [ours for _, ours in workers]
+        while talking:
+            for ready in wait(talking, timeout=0.25):
+                heard = cast(Connection, ready)
+                number = next(n for n, (_, ours) in enumerate(workers) if ours is heard)
+                try:
+                    told = heard.recv()
+                except EOFError:
+                    talking.remove(heard)
+                    continue
+                if isinstance(told, BaseException):
+                    raise told
+                if isinstance(told, int):
+                    done[number] = told
+                    continue
+                ends.append(cast("tuple[int, Stats]", told))
+                done[number] = ends[-1][1].frames_out
+            progress(Snapshot(sum(done), time.perf_counter() - start, ()))
+        for process, _ in workers:
+            process.join()
+    finally:
+        _end([process for process, _ in workers])
+        for _, ours in workers:
+            ours.close()
+        # Finished segments count, however this ended.
+        sink.collect()
+    if len(ends) < job.workers:
+        codes = ", ".join(str(process.exitcode) for process, _ in workers)
+        raise SinkError(
+            f"a worker process died (exit codes {codes}; -9 is often a lack of memory): what is whole "
+            f"is kept beside {job.sink}; the same command, perhaps with fewer --workers, goes on"
+        )
+    total = ends[0][0]
+    sink.collect(total)
+    elapsed = time.perf_counter() - start
+    stats = [one for _, one in ends]
+    return Stats(
+        frames_in=total - before,
+        frames_out=total - before,
+        elapsed=elapsed,
+        first_frame=min((one.first_frame for one in stats if one.frames_out), default=0.0),
+        timings=max(stats, key=lambda one: one.frames_out).timings,
+        damage=stats[0].damage,
+        interrupted=False,
+        memory_elsewhere=sum(one.memory_elsewhere for one in stats),
+        notes=tuple(dict.fromkeys(note for one in stats for note in one.notes)),
+    )
+
+
+def _prime(stages: list[Stage], source: PartSource) -> Frame:
+    """Returns the result for the film's first frame; stages with memory have then seen it."""
+    frame = source.first
+    for stage in stages:
+        frame = stage(frame)
+    return frame
+
+
+def _work(job: Job, share: Share, talk: Connection) -> None:
+    """Run in a worker's process."""
+    # The terminal's Ctrl-C reaches every process; the first one decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    try:
+        with ExitStack() as stack:
+            source = stack.enter_context(open_input(job))
+            engines = open_engines(job, stack, _unheard, share.choices)
+            stages = stages_of(job, engines, segment=share.state.length)
+            lead = lead_of(stages)
+            part = PartSource(
+                source, lambda n: share.takes(n) or share.leads(n, lead), limit=job.frames
+            )
+            _prime(stages, part)
+            first = part.first.index
+            with ShareSink(share) as sink:
+                only = OnlySink(sink, lambda frame: share.takes(frame.index - first))
+                stats = Pump(part, stages, only).run(
+                    progress=lambda _: talk.send(only.frames), every=0.5
+                )
+            memory = peak_memory() or 0
+            stats = replace(stats, frames_out=only.frames, damage=part.damage, memory_elsewhere=memory)
+            talk.send((part.seen, stats))
+    except VelaturaError as error:
+        talk.send(error)
+    except Exception as error:
+        talk.send(StageError(f"a worker failed: {type(error).__name__}: {error}"))
+    finally:
+        talk.close()
+
+
+def _unheard(what: str, done: float) -> None:
+    """Ignore a builder's progress: the first process has built and stored what the models need."""
+    del what, done
+
+
+def _die_with_parent() -> None:
+    """Exit when the process that handed out the shares is gone: another may start with them."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _end(processes: list[Any]) -> None:
+    """Kill all processes; finished segments survive it."""
+    for process in processes:
+        if process.is_alive():
+            with suppress(OSError):
+                process.kill()
+        process.join()
 
 
 def summarise(

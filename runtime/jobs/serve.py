@@ -8,81 +8,32 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict
+from typing import Any
 
 import typer
 
-from .options import PRECISIONS, Debug, choice, reporting, usage, width_height
+from ..game.shm.segment import check_name
+from ..game.shm.server import IDENTITY, ClientStats, Server, ServerStats, Work
+from .options import usage
+from .progress import Reporter
+from .run import terminable
 
-if TYPE_CHECKING:
-    from ..game.shm.server import ClientStats, ServerStats
+__all__ = ["IDENTITY", "Work", "line_of", "run_serve", "to_json"]
 
 EVERY = 1.0
 """Seconds between two reports."""
 
 
-def serve(
-    shm: Annotated[str, typer.Option("--shm", metavar="NAME", help="The name that clients ask for.")],
-    model: Annotated[
-        list[str] | None,
-        typer.Option("-m", "--model", help="Zoo name or .onnx file; repeat to chain several."),
-    ] = None,
-    max_size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the largest frames.")] = "1920x1080",
-    clients: Annotated[int, typer.Option(min=1, max=256, help="Clients at once.")] = 8,
-    budget_ms: Annotated[
-        float | None,
-        typer.Option(help="Milliseconds of a frame, held by doing less. [by the client's deadline]"),
-    ] = None,
-    stabilize: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="How much history steadies frames with motion.")
-    ] = 0.9,
-    strength: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="How much of the models' work is seen.")
-    ] = 1.0,
-    backend: Annotated[str, typer.Option(help="auto, or one of `velatura doctor`'s.")] = "auto",
-    precision: Annotated[str, typer.Option(help="As for `velatura run`.")] = "auto",
-    stats: Annotated[str, typer.Option(help="text, or json (a line a second).")] = "text",
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
-    debug: Debug = False,
-) -> None:
-    """Serve models to games in other processes, through shared memory, until Ctrl-C.
-
-    Games send frames with `velatura.h` (C, C++: `velatura include-dir`) or with
-    `velatura.runtime.game.Client`. Frames pass unchanged without -m.
-    """
-    from ..game.shm.segment import check_name
-    from ..game.shm.server import IDENTITY, Work
-
-    with reporting(debug, stats == "json"):
-        chosen = choice("--stats", stats, ("text", "json"))
-        size = width_height(max_size, "--max-size") or (1, 1)
-        if budget_ms is not None and not 0 < budget_ms < 1e4:
-            usage(f"--budget-ms {budget_ms} is not within 0..10000")
-        work = Work(
-            models=tuple(model or (IDENTITY,)),
-            budget_ms=budget_ms,
-            stability=stabilize,
-            strength=strength,
-            backend=backend,
-            precision=choice("--precision", precision, PRECISIONS),
-        )
-        try:
-            check_name(shm)
-        except ValueError as error:
-            usage(f"--shm: {error}")
-        code = _run(shm, work, size, clients, as_json=chosen == "json", quiet=quiet)
-        _leave_behind(code)
-        raise SystemExit(code)
-
-
-def _run(
-    name: str, work: Any, size: tuple[int, int], clients: int, *, as_json: bool, quiet: bool
+def run_serve(
+    name: str, work: Work, size: tuple[int, int], clients: int, *, as_json: bool, quiet: bool
 ) -> int:
-    """Serve until stopped. Raises VelaturaError for whatever prevents the start."""
-    from ..game.shm.server import Server
-    from .progress import Reporter
-    from .run import terminable
-
+    """Serves until stopped and returns the exit code. Raises VelaturaError for whatever prevents the
+    start."""
+    try:
+        check_name(name)
+    except ValueError as error:
+        usage(f"--shm: {error}")
     say = Reporter(silent=quiet)
     last, shown = time.monotonic(), ""
 
@@ -121,6 +72,7 @@ def _run(
     else:
         say.tell(f"clients: {found.served} in {found.elapsed:.1f} s: {found.done} frames done, "
                  f"{found.passed} passed, {found.refused} refused")  # fmt: skip
+    _leave_behind()
     return 0
 
 
@@ -140,8 +92,8 @@ def _ended_by_signals(stop: Callable[[], None]) -> Generator[None]:
             signal.signal(number, earlier)
 
 
-def _leave_behind(code: int) -> None:
-    """Exit at once where threads are still at work.
+def _leave_behind() -> None:
+    """Exit at once, with 0, where threads are still at work.
 
     All is closed by now. But nothing interrupts a library that is opening a model, and one that does
     so while the process takes itself down aborts it.
@@ -149,17 +101,17 @@ def _leave_behind(code: int) -> None:
     if any(thread.daemon and thread.name.startswith("velatura-") for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
+        os._exit(0)
 
 
-def line_of(stats: "ServerStats") -> str:
+def line_of(stats: ServerStats) -> str:
     """Returns a line such as `2 clients: 0 1280x720 60.0 fps p50 8.1 p99 12.0 ms, ...`."""
     parts = [_client(client) for client in stats.clients]
     count = f"{len(parts)} client{'' if len(parts) == 1 else 's'}"
     return f"{count}: {'; '.join(parts)}" if parts else count
 
 
-def to_json(stats: "ServerStats") -> dict[str, Any]:
+def to_json(stats: ServerStats) -> dict[str, Any]:
     """Returns the figures, durations in milliseconds except `elapsed`."""
     return {
         "elapsed": round(stats.elapsed, 3),
@@ -167,24 +119,11 @@ def to_json(stats: "ServerStats") -> dict[str, Any]:
         "done": stats.done,
         "passed": stats.passed,
         "refused": stats.refused,
-        "clients": [
-            {
-                "slot": client.slot,
-                "pid": client.pid,
-                "size": client.size and list(client.size),
-                "done": client.done,
-                "passed": client.passed,
-                "refused": client.refused,
-                "rung": client.rung,
-                "work": client.work.to_json(),
-                "message": client.message,
-            }
-            for client in stats.clients
-        ],
+        "clients": [{**asdict(client), "work": client.work.to_json()} for client in stats.clients],
     }
 
 
-def _client(client: "ClientStats") -> str:
+def _client(client: ClientStats) -> str:
     size = "no frames" if client.size is None else f"{client.size[0]}x{client.size[1]}"
     text = f"{client.pid} {size}, {client.done} done"
     if client.rung:

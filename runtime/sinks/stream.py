@@ -13,20 +13,19 @@ from av.container import OutputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
+from ..backoff import Backoff
 from ..errors import SinkError
 from ..frame import Frame, VideoInfo
 from ..media.addresses import without_secrets
 from ..media.encode import Coding, VideoEncoder, encode
 from ..media.live_audio import Hearing, PassingSound, sound_codec
 from ..media.timestamps import Clock
-from ..worker import Backoff, Worker
+from ..worker import Worker
 from .base import Delivery, Encoding, Sink
 from .kind import STREAMS, Writing
 
 SUFFIXES = {"flv": ".flv", "mpegts": ".ts", "rtsp": ".ts", "hls": ".ts"}
 """The file suffix whose rules for codecs hold for each container."""
-FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
-"""Seconds before a cut connection is tried again, and at most between two attempts."""
 STALL = 5.0
 """Seconds after which a connection that takes no data is given up."""
 KEY_SECONDS = 2
@@ -57,7 +56,7 @@ class StreamSink(Sink):
         self.notes = self._link.encoder.notes
         self._tell = writing.tell
         self._worker = Worker(f"velatura-send-{self.uri}")
-        self._pauses = Backoff(FIRST_WAIT, LONGEST_WAIT)
+        self._backoff = Backoff()
         self._next = 0.0
         self.lost = 0
         """The number of frames that came while there was no connection."""
@@ -74,9 +73,9 @@ class StreamSink(Sink):
         except (FFmpegError, OSError) as error:
             self._cut(error)
             return
-        if self._pauses.failures:
+        if self._backoff.failures:
             self._say(f"{self.uri} is connected again; {self.lost} frames were lost")
-            self._pauses.reset()
+            self._backoff.reset()
         self.frames += 1
 
     def close(self) -> None:
@@ -111,8 +110,8 @@ class StreamSink(Sink):
             raise SinkError(
                 f"{self.uri} cannot be streamed to: {_reason(error)}. Is somebody listening there?"
             ) from error
+        wait = self._backoff.pause()
         self.lost += 1
-        wait = self._pauses.next()
         self._say(f"{self.uri} was cut: {_reason(error)}; trying again in {wait:.1f} s")
         self._next = time.monotonic() + wait
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 import cv2
 from av.format import formats_available
 
+from ..backoff import Backoff
 from ..errors import SourceError
 from ..frame import Array
 from .base import FASTEST
@@ -82,7 +83,7 @@ class CameraSource(LiveSource):
         self._fourcc = address.options.get("fourcc", "")
         if self._fourcc and len(self._fourcc) != 4:
             raise SourceError(f"{address.uri}: fourcc={self._fourcc} has not four letters")
-        self._retries = address.retries()
+        self._backoff = Backoff(address.retries())
         self._shape: tuple[int, ...] | None = None
         self._start(address.number("patience", 10.0))
 

@@ -25,6 +25,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from ..backoff import Backoff
 from ..colour import guess_matrix
 from ..errors import SourceError, VelaturaError
 from ..frame import Colour, Frame, VideoInfo
@@ -197,7 +198,7 @@ class StreamSource(LiveSource):
         self._paced = paced
         self._patience = address.number("patience", 10.0)
         self._stall = address.number("stall", 5.0)
-        self._retries = address.retries()
+        self._backoff = Backoff(address.retries())
         self._timeline = Timeline(paced=paced)
         self._arrivals: dict[int | None, float] = {}
         self._seen = 0

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from ..backoff import Backoff
 from ..errors import SourceError, VelaturaError
 from ..frame import GRAY, RGB, Array, Damage, Frame, VideoInfo
 from ..media.addresses import without_secrets
-from ..worker import Backoff, Channel
+from ..worker import Channel
 from .base import SRGB, Source
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ PATIENCE = 10.0
 """Seconds in which the first picture must come."""
 STALL = 5.0
 """Seconds without data after which a connection is taken for dead."""
-FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
-"""Seconds before the first attempt to reconnect, and at most between two; each wait doubles."""
 
 DEPTH = 3
 """Frames that wait for a reader: enough for its thread to be late once, too few to be noticed."""
@@ -52,8 +51,7 @@ class LiveSource(Source):
         self.uri = without_secrets(uri)
         """The address as it may be shown, without passwords."""
         self._waiting = Channel[Frame]("never" if keep else "oldest", depth=DEPTH)
-        self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
-        self._retries: int | None = None
+        self._backoff = Backoff()
         self._closing = threading.Event()
         self._begun = threading.Event()
         self._failure: VelaturaError | None = None
@@ -190,10 +188,9 @@ class LiveSource(Source):
         return self._closing.wait(max(seconds, 0.0))
 
     def _wait_again(self, failed: str, given_up: str) -> None:
-        """Pause before the next attempt. Raises SourceError, with the text `given_up`, where more than
-        `_retries` in a row have failed."""
+        """Pause before the next attempt. Raises SourceError, saying `given_up`, after too many."""
         wait = self._backoff.next()
-        if self._retries is not None and self._backoff.failures > self._retries:
+        if wait is None:
             raise SourceError(given_up)
         self._say(f"{failed}; trying again in {wait:g} s")
         self._pause(wait)

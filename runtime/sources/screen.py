@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from av.format import formats_available
 
+from ..backoff import Backoff
 from ..errors import SourceError
 from ..frame import Array
 from .ffmpeg_live import NothingThereError, StreamSource, Target
@@ -290,7 +291,7 @@ class MssSource(LiveSource):
         self._window = find_window(address.place) if address.kind.name == "window" else None
         self._title = address.place
         self._box = self._window.box if self._window is not None else _region(address)
-        self._retries = address.retries()
+        self._backoff = Backoff(address.retries())
         if self._window is not None:
             threading.Thread(target=self._follow, name="velatura-window", daemon=True).start()
         self._start(address.number("patience", 10.0))

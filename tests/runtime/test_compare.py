@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 from velatura.runtime import SinkError, SourceError
-from velatura.runtime.jobs.chain import Job
 from velatura.runtime.jobs.compare import compare
+from velatura.runtime.jobs.job import Job
 from velatura.runtime.jobs.run import run_job
 
 from . import videos

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from velatura.runtime import SourceError
 from velatura.runtime.colour import to_rgb, to_yuv
 from velatura.runtime.frame import GRAY, RGB, YUV420P, YUV444P, Colour, Frame, PixelFormat
-from velatura.runtime.jobs.chain import Job, stages_of
+from velatura.runtime.jobs.job import Job, stages_of
 from velatura.runtime.jobs.run import run_job
 from velatura.runtime.stages import Conform, Resize, Upright
 

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from velatura.runtime import SourceError
-from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.job import Job
 from velatura.runtime.jobs.run import run_job
 from velatura.runtime.jobs.verify import verify
 from velatura.runtime.verify import inspect as inspection_module

@@ -19,7 +19,7 @@ from velatura.runtime.backends.nvidia.engine_file import SUFFIX, EngineFacts, op
 from velatura.runtime.backends.shape_compiled import pad_for
 from velatura.runtime.cache import EngineCache, digest_of
 from velatura.runtime.errors import OutOfMemoryError
-from velatura.runtime.jobs.build import BuildJob, run_build
+from velatura.runtime.jobs.engines import BuildJob, run_build
 from velatura.runtime.machine import nvidia_problem
 
 from . import simulated_rig

@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.job import Job
 from velatura.runtime.jobs.run import run_job
 
 from . import videos

@@ -17,7 +17,7 @@ from velatura.runtime.backends.model import load_model
 from velatura.runtime.backends.open import cpu_backends
 from velatura.runtime.backends.ort import CUDA
 from velatura.runtime.card import ModelCard
-from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.job import Job
 from velatura.runtime.jobs.run import run_job
 from velatura.runtime.machine import nvidia_problem
 

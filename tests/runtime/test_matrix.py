@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from velatura.runtime.errors import VelaturaError
-from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.job import Job
 from velatura.runtime.jobs.run import run_job
 from velatura.runtime.jobs.verify import verify
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from av.sidedata.sidedata import Type
-from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.job import Job
 from velatura.runtime.jobs.run import run_job
 from velatura.runtime.jobs.verify import verify as run_verify
 

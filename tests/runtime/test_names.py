@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from velatura.runtime import Pump, SinkError, SourceError, TruncatedSourceError, open_sink, open_source
-from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.job import Job
 from velatura.runtime.jobs.run import run_job
 from velatura.runtime.media.addresses import without_secrets
 

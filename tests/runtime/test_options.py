@@ -1,11 +1,12 @@
 """The options of `run`: one field each, from which the command line and journals follow."""
 
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from velatura.runtime.jobs.chain import settings_of
-from velatura.runtime.jobs.options import FLAGS, Job
+from velatura.runtime.jobs.job import FLAGS, Job, settings_of
+
+from .commands import velatura
 
 JOB = Job(source="in.mp4", sink="out.mp4")
 OTHER: dict[str, Any] = {
@@ -21,8 +22,9 @@ def other(name: str) -> Any:
         return OTHER[name]
     if isinstance(usual, bool):
         return not usual
-    if flag.choices:
-        return next(value for value in flag.choices if value != usual)
+    choices = [value for part in (flag.given, *get_args(flag.given)) for value in get_args(part)]
+    if isinstance(next(iter(choices), None), str):
+        return next(value for value in choices if value != usual)
     return {str: "other", int: 7, float: 0.5}.get(type(usual), 7)
 
 
@@ -37,3 +39,17 @@ def test_journals_and_batches_know_what_decides(name: str) -> None:
     told = {key for key in {*before, *after} if before.get(key) != after.get(key)}
     free = {"overwrite", "tolerate", "journal", "restart", "workers"}
     assert told == (set() if name in free else {FLAGS[name].name})
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["run a b --quality best", "run a b --range 2", "run a b --fit squeeze", "compare a b --view over",
+     "live screen: null: --drop all", "live screen: null: --stats xml", "serve --shm n --stats xml",
+     "build wave --target vulkan", "build wave --hardware turing", "build wave --precision int8",
+     "cache empty", "cache prebuild wave --precision fp8", "bench wave --game --mode beside",
+     "bench wave --channels luma"],
+)  # fmt: skip
+def test_a_word_that_is_no_choice_is_refused_before_anything_is_done(words: str) -> None:
+    done = velatura(*words.split())
+    assert done.returncode == 2
+    assert "is not one of" in " ".join(done.stderr.split())

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from av.stream import Disposition
-from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.job import Job
 from velatura.runtime.jobs.run import run_job
 
 from . import videos

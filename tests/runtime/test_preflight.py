@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 from velatura.runtime import ModelError, SinkError, SourceError, open_sink, open_source
 from velatura.runtime.jobs import dry_run
-from velatura.runtime.jobs.chain import Job, settings_of
 from velatura.runtime.jobs.dry_run import preview_folder, run_preflight
-from velatura.runtime.jobs.dry_run_estimate import (
+from velatura.runtime.jobs.dry_run_sample import (
     Coded,
+    Excerpt,
     Packet,
+    Sample,
     forecast_bytes,
     forecast_seconds,
     weights_of,
 )
-from velatura.runtime.jobs.dry_run_sample import Excerpt, Sample
+from velatura.runtime.jobs.job import Job, settings_of
 from velatura.runtime.jobs.run import run_job
 
 from ..own_data import SAMPLE

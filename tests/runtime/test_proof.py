@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from velatura.runtime import ContractError, Encoding, Pump, open_sink, open_source
-from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.job import Job
 from velatura.runtime.jobs.run import run_job
 from velatura.runtime.sinks import output_file as output_module
 from velatura.runtime.sinks.output_file import OutputFile

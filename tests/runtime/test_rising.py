@@ -12,7 +12,7 @@ from velatura.runtime.backends import open as opening
 from velatura.runtime.backends.background_build import RisingEngine
 from velatura.runtime.backends.base import Options
 from velatura.runtime.backends.model import Model
-from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.job import Job
 from velatura.runtime.jobs.run import run_job
 
 from . import videos

@@ -16,8 +16,8 @@ from velatura.runtime.backends.half import to_half
 from velatura.runtime.backends.half_emulation import RoundedEngine, RoundedGraph
 from velatura.runtime.backends.model import Model
 from velatura.runtime.backends.precision_choice import sample_picture
-from velatura.runtime.jobs import build
-from velatura.runtime.jobs.build import halve
+from velatura.runtime.jobs import engines
+from velatura.runtime.jobs.engines import halve
 
 from . import networks
 
@@ -187,5 +187,5 @@ def test_without_onnxruntime_a_build_says_what_it_has_not_seen(
     _, parity = halve(luma(*DRIFT), force=False)
     assert parity is not None
     assert parity.of == "weights"
-    assert "by the weights alone" in build.half_words(parity)
-    assert build.half_words(replace(parity, db=61.26, of="tensors")) == "61.3 dB against FP32"
+    assert "by the weights alone" in engines.half_words(parity)
+    assert engines.half_words(replace(parity, db=61.26, of="tensors")) == "61.3 dB against FP32"

@@ -7,7 +7,7 @@ import av
 import pytest
 from av.stream import Disposition
 from velatura.runtime import SourceError, open_source
-from velatura.runtime.jobs.chain import Job
+from velatura.runtime.jobs.job import Job
 from velatura.runtime.jobs.run import run_job
 from velatura.runtime.jobs.verify import verify
 

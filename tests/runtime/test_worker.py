@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from velatura.runtime.worker import Backoff, Channel, DaemonThread, Worker
+from velatura.runtime.worker import Channel, DaemonThread, Worker
 
 from .ctrl_c import press_later
 
@@ -201,12 +201,3 @@ def test_what_a_dropped_item_carried_goes_on_with_the_newer_one() -> None:
     channel.close()
     assert list(channel) == ["abc"]
     assert channel.dropped == 2
-
-
-def test_pauses_double_up_to_the_longest() -> None:
-    pauses = Backoff(0.5, 10.0)
-    assert [pauses.next() for _ in range(7)] == [0.5, 1, 2, 4, 8, 10, 10]
-    pauses.reset()
-    assert (pauses.failures, pauses.next()) == (0, 0.5)
-    pauses.failures = 5000
-    assert pauses.next() == 10

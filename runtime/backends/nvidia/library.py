@@ -24,8 +24,8 @@ Hardware = Literal["ampere", "same"]
 """GPUs that a TensorRT engine runs on beside the one it was built on: `ampere`, any since Ampere;
 `same`, any of the same compute capability."""
 
-ADVICE = {"tensorrt": "pip install 'velatura[gpu]'", "rtx": "pip install 'velatura[rtx]'"}
-MODULES = {
+ADVICE: dict[Name, str] = {"tensorrt": "pip install 'velatura[gpu]'", "rtx": "pip install 'velatura[rtx]'"}
+MODULES: dict[Name, tuple[str, str]] = {
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
     "rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }

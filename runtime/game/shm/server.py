@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...backends import Precision
+from ...backoff import Backoff
 from ...errors import EngineError, VelaturaError
 from ...meter import Histogram, Percentiles
-from ...worker import Backoff, DaemonThread
+from ...worker import DaemonThread
 from . import layout
 from .frame_request import Asked, Conventions, OpenPost, Post, check
 from .layout import Area, Layout, Request, Result
@@ -27,7 +28,7 @@ from .locks import is_held
 from .segment import Segment, create, restore, sweep
 
 EVERY = 0.25
-"""Seconds after which a desk checks its state, even if nobody wakes it."""
+"""Seconds after which state and slots are checked, even if nobody rings."""
 AGAIN, MOST = 0.5, 30.0
 """Seconds before a post-process that has failed, or was opened for another order, is opened again;
 doubled with each failure, up to `MOST`."""
@@ -92,7 +93,7 @@ class Desk:
         self._post: Post | None = None
         self._opened_for: Conventions | None = None
         self._not_before = 0.0
-        self._pauses = Backoff(AGAIN, MOST)
+        self._pauses = Backoff(first=AGAIN, longest=MOST)
         self._size: tuple[int, int] | None = None
         self._done = self._passed = self._refused = 0
         self._work = Histogram(1e-5, 1.0)
@@ -276,7 +277,7 @@ class Desk:
         self._say(str(error) if known else f"{type(error).__name__}: {error}")
         self._hear(self._message)
         self._close_post()
-        self._not_before = time.monotonic() + self._pauses.next()
+        self._not_before = time.monotonic() + self._pauses.pause()
 
     def _answer(
         self,
@@ -366,8 +367,6 @@ def _check_version(version: int) -> None:
         )
 
 
-EVERY = 0.25
-"""Seconds after which the slots are checked though no client rings."""
 SOONEST = 0.005
 """Seconds at least between two checks, however often clients ring."""
 PATIENCE = 5.0

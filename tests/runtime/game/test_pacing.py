@@ -13,11 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from velatura.runtime.errors import SinkError
-from velatura.runtime.jobs import bench, bench_game
-from velatura.runtime.jobs.bench import BenchJob, run_bench
-from velatura.runtime.jobs.bench_game import LOOPS, GameJob, interleave, report_of, rows_of, run_game
-from velatura.runtime.jobs.game_loop import (
+from velatura.benchmarks.game import report as bench_game
+from velatura.benchmarks.game.pacing import (
     DEFINITIONS,
     Account,
     Bare,
@@ -30,7 +27,11 @@ from velatura.runtime.jobs.game_loop import (
     play,
     stutters,
 )
-from velatura.runtime.jobs.rendered_game import WIDE, Mark, Picture, Pixels, Scene
+from velatura.benchmarks.game.report import LOOPS, GameJob, interleave, report_of, rows_of, run_game
+from velatura.benchmarks.game.scene import WIDE, Mark, Picture, Pixels, Scene
+from velatura.runtime.errors import SinkError
+from velatura.runtime.jobs import bench
+from velatura.runtime.jobs.bench import BenchJob, run_bench
 
 from .. import commands
 
@@ -426,7 +427,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("words", "complaint"),
         [
-            (("--game", "--mode", "sideways"), "--mode is 'sideways', not inline or pipelined"),
+            (("--game", "--mode", "sideways"), "'sideways' is not one of 'inline', 'pipelined'"),
             (("--game", "--rate", "0"), "--rate"),
             (("--game", "--budget-ms", "0"), "--budget-ms"),
             (("--game", "--size", "64x640"), "too small for a game: 90x160"),
@@ -513,7 +514,7 @@ class TestCommand:
     def test_a_plot_without_matplotlib_says_what_to_install(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from velatura.runtime.jobs.bench_game import require
+        from velatura.benchmarks.game.report import require
 
         monkeypatch.setitem(sys.modules, "matplotlib", None)
         with pytest.raises(SinkError, match=r"pip install 'velatura\[game\]'"):

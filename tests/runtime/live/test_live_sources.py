@@ -23,6 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from velatura.runtime import sources
+from velatura.runtime.backoff import Backoff
 from velatura.runtime.errors import SourceError
 from velatura.runtime.frame import Frame
 from velatura.runtime.media.live_audio import LiveAudio
@@ -259,7 +260,7 @@ def test_a_new_kind_is_a_module_and_a_line(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_patterns_and_sequences_are_paced_too() -> None:
-    with open_live_source("pattern:64x48@100?frames=10&loop=1") as source:
+    with open_live_source("pattern:64x48@100?frames=10&loop=1", keep=True) as source:
         assert [frame.index for frame in taken(source, 15)] == list(range(15))
     for wrong in ("pattern:64x48?frame=1", "none.mp4", "none.mp4?loop=1"):
         with pytest.raises(SourceError):
@@ -660,6 +661,21 @@ def test_a_backlog_goes_on_at_the_newest_whole_picture(monkeypatch: pytest.Monke
     backlog = Backlog(paced=True)
     packets(backlog, "K" + "p" * 30)
     assert kinds(backlog) == "K" + "p" * 30
+
+
+def test_waits_double_and_end() -> None:
+    backoff = Backoff(None)
+    assert [backoff.next() for _ in range(7)] == [0.5, 1, 2, 4, 8, 10, 10]
+    backoff.reset()
+    assert backoff.next() == 0.5
+    backoff = Backoff(2)
+    assert [backoff.next() for _ in range(3)] == [0.5, 1, None]
+
+
+def test_waits_stay_at_the_longest_however_long_an_outage_is() -> None:
+    backoff = Backoff(first=0.5, longest=30.0)
+    assert [backoff.pause() for _ in range(3000)][-1] == 30
+    assert backoff.failures == 3000
 
 
 def _tone(samples: int, *, rate: int, format: str, layout: str) -> av.AudioFrame:

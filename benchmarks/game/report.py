@@ -1,6 +1,4 @@
-"""Chart: a game's three loops in one picture. Matplotlib (extra `game`) is imported to draw one.
-
-`velatura bench --game`: the pacing of a game's frames with the stage, with it off, and without it.
+"""`velatura bench --game`: the pacing of a game's frames with the stage, with it off, and without it.
 
 The report's keys, durations in milliseconds:
 `machine`: what it was measured on;
@@ -12,11 +10,13 @@ The report's keys, durations in milliseconds:
 `rungs`: how many were made on each rung;
 `seen_by_mark`: the part of them whose frame was read from the picture, not taken from the stage's word;
 `notes`: what the stage told.
+
+The chart shows the three loops in one picture. Matplotlib (extra `game`) is imported to draw one.
 """
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -26,14 +26,15 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from ..backends.open import distributions
-from ..errors import SinkError
-from ..game.post import PostProcess
-from ..machine import facts
-from .bench import make_room, write_report
-from .game_loop import DEFINITIONS, Account, Bare, Clock, Pacing, Pass, Times, WallClock, cost, play
-from .progress import Reporter
-from .rendered_game import Picture, Pixels, Scene
+from ...runtime.backends.open import distributions
+from ...runtime.errors import SinkError
+from ...runtime.game.post import PostProcess
+from ...runtime.jobs.bench import make_room, write_report
+from ...runtime.jobs.options import usage
+from ...runtime.jobs.progress import Reporter
+from ...runtime.machine import facts
+from .pacing import DEFINITIONS, Account, Bare, Clock, Pacing, Pass, Times, WallClock, cost, play
+from .scene import SMALLEST, Picture, Pixels, Scene
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,8 +60,8 @@ Progress = Callable[[str], None]
 class GameJob:
     """The options of one report."""
 
-    models: tuple[str, ...]
-    size: tuple[int, int]
+    models: tuple[str, ...] = ("starry-night",)
+    size: tuple[int, int] = (360, 640)
     """Height and width of the frames."""
     mode: Literal["inline", "pipelined"] = "inline"
     rate: float = 60.0
@@ -102,11 +103,23 @@ class Switch(Protocol):
     off: bool
 
 
+def bench_game(given: Mapping[str, Any], *, as_json: bool) -> None:
+    """Run with the options that the command line gave, by the fields of `GameJob`; the entry point.
+
+    Raises typer.BadParameter for a size that no game can be drawn in, and what `run_game` raises.
+    """
+    job = GameJob(**given)
+    height, width = job.size
+    if width < SMALLEST[0] or height < SMALLEST[1]:
+        usage(
+            f"--size '{height}x{width}' is too small for a game: {SMALLEST[1]}x{SMALLEST[0]} at least"
+        )
+    run_game(job, as_json=as_json)
+
+
 def run_game(job: GameJob, *, as_json: bool) -> None:
     """Measure, print a table or JSON, and write the requested files. Raises VelaturaError."""
     if job.plot is not None:
-        pass
-
         require(job.plot)
     make_room(job.out, job.plot)  # nothing is refused after half a minute of measuring
     reporter = Reporter(silent=as_json)
@@ -114,8 +127,6 @@ def run_game(job: GameJob, *, as_json: bool) -> None:
     if job.out is not None:
         write_report(job.out, json.dumps(report, indent=2).encode() + b"\n")
     if job.plot is not None:
-        pass
-
         write_report(job.plot, draw(loops, report))
     if as_json:
         typer.echo(json.dumps(report))

@@ -1,7 +1,5 @@
-"""Play: a game's loop, a frame for each refresh of a simulated display.
-
-Pacing: figures of the times of a game's frames, by the definitions that comparisons of games use.
-"""
+"""How a game's frames are paced: its loop, a frame for each refresh of a simulated display, and the
+figures of their times, by the definitions that comparisons of games use."""
 
 import math
 import time
@@ -14,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .rendered_game import Floats, Picture, Pixels, Scene
+from .scene import Floats, Picture, Pixels, Scene
 
 Times = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]

@@ -1,4 +1,5 @@
-"""`velatura build`: engine files for GPUs that this machine need not have."""
+"""Built engines: `velatura build`, of files for GPUs that this machine need not have, and `velatura
+cache`, of those that are stored on this one."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -8,7 +9,7 @@ from typing import Any, Literal
 
 import typer
 
-from ..backends import half_emulation
+from ..backends import Precision, half_emulation, open_engine
 from ..backends.base import Options
 from ..backends.graph import io_shape, wrap
 from ..backends.half import to_half
@@ -193,3 +194,68 @@ def _here() -> int:
     from ..backends.nvidia import cuda
 
     return cuda.load().device().capability
+
+
+def list_entries(*, as_json: bool) -> None:
+    """Print each engine with its model, and the total size."""
+    cache = EngineCache()
+    entries = cache.entries()
+    if as_json:
+        found = [
+            {"file": entry.path.name, "bytes": entry.size, "whole": entry.whole, "key": entry.key}
+            for entry in entries
+        ]
+        typer.echo(json.dumps({"folder": str(cache.folder), "entries": found}))
+        return
+    for entry in entries:
+        words = [str(entry.key[word]) for word in ("name", "backend", "precision") if word in entry.key]
+        state = " ".join(words) if entry.whole else "damaged: will be built again"
+        typer.echo(f"{entry.size / 1e3:10.1f} kB  {entry.path.name}  {state}")
+    total = sum(entry.size for entry in entries)
+    typer.echo(f"{cache.folder}: {len(entries)} entries, {total / 1e6:.1f} MB")
+    if cache.problem is not None:
+        typer.echo(f"note: {cache.problem}", err=True)
+
+
+def clear(*, as_json: bool) -> None:
+    """Remove all entries; they are built again when they are needed."""
+    cache = EngineCache()
+    count = cache.clear()
+    if as_json:
+        typer.echo(json.dumps({"folder": str(cache.folder), "removed": count}))
+    else:
+        typer.echo(f"{cache.folder}: {count} entries removed")
+
+
+def prebuild(
+    models: Sequence[str],
+    sizes: Sequence[tuple[int, int]],
+    *,
+    backend: str,
+    precision: Precision,
+    as_json: bool,
+) -> None:
+    """Build and store the engines of these models for frames of these sizes (height, width), at 8 bits.
+
+    Raises VelaturaError as `open_engine` does.
+    """
+    done: list[dict[str, object]] = []
+    for model in models:
+        with (
+            BuildView(model, silent=as_json) as view,
+            open_engine(model, backend, precision=precision, progress=view) as engine,
+        ):
+            for height, width in sizes:
+                engine.prepare(height, width)
+                line: dict[str, object] = {
+                    "model": model,
+                    "size": [height, width],
+                    "backend": engine.backend,
+                    "precision": engine.precision,
+                }
+                done.append(line)
+                if not as_json:
+                    where = f"{engine.backend} in {engine.precision}"
+                    typer.echo(f"{model} at {height}x{width}: ready on {where}")
+    if as_json:
+        typer.echo(json.dumps(done))
