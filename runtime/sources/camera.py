@@ -145,9 +145,8 @@ class CameraSource(LiveSource):
                     return
                 continue
             missed = 0
-            if picture.ndim == 3:
-                picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-            pixels = cast("Array", picture)
+            grey = picture.ndim == 2
+            pixels = cast("Array", picture if grey else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
             if not self._begun.is_set():
                 times.append(now)
                 rate = stated or _measured(times)
