@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from velatura.runtime.jobs.options import Job
+from velatura.runtime.jobs.job import Job
 from velatura.runtime.jobs.run import run_job
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,6 +17,7 @@ from ..backends.identity import NAME as IDENTITY
 from ..card import CardFlags
 from ..errors import SinkError
 from ..frame import VideoInfo
+from ..media.codecs import SHOWN
 from ..media.options import Deinterlace, Encoding, Quality
 from ..sinks import Sink, open_sink
 from ..sources import Source, open_source
@@ -119,7 +120,7 @@ class Job:
         "auto", help="auto (measured, remembered), fp32, fp16 (GPUs), bf16, int8 or int8-bf16 (CPUs)."
     )
     codec: str = _option(
-        "auto", help="h264, hevc, av1, vp9, ffv1, prores, gif, or an FFmpeg encoder. [by SINK]"
+        "auto", help=f"{SHOWN}, or an FFmpeg encoder. [by SINK]"
     )
     quality: Quality = _option("good", help="draft (fast), good, or archive (large, slow).")
     crf: int | None = _option(None, help="Constant quality; lower is better. [--quality]")

@@ -17,6 +17,8 @@ class Codec:
 
     plain: str = ""
     """What `--codec` calls it; without one it goes by FFmpeg's own name, as any other encoder does."""
+    shown: bool = True
+    """Whether the help shows its plain name."""
     suffixes: tuple[str, ...] = ()
     """Suffixes of the files for which `auto` picks it; for all others it picks H.264."""
     software: str = ""
@@ -77,6 +79,7 @@ _X_PRESETS = (
 def _nvenc(software: str, worst: int, draft: int, good: int, archive: int) -> Codec:
     return Codec(
         plain=f"{software}_nvenc",
+        shown=False,
         software=software,
         most_bits=10,  # it takes 16
         # Players take H.264 for SDR.
@@ -179,6 +182,7 @@ CODECS: Mapping[str, Codec] = {
     "gif": Codec(plain="gif", suffixes=(".gif",), palette=True, no_crf="has 256 colours a picture"),
     "rawvideo": Codec(
         plain="rawvideo",
+        shown=False,
         suffixes=(".y4m", "-"),
         lossless=True,
         shows_hdr=True,
@@ -196,6 +200,9 @@ UNKNOWN = Codec()
 
 ENCODERS = {codec.plain: encoder for encoder, codec in CODECS.items() if codec.plain}
 """FFmpeg's encoder by the name that is asked for; any other encoder of FFmpeg goes by its own."""
+
+SHOWN = ", ".join(name for name, encoder in ENCODERS.items() if CODECS[encoder].shown)
+"""The plain names that the help shows."""
 
 _RATES = frozenset({"crf", "qp", "cq", "b", "rc"})
 """Options that each state a rate or a quality, so that only one of them may be set."""

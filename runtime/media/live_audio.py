@@ -182,64 +182,13 @@ def _silence() -> AudioFrame:
     return made
 
 
-class Voice:
-    """Encodes the sound alongside the pictures and yields its packets, never ahead of the pictures.
-
-    What a source's sound card and its camera call a second differ; the sound is stretched by as little
-    as keeps it within a few milliseconds of the pictures.
-    """
-
-    def __init__(self, source: Hearing, container: OutputContainer, *, codec: str) -> None:
-        """Add a stream of `codec`, such as aac or libopus, before the container's header is written."""
-        self._source = source
-        self._stream = cast(AudioStream, container.add_stream(codec, rate=RATE, layout=LAYOUT))
-        self._even = Evened()
-        self._waiting: Sound | None = None
-        self._origin: float | None = None
-        self._reached = 0.0
-        self.end = float("inf")
-        """Seconds at which the sound must end."""
-        source.listen()
-
-    def until(self, seconds: float, *, origin: float) -> "Iterator[Packet[Any]]":
-        """Yields the packets of the sound before `seconds`; `origin` is the first picture's time.
-
-        Both are on the source's clock. It never waits: late sound goes with a later picture.
-        """
-        self._origin = origin
-        while True:
-            self._waiting = self._waiting or self._source.take(0)
-            heard = self._waiting
-            if heard is None or heard.seconds > min(seconds, self.end):
-                return
-            self._waiting = None
-            if heard.seconds < origin - heard.frame.samples / RATE:
-                continue  # of before the first picture
-            at = max(heard.seconds - origin, 0.0)
-            # A long silence in one piece would take as much memory, and all at once.
-            while at - self._reached > 1.0:
-                yield from self._pass(_silence(), self._reached)
-                self._reached += 1.0
-            yield from self._pass(heard.frame, at)
-            self._reached = at + heard.frame.samples / RATE
-
-    def _pass(self, frame: AudioFrame, seconds: float) -> "Iterator[Packet[Any]]":
-        for even in self._even(frame, seconds):
-            yield from self._encode(even)
-
-    def rest(self) -> "Iterator[Packet[Any]]":
-        """Yields the packets that are left in the encoder."""
-        if self._origin is not None:
-            for frame in self._even.end():
-                yield from self._encode(frame)
-        yield from self._encode(None)
-
-    def _encode(self, frame: AudioFrame | None) -> "Iterator[Packet[Any]]":
-        yield from cast("list[Packet[Any]]", self._stream.encode(frame))
-
-
 class PassingSound:
-    """A live source's sound in one output, with the interface of `PassingStreams` for files."""
+    """A live source's sound in one output, with the interface of `PassingStreams` for files.
+
+    It is encoded alongside the pictures, never ahead of them. What a source's sound card and its camera
+    call a second differ; the sound is stretched by as little as keeps it within a few milliseconds of
+    the pictures.
+    """
 
     def __init__(
         self,
@@ -250,7 +199,8 @@ class PassingSound:
         codec: str,
         on_packet: OnPacket | None = None,
     ) -> None:
-        """`origin` is the first picture's time on the source's clock, which is 0 in the output."""
+        """`origin` is the first picture's time on the source's clock, which is 0 in the output; `codec`
+        is an encoder such as aac or libopus."""
         self.end = float("inf")
         """Seconds of the output after which no sound begins."""
         self._source = source
@@ -258,23 +208,44 @@ class PassingSound:
         self._origin = origin
         self._codec = codec
         self._on_packet = on_packet
-        self._voice: Voice | None = None
+        self._stream: AudioStream | None = None
+        self._even = Evened()
+        self._waiting: Sound | None = None
+        self._reached = 0.0
         self._ended = False
 
     def begin(self, video: object) -> None:
         """Add the stream of sound, after the pictures' and before the container's header."""
         del video
-        self._voice = Voice(self._source, self._container, codec=self._codec)
+        stream = self._container.add_stream(self._codec, rate=RATE, layout=LAYOUT)
+        self._stream = cast(AudioStream, stream)
+        self._source.listen()
 
     def mux_until(self, seconds: float) -> None:
-        """Write the sound before `seconds` of the output; infinity writes all the rest."""
-        if self._voice is None or self._ended:
+        """Write the sound before `seconds` of the output; infinity writes all the rest.
+
+        It never waits: late sound goes with a later picture.
+        """
+        if self._stream is None or self._ended:
             return
-        until = min(seconds, self.end) + self._origin
-        self._mux(self._voice.until(until, origin=self._origin))
+        while True:
+            self._waiting = self._waiting or self._source.take(0)
+            heard = self._waiting
+            if heard is None or heard.seconds > min(seconds, self.end) + self._origin:
+                break
+            self._waiting = None
+            if heard.seconds < self._origin - heard.frame.samples / RATE:
+                continue  # of before the first picture
+            at = max(heard.seconds - self._origin, 0.0)
+            # A long silence in one piece would take as much memory, and all at once.
+            while at - self._reached > 1.0:
+                self._encode(self._even(_silence(), self._reached))
+                self._reached += 1.0
+            self._encode(self._even(heard.frame, at))
+            self._reached = at + heard.frame.samples / RATE
         if seconds == float("inf"):
             self._ended = True
-            self._mux(self._voice.rest())
+            self._encode([*self._even.end(), None])
 
     def finish(self) -> None:
         """Write all that is left, before the container is closed."""
@@ -284,11 +255,14 @@ class PassingSound:
         """Nothing to close: the source belongs to the caller."""
         return
 
-    def _mux(self, packets: "Iterable[Packet[Any]]") -> None:
-        for packet in packets:
-            if self._on_packet is not None:
-                self._on_packet(packet)
-            self._container.mux(packet)
+    def _encode(self, frames: Iterable[AudioFrame | None]) -> None:
+        """Encode the frames and write their packets; None flushes the encoder."""
+        assert self._stream is not None
+        for frame in frames:
+            for packet in cast("list[Packet[Any]]", self._stream.encode(frame)):
+                if self._on_packet is not None:
+                    self._on_packet(packet)
+                self._container.mux(packet)
 
 
 def sound_codec(container: OutputContainer) -> str | None:

@@ -230,38 +230,49 @@ def fill(picture: VideoFrame, coded: Frame, layout: Layout) -> None:
 
     What the picture has beyond the frame's edges repeats them. A frame without opacity is opaque.
     """
-    planes, alpha = coded.planes, coded.alpha
-    if layout.alpha and alpha is None:
-        alpha = np.full(planes[0].shape[:2], layout.format.peak, layout.format.dtype)
     if layout.packing == "packed":
-        _fill_packed(picture.planes[0], planes, alpha, layout)
+        plane, count = picture.planes[0], len(layout.order)
+        rows = np.frombuffer(cast("memoryview", plane), layout.format.dtype).reshape(plane.height, -1)
+        pixels = rows[: coded.height, : coded.width * count]
+        _pack(pixels.reshape(coded.height, coded.width, count), coded, layout)
         return
+    for plane, pixels in zip(picture.planes, samples_of(coded, layout), strict=True):
+        _fill_plane(plane, np.left_shift(pixels, layout.shift) if layout.shift else pixels)
+
+
+def samples_of(coded: Frame, layout: Layout) -> tuple[Array, ...]:
+    """Returns the planes of a frame that is in the layout's format, in the layout's order."""
+    planes = coded.planes
+    if layout.packing == "packed":
+        packed = np.empty((coded.height, coded.width, len(layout.order)), layout.format.dtype)
+        _pack(packed, coded, layout)
+        return (packed,)
     if layout.packing == "paired":
         planes = (planes[0], np.stack(planes[1:], axis=-1))
     elif layout.rgb:
         planes = tuple(planes[0][..., channel] for channel in (1, 2, 0))
-    if layout.alpha and alpha is not None:
-        planes += (alpha,)
-    for plane, pixels in zip(picture.planes, planes, strict=True):
-        _fill_plane(plane, np.left_shift(pixels, layout.shift) if layout.shift else pixels)
+    return (*planes, _opacity(coded)) if layout.alpha else planes
 
 
-def _fill_packed(plane: Any, planes: tuple[Array, ...], alpha: Array | None, layout: Layout) -> None:
-    height, width = planes[0].shape[:2]
-    count = len(layout.order)
-    rows = np.frombuffer(plane, layout.format.dtype).reshape(plane.height, -1)
-    target = rows[:height, : width * count].reshape(height, width, count)
+def _pack(target: Array, coded: Frame, layout: Layout) -> None:
+    """Writes all samples of each pixel in a row; `target` is (H, W, samples of a pixel)."""
+    pixels = coded.planes[0]
     if layout.order == "rgb":
-        target[:] = planes[0]
+        target[:] = pixels
         return
     for place, name in enumerate(layout.order):
         if name == "y":
-            target[..., place] = planes[0]
+            target[..., place] = pixels
         elif name == "a":
-            assert alpha is not None
-            target[..., place] = alpha
+            target[..., place] = _opacity(coded)
         else:
-            target[..., place] = 0 if name == "0" else planes[0][..., "rgb".index(name)]
+            target[..., place] = 0 if name == "0" else pixels[..., "rgb".index(name)]
+
+
+def _opacity(coded: Frame) -> Array:
+    if coded.alpha is not None:
+        return coded.alpha
+    return np.full((coded.height, coded.width), coded.format.peak, coded.format.dtype)
 
 
 def _fill_plane(plane: Any, pixels: Array) -> None:

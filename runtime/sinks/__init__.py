@@ -15,6 +15,7 @@ from .kind import (
     is_stream,
     only,
     only_the_rest,
+    scheme,
     suffixed,
 )
 
@@ -24,7 +25,7 @@ _FILE = SinkKind("file", ".file", only_the_rest, run="Video file", live="a file"
 
 KINDS: tuple[SinkKind, ...] = (
     SinkKind("window", ".window", only("window:"), live="window:"),
-    SinkKind("virtual", ".virtual_camera", lambda uri: uri.startswith("virtual:"), live="virtual:"),
+    SinkKind("virtual", ".virtual_camera", scheme("virtual"), live="virtual:"),
     SinkKind("stream", ".stream", is_stream, live="rtmp://..., srt://..., x.m3u8"),
     _FILE,
     SinkKind("sequence", ".sequence", suffixed(*PICTURES), run="frames/%05d.png"),

@@ -71,6 +71,11 @@ def only(address: str) -> Callable[[str], bool]:
     return lambda uri: uri == address
 
 
+def scheme(name: str) -> Callable[[str], bool]:
+    """Returns whether that stands before the colon."""
+    return lambda uri: uri.startswith(f"{name}:")
+
+
 def only_the_rest(uri: str) -> bool:
     """Returns that it is not, of the kind that an address of no other kind is taken for."""
     del uri

@@ -12,10 +12,10 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import SinkError
-from ..frame import Array, Frame, PixelFormat, Siting, VideoInfo
+from ..frame import Frame, PixelFormat, Siting, VideoInfo
 from ..media.encode import LAID
 from ..media.hdr import check_hdr, hdr_notes, refuse_hdr
-from ..media.pixel_format import BARE, Y4M, Layout, layouts_of, nearest_layout, picture_of
+from ..media.pixel_format import BARE, Y4M, Layout, layouts_of, nearest_layout, picture_of, samples_of
 from ..resume.output_lock import partial_path
 from ..verify.expected import Tally
 from .base import Delivery, Encoding, Sink
@@ -92,7 +92,7 @@ class RawSink(Sink):
         if not self._bare:
             self._put(b"FRAME\n")
         coded = picture_of(frame, self._layout, self._background)
-        for samples in _samples(coded, self._layout):
+        for samples in samples_of(coded, self._layout):
             self._put(np.ascontiguousarray(samples).data)
         self._tally.frame(float(self.frames / self._like.rate))
         self.frames += 1
@@ -283,23 +283,3 @@ def _colour_space(format: PixelFormat, siting: Siting) -> str:
     if name == "420" and not deep:
         return f"{name}{_SITINGS[siting]}"
     return f"{name}{deep}"
-
-
-def _samples(coded: Frame, layout: Layout) -> tuple[Array, ...]:
-    """Returns the planes in the order of the layout."""
-    planes = coded.planes
-    if layout.packing == "packed":
-        alpha = coded.alpha
-        if alpha is None:
-            alpha = np.full(planes[0].shape[:2], layout.format.peak, layout.format.dtype)
-        channels = {"r": 0, "g": 1, "b": 2}
-        parts = [planes[0][..., channels[c]] if c in channels else alpha for c in layout.order]
-        return (np.stack(parts, axis=-1),)
-    if layout.rgb:
-        planes = tuple(planes[0][..., channel] for channel in (1, 2, 0))
-    if layout.alpha:
-        alpha = coded.alpha
-        if alpha is None:
-            alpha = np.full(planes[0].shape[:2], layout.format.peak, layout.format.dtype)
-        planes += (alpha,)
-    return planes

@@ -6,13 +6,17 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Self
 
-from ..frame import Damage, Frame, VideoInfo
+from ..frame import Colour, Damage, Frame, VideoInfo
 from ..media.options import Deinterlace
 
-__all__ = ["FASTEST", "Deinterlace", "Source"]
+__all__ = ["FASTEST", "SRGB", "Deinterlace", "Source"]
 
 FASTEST = 1000
 """Frames per second above which a rate is taken for a mistake."""
+
+
+SRGB = Colour(matrix="bt709", range="limited", primaries=1, transfer=13)
+"""The colour of pixels that state none; the matrix is for who makes YUV of them."""
 
 
 class Source(ABC):

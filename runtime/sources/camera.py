@@ -16,11 +16,11 @@ from av.format import formats_available
 
 from ..backoff import Backoff
 from ..errors import SourceError
-from ..frame import GRAY, RGB, Colour, Frame, VideoInfo
+from ..frame import Array
 from .base import FASTEST
 from .ffmpeg_live import StreamSource, Target
 from .kind import CONNECTION, Address, Device
-from .live import TIME_BASE, LiveSource
+from .live import LiveSource
 
 SYSTEM = Path("/sys/class/video4linux")
 """The folder in which Linux lists video devices."""
@@ -102,11 +102,8 @@ class CameraSource(LiveSource):
                 return
             if not self._begun.is_set():
                 raise SourceError(self._why())
-            wait = self._backoff.next()
-            if wait is None:
-                raise SourceError(f"{self._why()}; it is given up")
-            self._say(f"{self._why()}; trying again in {wait:g} s")
-            self._pause(wait)
+            why = self._why()
+            self._wait_again(why, f"{why}; it is given up")
 
     def _why(self) -> str:
         """Returns the reason why it gives no picture."""
@@ -149,31 +146,21 @@ class CameraSource(LiveSource):
                 continue
             missed = 0
             grey = picture.ndim == 2
-            pixels = picture if grey else cast("Any", cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+            pixels = cast("Array", picture if grey else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
             if not self._begun.is_set():
                 times.append(now)
                 rate = stated or _measured(times)
                 if rate is None:
                     continue
-                self._describe(pixels.shape, rate)
+                self._describe(pixels, rate)
             self._backoff.reset()
             if self._shape is not None and pixels.shape[:2] != self._shape:
                 self._say(f"{self.uri}: pictures are now {pixels.shape[1]}x{pixels.shape[0]}")
             self._shape = pixels.shape[:2]
-            self._put(
-                Frame(
-                    planes=(pixels,),
-                    format=GRAY if grey else RGB,
-                    pts=self._ticks(now),
-                    time_base=TIME_BASE,
-                    colour=self.info.colour,
-                    index=self._count,
-                    captured=now,
-                )
-            )
+            self._put_pixels(pixels, now)
 
-    def _describe(self, shape: tuple[int, ...], rate: Fraction) -> None:
-        height, width = shape[:2]
+    def _describe(self, pixels: Array, rate: Fraction) -> None:
+        height, width = pixels.shape[:2]
         notes: list[str] = []
         if self._size is not None and self._size != (width, height):
             notes.append(
@@ -183,17 +170,7 @@ class CameraSource(LiveSource):
             notes.append(
                 f"the camera gives {float(rate):.4g} frames a second, not {float(self._wanted):.4g}"
             )
-        self.info = VideoInfo(
-            width=width,
-            height=height,
-            format=GRAY if len(shape) == 2 else RGB,
-            rate=rate,
-            time_base=TIME_BASE,
-            colour=Colour(matrix="bt709", range="limited", primaries=1, transfer=13),
-            codec="camera",
-            notes=tuple(notes),
-        )
-        self._opened()
+        self._describe_pixels(pixels, rate, "camera", tuple(notes))
 
 
 def _by_ffmpeg(address: Address, options: Mapping[str, str]) -> LiveSource:

@@ -232,11 +232,8 @@ class StreamSource(LiveSource):
                     return
             if self._count > came:
                 self._backoff.reset()
-            wait = self._backoff.next()
-            if wait is None:
-                raise SourceError(f"{self.uri} is given up: {self._reason}")
-            self._say(f"{self.uri}: {self._reason}; trying again in {wait:g} s")
-            self._pause(wait)
+            reason = self._reason
+            self._wait_again(f"{self.uri}: {reason}", f"{self.uri} is given up: {reason}")
             self._timeline.reset()
 
     def _refused(self, error: FFmpegError) -> SourceError:

@@ -9,11 +9,9 @@ from typing import Any, cast
 import numpy as np
 
 from ..errors import SourceError
-from ..frame import GRAY, RGB, Array, Colour, Frame, PixelFormat, VideoInfo
+from ..frame import GRAY, RGB, Array, Frame, PixelFormat, VideoInfo
+from .base import SRGB
 from .live import TIME_BASE, LiveSource
-
-_COLOUR = Colour(matrix="bt709", range="limited", primaries=1, transfer=13)
-"""The colour of arrays, which state none: sRGB."""
 
 
 class GeneratorSource(LiveSource):
@@ -91,6 +89,4 @@ def _framed(item: Any) -> Frame:
         )
     bits = 8 if item.dtype == np.uint8 else 16
     format = PixelFormat(GRAY.family if item.ndim == 2 else RGB.family, bits)
-    return Frame(
-        planes=(cast("Array", item),), format=format, pts=0, time_base=TIME_BASE, colour=_COLOUR
-    )
+    return Frame(planes=(cast("Array", item),), format=format, pts=0, time_base=TIME_BASE, colour=SRGB)

@@ -6,12 +6,14 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
+from ..backoff import Backoff
 from ..errors import SourceError, VelaturaError
-from ..frame import Damage, Frame
+from ..frame import GRAY, RGB, Array, Damage, Frame, VideoInfo
 from ..media.addresses import without_secrets
-from .base import Source
+from ..worker import Channel
+from .base import SRGB, Source
 
 if TYPE_CHECKING:
     from ..media.live_audio import LiveAudio
@@ -26,58 +28,8 @@ STALL = 5.0
 DEPTH = 3
 """Frames that wait for a reader: enough for its thread to be late once, too few to be noticed."""
 
-T = TypeVar("T")
 Tell = Callable[[str], None]
 """Receives one line about an event that matters to a person; called from the source's own thread."""
-
-
-class Slot(Generic[T]):
-    """A bounded queue between two threads."""
-
-    def __init__(self, *, keep: bool, depth: int = DEPTH) -> None:
-        """With `keep` the giver waits for the taker; else new items replace the oldest."""
-        self.dropped = 0
-        self._keep = keep
-        self._depth = depth
-        self._items: deque[T] = deque()
-        self._ended = self._closed = False
-        self._changed = threading.Condition()
-
-    def put(self, item: T) -> None:
-        """Add an item; waits only with `keep`, and not once the slot is closed."""
-        with self._changed:
-            if self._keep:
-                self._changed.wait_for(lambda: len(self._items) < self._depth or self._closed)
-            if self._closed:
-                return
-            if len(self._items) >= self._depth:
-                self.dropped += 1
-                self._items.popleft()
-            self._items.append(item)
-            self._changed.notify_all()
-
-    def take(self) -> T | None:
-        """Returns the oldest item; None at the end, and as soon as the slot is closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self._ended or self._closed)
-            if self._closed or not self._items:
-                return None
-            item = self._items.popleft()
-            self._changed.notify_all()
-            return item
-
-    def end(self) -> None:
-        """End the queue: items that wait are still given out."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Close the queue: items are dropped, and nobody waits any more."""
-        with self._changed:
-            self._closed = True
-            self._items.clear()
-            self._changed.notify_all()
 
 
 class LiveSource(Source):
@@ -98,7 +50,8 @@ class LiveSource(Source):
     def __init__(self, uri: str, *, keep: bool = False) -> None:
         self.uri = without_secrets(uri)
         """The address as it may be shown, without passwords."""
-        self._slot = Slot[Frame](keep=keep)
+        self._waiting = Channel[Frame]("never" if keep else "oldest", depth=DEPTH)
+        self._backoff = Backoff()
         self._closing = threading.Event()
         self._begun = threading.Event()
         self._failure: VelaturaError | None = None
@@ -124,7 +77,7 @@ class LiveSource(Source):
     @property
     def dropped(self) -> int:
         """The number of frames that a newer one replaced before they were taken."""
-        return self._slot.dropped
+        return self._waiting.dropped
 
     @property
     def damage(self) -> Damage:
@@ -133,15 +86,14 @@ class LiveSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames as they come, until the source ends or is closed. Raises SourceError."""
-        while (frame := self._slot.take()) is not None:
-            yield frame
+        yield from self._waiting
         if self._failure is not None and not self._closing.is_set():
             raise self._failure
 
     def close(self) -> None:
         """Close the source at once, from any thread: nobody waits for a frame or a device any more."""
         self._closing.set()
-        self._slot.close()
+        self._waiting.close(drop=True)
         if self.audio is not None:
             self.audio.close()
 
@@ -181,7 +133,7 @@ class LiveSource(Source):
             self._failure.__cause__ = error
         finally:
             self._begun.set()
-            self._slot.end()
+            self._waiting.close()
             if self.audio is not None:
                 self.audio.close()
 
@@ -191,7 +143,37 @@ class LiveSource(Source):
 
     def _put(self, frame: Frame) -> None:
         self._count += 1
-        self._slot.put(frame)
+        self._waiting.put(frame)
+
+    def _describe_pixels(
+        self, pixels: Array, rate: Fraction, codec: str, notes: tuple[str, ...] = ()
+    ) -> None:
+        """Signal what frames of `_put_pixels` are like."""
+        self.info = VideoInfo(
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            format=GRAY if pixels.ndim == 2 else RGB,
+            rate=rate,
+            time_base=TIME_BASE,
+            colour=SRGB,
+            codec=codec,
+            notes=notes,
+        )
+        self._opened()
+
+    def _put_pixels(self, pixels: Array, moment: float) -> None:
+        """Put 8-bit pixels of that moment of `time.monotonic`: (H, W, 3) RGB or (H, W) grey."""
+        self._put(
+            Frame(
+                planes=(pixels,),
+                format=GRAY if pixels.ndim == 2 else RGB,
+                pts=self._ticks(moment),
+                time_base=TIME_BASE,
+                colour=SRGB,
+                index=self._count,
+                captured=moment,
+            )
+        )
 
     def _ticks(self, moment: float) -> int:
         """Returns the ticks of a frame of that moment of `time.monotonic`, later than the one
@@ -204,6 +186,14 @@ class LiveSource(Source):
     def _pause(self, seconds: float) -> bool:
         """Wait; returns True as soon as the source is closed."""
         return self._closing.wait(max(seconds, 0.0))
+
+    def _wait_again(self, failed: str, given_up: str) -> None:
+        """Pause before the next attempt. Raises SourceError, saying `given_up`, after too many."""
+        wait = self._backoff.next()
+        if wait is None:
+            raise SourceError(given_up)
+        self._say(f"{failed}; trying again in {wait:g} s")
+        self._pause(wait)
 
     def _say(self, text: str) -> None:
         if self._closing.is_set():

@@ -16,9 +16,10 @@ from ..frame import Damage, Frame
 from ..media.demux import STDIN
 from ..media.live_audio import LiveAudio
 from ..media.pyav import open_input, ratio
+from ..worker import Channel
 from .base import Source
 from .kind import Address
-from .live import TIME_BASE, LiveSource, Seldom, Slot
+from .live import TIME_BASE, LiveSource, Seldom
 
 LATE = 0.5
 """Seconds by which a frame may be late before the clock is reset: the file is too slow to decode."""
@@ -82,7 +83,7 @@ class PacedSource(LiveSource):
         self._lost = Damage()
         self._tell_late = Seldom()
         self._frames = 0
-        self._ahead = Slot[tuple[float, Frame]](keep=True, depth=_AHEAD)
+        self._ahead = Channel[tuple[float, Frame]]("never", depth=_AHEAD)
         self._broken: VelaturaError | None = None
         self._start(patience)
 
@@ -92,12 +93,11 @@ class PacedSource(LiveSource):
 
     def close(self) -> None:
         super().close()
-        self._ahead.close()
+        self._ahead.close(drop=True)
 
     def _work(self) -> None:
         threading.Thread(target=self._read, name=f"velatura-read-{self.uri}", daemon=True).start()
-        while (item := self._ahead.take()) is not None:
-            own, frame = item
+        for own, frame in self._ahead:
             due = self._due(own)
             if self._pause(due - time.monotonic()):
                 return
@@ -127,7 +127,7 @@ class PacedSource(LiveSource):
         except Exception as error:
             self._broken = SourceError(f"{self.uri} failed: {type(error).__name__}: {error}")
         finally:
-            self._ahead.end()
+            self._ahead.close()
 
     def _describe(self, source: Source) -> None:
         info = source.info

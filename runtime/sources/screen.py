@@ -19,10 +19,10 @@ from av.format import formats_available
 
 from ..backoff import Backoff
 from ..errors import SourceError
-from ..frame import RGB, Array, Colour, Frame, VideoInfo
+from ..frame import Array
 from .ffmpeg_live import NothingThereError, StreamSource, Target
 from .kind import CONNECTION, Address, Device
-from .live import TIME_BASE, LiveSource
+from .live import LiveSource
 
 if TYPE_CHECKING:
     import mss
@@ -335,11 +335,7 @@ class MssSource(LiveSource):
                 if not self._begun.is_set():
                     raise
                 reason = str(error)
-            wait = self._backoff.next()
-            if wait is None:
-                raise SourceError(f"{self.uri} is given up: {reason}")
-            self._say(f"{self.uri}: {reason}; trying again in {wait:g} s")
-            self._pause(wait)
+            self._wait_again(f"{self.uri}: {reason}", f"{self.uri} is given up: {reason}")
 
     def _grab(self, grabber: "mss.MSS") -> None:
         whole = _box(dict(grabber.monitors[0]))
@@ -350,31 +346,9 @@ class MssSource(LiveSource):
             due = max(due + float(1 / self._rate), now)
             pixels = _shoot(grabber, self._box, whole)
             if not self._begun.is_set():
-                self._describe(pixels.shape[1], pixels.shape[0])
+                self._describe_pixels(pixels, self._rate, "mss")
             self._backoff.reset()
-            self._put(
-                Frame(
-                    planes=(pixels,),
-                    format=RGB,
-                    pts=self._ticks(now),
-                    time_base=TIME_BASE,
-                    colour=self.info.colour,
-                    index=self._count,
-                    captured=now,
-                )
-            )
-
-    def _describe(self, width: int, height: int) -> None:
-        self.info = VideoInfo(
-            width=width,
-            height=height,
-            format=RGB,
-            rate=self._rate,
-            time_base=TIME_BASE,
-            colour=Colour(matrix="bt709", range="limited", primaries=1, transfer=13),
-            codec="mss",
-        )
-        self._opened()
+            self._put_pixels(pixels, now)
 
 
 def _shoot(grabber: "mss.MSS", box: Box, whole: Box) -> Array:

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from ..errors import SourceError
-from ..frame import Array, Colour, Frame, PixelFormat, VideoInfo
-from .base import Source
+from ..frame import Array, Frame, PixelFormat, VideoInfo
+from .base import SRGB, Source
 from .kind import Reading
 
 _OPACITY = frozenset({".png", ".tif", ".tiff", ".webp"})
@@ -41,7 +41,7 @@ class SequenceSource(Source):
             duration=float(len(self.paths) / rate),
             codec=self.paths[0].suffix.lstrip("."),
             alpha=alpha is not None,
-            colour=Colour(matrix="bt709", range="limited", primaries=1, transfer=13),
+            colour=SRGB,
         )
 
     def seek(self, seconds: float) -> bool:

@@ -16,8 +16,9 @@ import numpy as np
 
 from ..colour import guess_matrix
 from ..errors import ContractError, SourceError
+from ..media.pixel_format import MATRICES
 from ..media.tracks import Track, Values
-from .expected import COPIED_SYNC, MATRICES, PADDING, Promise, Tally, range_of
+from .expected import COPIED_SYNC, PADDING, Promise, Tally, range_of
 from .inspect import Found, inspect
 
 

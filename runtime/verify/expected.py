@@ -10,6 +10,7 @@ import numpy as np
 
 from ..colour import guess_matrix
 from ..frame import Matrix, Range
+from ..media.pixel_format import MATRICES
 from ..media.tracks import Span, Track, Values, earliest
 from .inspect import Found
 
@@ -27,15 +28,6 @@ PADDING = 3
 BLANK = 1.0
 """Standard deviation, of 255, below which a picture does not show which way up it is."""
 
-# ITU-T H.273 code points. 4 is FCC's, which differs from BT.601 in the third decimal.
-MATRICES: dict[int, Matrix] = {
-    1: "bt709",
-    4: "bt601",
-    5: "bt601",
-    6: "bt601",
-    9: "bt2020",
-    10: "bt2020",
-}
 FULL_RANGE = 2
 
 

@@ -19,7 +19,8 @@ from av.sidedata.sidedata import Type
 from velatura.runtime import Encoding, Frame, Pump, SinkError, open_sink, open_source
 from velatura.runtime.backends.precision_choice import psnr
 from velatura.runtime.frame import Array, Colour, Hdr, PixelFormat, VideoInfo
-from velatura.runtime.media.codecs import encoder_of, merged
+from velatura.runtime.media import codecs
+from velatura.runtime.media.codecs import Codec, encoder_of, merged
 from velatura.runtime.media.encode import Coding, VideoEncoder
 from velatura.runtime.media.matroska import state_aspect
 from velatura.runtime.media.pixel_format import fill, in_depth, layout_of, picture_of
@@ -711,3 +712,31 @@ def test_a_file_without_room_is_left_as_it_is(tmp_path: Path) -> None:
     file = io.BytesIO(data)
     state_aspect(file, Fraction(16, 15), SIZE)
     assert file.getvalue() == data
+
+
+def test_a_new_encoder_is_one_entry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its files, options, journal and errors go by the entry; what it takes is asked of FFmpeg."""
+    entry = Codec(
+        plain="cineform",
+        joins=True,
+        shows_alpha=False,
+        qualities={"good": {"quality": "film2"}},
+        preset="quality",
+        presets=("low", "film2"),
+    )
+    monkeypatch.setitem(codecs.CODECS, "cfhd", entry)
+    monkeypatch.setitem(codecs.ENCODERS, "cineform", "cfhd")
+    source, encoding = given(YUV["yuv422 10"], alpha=True), Encoding(codec="cineform")
+    notes = write(source, tmp_path / "o.mov", encoding)
+    assert any("the opacity is left out" in note for note in notes)
+    assert decoded(tmp_path / "o.mov")[0].format.name == "yuv422p10le"
+    info = replace(source.info, files=("in.mov",))
+    assert why_no_journal("o.mov", like=info, encoding=encoding) == ""
+    for wrong, words in (
+        (replace(encoding, crf=3), "cineform has no constant quality and takes no --crf"),
+        (replace(encoding, preset="x"), "cineform refuses it; it takes low, film2"),
+    ):
+        with pytest.raises(SinkError, match=words):
+            write(source, tmp_path / "o2.mov", wrong)
+    with pytest.raises(SinkError, match=r"\.mp4 files cannot hold cfhd: use \.mkv"):
+        write(source, tmp_path / "o.mp4", encoding)

@@ -13,7 +13,7 @@ from fractions import Fraction
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import av
@@ -22,14 +22,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from velatura.runtime import sources
 from velatura.runtime.backoff import Backoff
 from velatura.runtime.errors import SourceError
 from velatura.runtime.frame import Frame
 from velatura.runtime.media.live_audio import LiveAudio
-from velatura.runtime.sources import KINDS, camera, live_address, open_live_source, open_source
+from velatura.runtime.sources import (
+    KINDS,
+    camera,
+    list_devices,
+    live_address,
+    open_live_source,
+    open_source,
+)
 from velatura.runtime.sources.ffmpeg_live import Backlog, Timeline
-from velatura.runtime.sources.kind import SourceKind
-from velatura.runtime.sources.live import TIME_BASE, LiveSource, Slot
+from velatura.runtime.sources.kind import Address, Device, SourceKind
+from velatura.runtime.sources.live import TIME_BASE, LiveSource
 from velatura.runtime.sources.paced import PacedSource
 
 from .. import videos
@@ -230,8 +238,29 @@ def test_every_kind_is_recognised_opened_by_its_module_and_named_by_the_help(kin
         assert (address.kind, address.options) == (kind, {"patience": "3"})
 
 
+def test_a_new_kind_is_a_module_and_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_live(address: Address, *, options: dict[str, str], keep: bool) -> LiveSource:
+        del options, keep
+        return open_live_source([np.full((4, 6, 3), int(address.options["grey"]), np.uint8)])
+
+    module = ModuleType("velatura.runtime.sources.ndi")
+    module.__dict__.update(
+        OPTIONS=("grey", "patience", "retries", "stall"),
+        open_live=open_live,
+        list_devices=lambda kind: [Device(name=f"{kind}:STUDIO", size="6x4")],
+    )
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    line = SourceKind("ndi", ".ndi", live="ndi:NAME", devices="senders")
+    monkeypatch.setattr(sources, "KINDS", (*KINDS, line))
+    with open_live_source("ndi:STUDIO?grey=7") as source:
+        assert [frame.planes[0].max() for frame in source] == [7]
+    with pytest.raises(SourceError, match="no option gray; there are grey, patience, retries, stall"):
+        open_live_source("ndi:STUDIO?gray=7")
+    assert [found.to_json() for found in list_devices(line)] == [{"name": "ndi:STUDIO", "size": "6x4"}]
+
+
 def test_patterns_and_sequences_are_paced_too() -> None:
-    with open_live_source("pattern:64x48@100?frames=10&loop=1") as source:
+    with open_live_source("pattern:64x48@100?frames=10&loop=1", keep=True) as source:
         assert [frame.index for frame in taken(source, 15)] == list(range(15))
     for wrong in ("pattern:64x48?frame=1", "none.mp4", "none.mp4?loop=1"):
         with pytest.raises(SourceError):
@@ -647,20 +676,6 @@ def test_waits_stay_at_the_longest_however_long_an_outage_is() -> None:
     backoff = Backoff(first=0.5, longest=30.0)
     assert [backoff.pause() for _ in range(3000)][-1] == 30
     assert backoff.failures == 3000
-
-
-def test_a_closed_slot_holds_nobody_up() -> None:
-    slot = Slot[Frame](keep=True, depth=1)
-    frame = next(iter(open_source("pattern:16x16?frames=1")))
-    slot.put(frame)
-    sender = threading.Thread(target=slot.put, args=(frame,), daemon=True)
-    sender.start()
-    time.sleep(0.05)
-    assert sender.is_alive(), "it waits for room"
-    slot.close()
-    sender.join(1)
-    assert not sender.is_alive()
-    assert slot.take() is None
 
 
 def _tone(samples: int, *, rate: int, format: str, layout: str) -> av.AudioFrame:
