@@ -12,22 +12,13 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from ..colour import guess_matrix
-from ..frame import Colour, Matrix, Range, VideoInfo
+from ..colour import MATRICES, guess_matrix
+from ..frame import Colour, Range, VideoInfo
 from .hdr import dynamic_hdr, read_hdr
 from .pyav import ratio
 from .source_planes import Layout
 from .tracks import is_mirrored
 
-# ITU-T H.273 code points.
-_MATRICES: dict[int, Matrix] = {
-    1: "bt709",
-    4: "bt601",
-    5: "bt601",
-    6: "bt601",
-    9: "bt2020",
-    10: "bt2020",
-}
 _RANGES: dict[int, Range] = {1: "limited", 2: "full"}
 
 _NO_TIMES = 0x80
@@ -43,7 +34,7 @@ def colour_of(image: VideoFrame, layout: Layout, usual: Colour) -> Colour:
         return replace(usual, primaries=int(image.color_primaries), range="limited")
     range = "full" if layout.full else _RANGES.get(int(image.color_range), usual.range)
     return Colour(
-        matrix=_MATRICES.get(int(image.colorspace), usual.matrix),
+        matrix=MATRICES.get(int(image.colorspace), usual.matrix),
         range=range,
         primaries=int(image.color_primaries),
         transfer=int(image.color_trc),
@@ -126,7 +117,7 @@ def describe(
     given."""
     context, image = stream.codec_context, first[0]
     notes: list[str] = []
-    matrix = _MATRICES.get(int(image.colorspace))
+    matrix = MATRICES.get(int(image.colorspace))
     if matrix is None and layout.format.family == "yuv":
         matrix = guess_matrix(image.height)
         notes.append(f"no colour matrix stated: taken as {matrix.upper()} from its size")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import av
 import numpy as np
 
-from ..colour import guess_matrix
+from ..colour import MATRICES, guess_matrix
 from ..frame import Matrix, Range
 from ..media.tracks import Span, Track, Values, earliest
 from .inspect import Found
@@ -27,15 +27,6 @@ PADDING = 3
 BLANK = 1.0
 """Standard deviation, of 255, below which a picture does not show which way up it is."""
 
-# ITU-T H.273 code points. 4 is FCC's, which differs from BT.601 in the third decimal.
-MATRICES: dict[int, Matrix] = {
-    1: "bt709",
-    4: "bt601",
-    5: "bt601",
-    6: "bt601",
-    9: "bt2020",
-    10: "bt2020",
-}
 FULL_RANGE = 2
 
 
