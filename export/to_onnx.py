@@ -1,7 +1,7 @@
 """A checkpoint becomes an ONNX model with its card."""
 
 import logging
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -94,22 +94,20 @@ def card_for(recipe: Recipe, checkpoint: Checkpoint, net: Net) -> ModelCard:
     minutes = checkpoint.elapsed / 60
     done = f"{checkpoint.step:,} of {recipe.steps:,} steps, batch {recipe.batch}, {minutes:.0f} min"
     begun = f", begun with {checkpoint.started_from}" if checkpoint.started_from else ""
+    givers = {"recipe": recipe, "net": net}
+    taken: dict[str, Any] = {
+        one.name: getattr(givers[one.metadata["from"]], one.name)
+        for one in fields(ModelCard)
+        if "from" in one.metadata
+    }
     return ModelCard(
-        name=recipe.name,
-        task=recipe.task,
-        title=recipe.title,
+        **taken,
         input_colour=colour,
         output_colour=colour,
-        scale=recipe.scale,
-        size_multiple=net.size_multiple,
-        min_size=net.min_size,
-        halo=net.halo,
         recipe=recipe.name,
         training=f"{done} on {checkpoint.machine}{begun}",
         losses=loss_words(recipe),
         data=", ".join(folder.rpartition("/")[2] for folder in recipe.photos),
-        licence=recipe.licence,
-        attribution=recipe.attribution,
     )
 
 

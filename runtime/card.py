@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
 from .errors import ModelError
 
@@ -17,12 +17,16 @@ Layout = Literal["nchw", "nhwc"]
 DType = Literal["float32", "float16", "uint8"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "task": ("upscale", "style"),
-    "input_colour": ("rgb", "bgr", "luma"),
-    "output_colour": ("rgb", "bgr", "luma"),
-    "layout": ("nchw", "nhwc"),
-    "dtype": ("float32", "float16", "uint8"),
+    "task": get_args(Task),
+    "input_colour": get_args(ColourOrder),
+    "output_colour": get_args(ColourOrder),
+    "layout": get_args(Layout),
+    "dtype": get_args(DType),
 }
+
+OF_RECIPE = {"from": "recipe"}
+OF_NETWORK = {"from": "net"}
+"""Metadata of the fields that an export takes from the attribute of the same name."""
 
 
 def _empty() -> dict[str, float]:
@@ -33,9 +37,9 @@ def _empty() -> dict[str, float]:
 class ModelCard:
     """A model's description. Everything that runs a model reads this and nothing else."""
 
-    name: str
-    task: Task
-    title: str = ""
+    name: str = field(metadata=OF_RECIPE)
+    task: Task = field(metadata=OF_RECIPE)
+    title: str = field(default="", metadata=OF_RECIPE)
     input_colour: ColourOrder = "rgb"
     """The colour of the input; `luma` models get the Y plane as it is coded, and chroma is resampled
     beside them."""
@@ -45,15 +49,15 @@ class ModelCard:
     """The type of the input and output tensors."""
     value_range: tuple[float, float] = (0.0, 1.0)
     """Numbers that stand for sample value 0 and for the peak, at input and output."""
-    scale: int = 1
+    scale: int = field(default=1, metadata=OF_RECIPE)
     """Output size over input size."""
-    size_multiple: int = 1
+    size_multiple: int = field(default=1, metadata=OF_NETWORK)
     """Height and width must be multiples of this; frames are padded by reflection and cropped."""
-    min_size: int = 1
+    min_size: int = field(default=1, metadata=OF_NETWORK)
     """Smallest height and width; smaller frames are padded, too."""
     fixed_size: tuple[int, int] | None = None
     """(height, width) when the graph takes one size only: frames are tiled to it."""
-    halo: int = 32
+    halo: int = field(default=32, metadata=OF_NETWORK)
     """Receptive-field radius in input pixels: the margin that a tile needs around its own pixels."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     """The number format of weights and activations inside the graph."""
@@ -64,8 +68,8 @@ class ModelCard:
     """The objective of the training, in words: the losses and the layers of the loss networks."""
     data: str = ""
     """The training data."""
-    licence: str = ""
-    attribution: str = ""
+    licence: str = field(default="", metadata=OF_RECIPE)
+    attribution: str = field(default="", metadata=OF_RECIPE)
     measures: dict[str, float] = field(default_factory=_empty)
     """Measured figures, by name and unit, such as `set5_psnr_y_db`."""
 

@@ -23,6 +23,16 @@ LUMA_WEIGHTS: dict[Matrix, tuple[float, float]] = {
     "bt2020": (0.2627, 0.0593),
 }
 
+MATRICES: dict[int, Matrix] = {
+    1: "bt709",
+    4: "bt601",
+    5: "bt601",
+    6: "bt601",
+    9: "bt2020",
+    10: "bt2020",
+}
+"""Matrices by their ITU-T H.273 code points. 4 is FCC's, unlike BT.601 in the third decimal only."""
+
 
 def guess_matrix(height: int) -> Matrix:
     """Returns the matrix that players assume where a file states none: BT.601 below 720 lines, else

@@ -19,9 +19,9 @@ from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 
-from ..colour import over, to_format, to_yuv
+from ..colour import MATRICES, over, to_format, to_yuv
 from ..errors import SinkError, SourceError
-from ..frame import Array, Colour, Frame, Matrix, PixelFormat, Range
+from ..frame import Array, Colour, Frame, PixelFormat, Range
 
 Packing = Literal["planar", "packed", "paired"]
 
@@ -291,16 +291,8 @@ _CHROMA = {(2, 2): "420", (2, 4): "422", (4, 4): "444", (4, 2): "440", (1, 4): "
 """The name of a subsampling by the chroma size of a picture of 4x4."""
 _FLOATING = re.compile(r"f(16|32)(le|be)$")
 
-MATRICES: dict[int, Matrix] = {
-    1: "bt709",
-    4: "bt601",
-    5: "bt601",
-    6: "bt601",
-    9: "bt2020",
-    10: "bt2020",
-}
-"""ITU-T H.273 code points."""
 RANGES: dict[int, Range] = {1: "limited", 2: "full"}
+"""ITU-T H.273 code points."""
 
 Way = Literal["planes", "gbr", "packed"]
 

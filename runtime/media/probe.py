@@ -11,10 +11,10 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from ..colour import guess_matrix
+from ..colour import MATRICES, guess_matrix
 from ..frame import Colour, VideoInfo
 from .hdr import dynamic_hdr, read_hdr
-from .pixel_format import MATRICES, RANGES, Reading, is_mirrored
+from .pixel_format import RANGES, Reading, is_mirrored
 from .pyav import ratio
 
 _NO_TIMES = 0x80

@@ -14,12 +14,27 @@ from typing import Literal
 
 import numpy as np
 
-from ..colour import guess_matrix
+from ..colour import MATRICES, guess_matrix
 from ..errors import ContractError, SourceError
 from ..media.pixel_format import MATRICES
 from ..media.tracks import Track, Values
 from .expected import COPIED_SYNC, PADDING, Promise, Tally, range_of
 from .inspect import Found, inspect
+
+__all__ = [
+    "Check",
+    "ContractError",
+    "Found",
+    "Kind",
+    "Promise",
+    "Tally",
+    "check",
+    "compare",
+    "doubtful",
+    "examine",
+    "inspect",
+    "require",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,22 +229,6 @@ def pair_tracks(wanted: list[Track], given: list[Track]) -> Iterator[tuple[int, 
         yield number + 1, wanted[number], other
 
 
-__all__ = [
-    "Check",
-    "ContractError",
-    "Found",
-    "Kind",
-    "Mismatch",
-    "Promise",
-    "Tally",
-    "check",
-    "compare",
-    "doubtful",
-    "examine",
-    "inspect",
-    "require",
-]
-
 TIME = 0.0021
 """Seconds by which a frame's time may differ: Matroska and FLV round to 1 ms, the source's container
 may have done so, too, and both times are counted from a first one that was rounded as well."""
@@ -274,24 +273,13 @@ class Check:
     meaning: str
     """The consequence of a difference for a viewer of the file."""
 
-
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """A broken part of the contract; the fields are those of its `Check`."""
-
-    kind: Kind
-    where: str
-    promised: str
-    found: str
-    meaning: str
-
     def __str__(self) -> str:
         return f"{self.where}, {self.kind}: {self.found} instead of {self.promised} ({self.meaning})"
 
 
-def compare(promise: Promise, found: Found) -> tuple[Mismatch, ...]:
+def compare(promise: Promise, found: Found) -> tuple[Check, ...]:
     """Returns every part of the promise that a file breaks; empty where all holds."""
-    return _mismatches(examine(promise, found))
+    return tuple(check for check in examine(promise, found) if not check.holds)
 
 
 def check(promise: Promise, path: str | Path, *, deep: bool = False) -> tuple[Check, ...]:
@@ -321,7 +309,7 @@ def require(
     wanted, coded = str(frames), len(promise.times)
     if frames not in (None, coded):
         checks.append(Check("frames", "encoder", wanted, str(coded), False, "it dropped or added some"))
-    broken = _mismatches(checks)
+    broken = [check for check in checks if not check.holds]
     if broken:
         raise ContractError(
             f"{name or path} was written but does not hold what was meant: "
@@ -344,12 +332,6 @@ def examine(promise: Promise, found: Found) -> tuple[Check, ...]:
         meaning = "the file lost its end, or a part, after it was written"
         checks.insert(0, Check("truncated", "file", "a whole file", found.cut, False, meaning))
     return tuple(checks)
-
-
-def _mismatches(checks: Sequence[Check]) -> tuple[Mismatch, ...]:
-    return tuple(
-        Mismatch(c.kind, c.where, c.promised, c.found, c.meaning) for c in checks if not c.holds
-    )
 
 
 def _timing(promise: Promise, found: Found) -> Iterator[Check]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import av
 import numpy as np
 
-from ..colour import guess_matrix
+from ..colour import MATRICES, guess_matrix
 from ..frame import Matrix, Range
 from ..media.pixel_format import MATRICES
 from ..media.tracks import Span, Track, Values, earliest
