@@ -119,9 +119,7 @@ class Job:
     precision: Precision = _option(
         "auto", help="auto (measured, remembered), fp32, fp16 (GPUs), bf16, int8 or int8-bf16 (CPUs)."
     )
-    codec: str = _option(
-        "auto", help=f"{SHOWN}, or an FFmpeg encoder. [by SINK]"
-    )
+    codec: str = _option("auto", help=f"{SHOWN}, or an FFmpeg encoder. [by SINK]")
     quality: Quality = _option("good", help="draft (fast), good, or archive (large, slow).")
     crf: int | None = _option(None, help="Constant quality; lower is better. [--quality]")
     preset: str | None = _option(None, help="Encoder speed. [--quality]")

@@ -16,7 +16,6 @@ import numpy as np
 
 from ..colour import MATRICES, guess_matrix
 from ..errors import ContractError, SourceError
-from ..media.pixel_format import MATRICES
 from ..media.tracks import Track, Values
 from .expected import COPIED_SYNC, PADDING, Promise, Tally, range_of
 from .inspect import Found, inspect

@@ -10,7 +10,6 @@ import numpy as np
 
 from ..colour import MATRICES, guess_matrix
 from ..frame import Matrix, Range
-from ..media.pixel_format import MATRICES
 from ..media.tracks import Span, Track, Values, earliest
 from .inspect import Found
 
