@@ -321,8 +321,8 @@ class Pipeline:
 
 
 def lower_priority() -> None:
-    """Give this thread, and those that it starts from now on, a lower priority than the game's, which it
-    has had from the game's thread so far.
+    """Give this thread, and those that it starts from now on, a lower priority than the game's, which
+    started it at its own.
 
     On Linux only, where a thread has a priority of its own and hands it on.
     """
