@@ -1,9 +1,11 @@
-"""The losses of Johnson et al. 2016, "Perceptual Losses for Real-Time Style Transfer", and on pixels.
+"""The losses of Johnson et al. 2016, "Perceptual Losses for Real-Time Style Transfer", and on pixels;
+the table of all losses by the recipe's keys.
 
 All take float tensors (N, C, H, W), pictures in 0..1, and return a float32 scalar without unit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -11,7 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from . import temporal
+from .data import Sample
 from .device import mean_of_processes
+from .perception import Perception
+from .recipe import Recipe, Weights
 
 
 def pixel_l1(output: Tensor, target: Tensor) -> Tensor:
@@ -258,3 +264,168 @@ def palette(output: Tensor, target: Tensor, side: int = 4) -> Tensor:
     """
     found, mass = palette_of(F.avg_pool2d(output.float(), side))
     return ((found - target).square().sum(2) * mass).sum(1).mean()
+
+
+GRID_PERIOD = 8
+"""The total stride of the style networks: the period at which their artefacts repeat."""
+
+STABILITY_BORDER = 32
+"""Pixels at the edge of a crop where the outputs differ for what lies beyond it, not for the shift."""
+
+EVERYWHERE = (slice(None), slice(None))
+
+Network = Callable[[Tensor], Tensor]
+
+
+@dataclass(slots=True, kw_only=True)
+class Scene:
+    """What the losses of one step look at."""
+
+    recipe: Recipe
+    output: Tensor
+    """(N, C, H, W) float32: what the network gave."""
+    target: Tensor
+    """The photographs, of the same shape."""
+    features: Perception | None = None
+    wanted: Callable[[], dict[str, Tensor]] = dict
+    """The photographs' features, within the window."""
+    window: tuple[slice, slice] = EVERYWHERE
+    """Rows and columns that the loss network sees at full size."""
+    grams: Sequence[Mapping[str, Tensor]] = ()
+    """The painting's Gram matrices at each scale."""
+    palette: Tensor | None = None
+    """The painting's chroma by bands of luma."""
+    net: Network | None = None
+    sample: Sample | None = None
+    _found: dict[int, dict[str, Tensor]] = field(default_factory=dict[int, dict[str, Tensor]])
+
+    def features_at(self, level: int) -> dict[str, Tensor]:
+        """All that the losses want of the output's features, at full, half, quarter .. size."""
+        if level not in self._found:
+            recipe = self.recipe
+            whole = self.output[:, :, *self.window] if level == 0 else reduced(self.output, level)
+            styled = level < len(recipe.style_scales) and recipe.style_scales[level]
+            layers = {*(recipe.content if level == 0 else ()), *(recipe.style if styled else ())}
+            self._found[level] = self.features_of(seen(whole), layers)
+        return self._found[level]
+
+    def features_of(self, pictures: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+        """The loss network's activations, those of `layers` alone."""
+        assert self.features is not None
+        return self.features(pictures, layers)
+
+    def restyled(self, pictures: Tensor) -> Tensor:
+        """The network's output for other pictures than the step's own."""
+        assert self.net is not None
+        return self.net(pictures).float()
+
+    def frames(self) -> tuple[Tensor, Tensor]:
+        """A frame of a video and the one after it, a batch each."""
+        assert self.sample is not None
+        assert self.sample.frames is not None
+        before, after = self.sample.frames
+        return before, after
+
+
+def _pixel(scene: Scene) -> Tensor:
+    return PIXEL_LOSSES[scene.recipe.pixel_norm](scene.output, scene.target)
+
+
+def _content(scene: Scene) -> Tensor:
+    found = scene.features_at(0)
+    return feature_reconstruction(found, scene.wanted(), scene.recipe.content)
+
+
+def _style(scene: Scene) -> Tensor:
+    recipe = scene.recipe
+    parts = [
+        weight
+        * gram_style(scene.features_at(level), grams, recipe.style, root=recipe.style_norm == "root")
+        for level, (weight, grams) in enumerate(zip(recipe.style_scales, scene.grams, strict=True))
+        if weight
+    ]
+    return torch.stack(parts).sum()
+
+
+def _palette(scene: Scene) -> Tensor:
+    assert scene.palette is not None
+    return palette(scene.output, scene.palette)
+
+
+def _stability(scene: Scene) -> Tensor:
+    photos = scene.target
+    row, column = (int(n) for n in torch.randint(0, GRID_PERIOD, (2,)))
+    height, width = (side - GRID_PERIOD for side in photos.shape[2:])
+    part = photos[:, :, row : row + height, column : column + width]
+    moved = scene.restyled(part + torch.randn_like(part) * scene.recipe.noise)
+    border = min(STABILITY_BORDER, height // 4, width // 4)
+    return temporal.stability(moved, scene.output, (row, column), border)
+
+
+def _flow(scene: Scene) -> Tensor:
+    photos = scene.target
+    size = (photos.shape[2], photos.shape[3])
+    draw = torch.Generator().manual_seed(int(torch.randint(1 << 31, ())))
+    flow, back = temporal.random_motion(photos.shape[0], size, draw)
+    flow = flow.to(photos.device)
+    # This frame's sample at x is found at x + flow of the other.
+    other = scene.restyled(temporal.warp(photos, back.to(photos.device)).clamp(0, 1))
+    mask = temporal.inside(flow, STABILITY_BORDER)
+    return temporal.flow_consistency(scene.output, other, flow, mask)
+
+
+def _frame_difference(scene: Scene) -> Tensor:
+    before, after = scene.frames()
+    return temporal.frame_difference(scene.restyled(after), scene.restyled(before), after, before)
+
+
+def _feature_difference(scene: Scene) -> Tensor:
+    before, after = scene.frames()
+    weights = scene.recipe.feature_difference
+    with torch.no_grad():
+        still, still_before = (scene.features_of(frame, weights) for frame in (after, before))
+    moving, moving_before = (
+        scene.features_of(scene.restyled(frame), weights) for frame in (after, before)
+    )
+    return temporal.feature_difference(moving, moving_before, still, still_before, weights)
+
+
+LOSSES: dict[str, Callable[[Scene], Tensor]] = {
+    "pixel": _pixel,
+    "edge": lambda scene: sobel_edge(scene.output, scene.target),
+    "content": _content,
+    "style": _style,
+    "total_variation": lambda scene: total_variation(scene.output),
+    "light": lambda scene: light(scene.output, scene.target),
+    "palette": _palette,
+    "stability": _stability,
+    "flow": _flow,
+    "frame_difference": _frame_difference,
+    "feature_difference": _feature_difference,
+    "grid": lambda scene: pixel_grid(scene.output, GRID_PERIOD),
+}
+"""How each loss that a recipe's key weighs is computed; those by layer weigh their layers."""
+
+
+def weighted(scene: Scene, *, done: float = 1.0, of_picture: bool = False) -> dict[str, Tensor]:
+    """The losses that count at this part of the training, by name; or those of the picture alone."""
+    terms: dict[str, Tensor] = {}
+    for name, loss in scene.recipe.losses():
+        late = loss.since and done < getattr(scene.recipe, loss.since)
+        if late or (of_picture and not loss.of_picture):
+            continue
+        weight: float | Weights = getattr(scene.recipe, name)
+        terms[name] = LOSSES[name](scene) * (1.0 if isinstance(weight, dict) else weight)
+    return terms
+
+
+def reduced(pictures: Tensor, level: int) -> Tensor:
+    """Halved `level` times, each sample the mean of 2x2."""
+    return F.avg_pool2d(pictures, 2**level) if level else pictures
+
+
+def seen(pictures: Tensor) -> Tensor:
+    """What a loss network is shown: RGB as it is, limited-range luma as full-range gray."""
+    if pictures.shape[1] == 3:
+        return pictures
+    return ((pictures * 255.0 - 16.0) / 219.0).expand(-1, 3, -1, -1)

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 from velatura.export.to_onnx import loss_words
 from velatura.training.describe import describe
-from velatura.training.objectives import LOSSES
+from velatura.training.losses import LOSSES
 from velatura.training.recipe import Recipe, load_recipe
 
 
