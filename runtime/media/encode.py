@@ -377,12 +377,22 @@ def _codec(encoding: Encoding, suffix: str) -> "av.Codec":
     try:
         codec = av.Codec(name, "w")
     except (FFmpegError, ValueError) as error:
+        lacking = "" if name == encoding.codec else f" (this FFmpeg has no {name})"
+        there = [plain for plain, encoder in ENCODERS.items() if _has(encoder)]
         raise SinkError(
-            f"no encoder {encoding.codec!r}; there are: auto, {', '.join(ENCODERS)}"
+            f"no encoder {encoding.codec!r}{lacking}; there are: auto, {', '.join(there)}"
         ) from error
     if codec.type != "video":
         raise SinkError(f"{encoding.codec!r} encodes {codec.type}, not video")
     return codec
+
+
+def _has(encoder: str) -> bool:
+    try:
+        av.Codec(encoder, "w")
+    except (FFmpegError, ValueError):
+        return False
+    return True
 
 
 def _options(encoder: str, encoding: Encoding, like: VideoInfo | None) -> dict[str, str]:

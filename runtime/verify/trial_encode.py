@@ -128,9 +128,10 @@ def _refuse_colours(wrong: list[Check], encoder: VideoEncoder, suffix: str) -> N
     colours = [c for c in wrong if c.kind in ("matrix", "range", "primaries", "transfer")]
     if colours:
         told = ", ".join(f"{c.kind} {c.found} instead of {c.promised}" for c in colours)
+        use = "--codec h264 or hevc" if suffix == ".mkv" else ".mkv, or --codec h264 or hevc"
         raise SinkError(
-            f"{suffix} files with {encoder.canonical} tell players the wrong colours ({told}): use "
-            ".mkv, or --codec h264 or hevc"
+            f"{suffix} files with {encoder.canonical} tell players the wrong colours ({told}): "
+            f"use {use}"
         )
 
 

@@ -740,3 +740,22 @@ def test_a_new_encoder_is_one_entry(monkeypatch: pytest.MonkeyPatch, tmp_path: P
             write(source, tmp_path / "o2.mov", wrong)
     with pytest.raises(SinkError, match=r"\.mp4 files cannot hold cfhd: use \.mkv"):
         write(source, tmp_path / "o.mp4", encoding)
+
+
+def test_an_encoder_that_this_ffmpeg_lacks_is_not_offered(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(codecs.ENCODERS, "vvc", "libimagined")
+    with pytest.raises(SinkError) as refused:
+        write(given(YUV["yuv422 10"]), tmp_path / "o.mkv", Encoding(codec="vvc"))
+    told, _, there = str(refused.value).partition("; there are: ")
+    assert told == "no encoder 'vvc' (this FFmpeg has no libimagined)"
+    assert "h264" in there.split(", ")
+    assert "vvc" not in there.split(", ")
+
+
+def test_colours_that_matroska_cannot_tell_are_not_mended_by_matroska(tmp_path: Path) -> None:
+    """The bitstream of VP8 has one matrix only."""
+    source = given(YUV["yuv420 8"], colour=Colour(matrix="bt709"))
+    with pytest.raises(SinkError, match=r"wrong colours \(matrix.*\): use --codec h264 or hevc$"):
+        write(source, tmp_path / "o.mkv", Encoding(codec="libvpx"))

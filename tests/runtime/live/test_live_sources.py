@@ -243,20 +243,22 @@ def test_a_new_kind_is_a_module_and_a_line(monkeypatch: pytest.MonkeyPatch) -> N
         del options, keep
         return open_live_source([np.full((4, 6, 3), int(address.options["grey"]), np.uint8)])
 
-    module = ModuleType("velatura.runtime.sources.ndi")
+    module = ModuleType("velatura.runtime.sources.imagined")
     module.__dict__.update(
         OPTIONS=("grey", "patience", "retries", "stall"),
         open_live=open_live,
         list_devices=lambda kind: [Device(name=f"{kind}:STUDIO", size="6x4")],
     )
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    line = SourceKind("ndi", ".ndi", live="ndi:NAME", devices="senders")
+    line = SourceKind("imagined", ".imagined", live="imagined:NAME", devices="senders")
     monkeypatch.setattr(sources, "KINDS", (*KINDS, line))
-    with open_live_source("ndi:STUDIO?grey=7") as source:
+    with open_live_source("imagined:STUDIO?grey=7") as source:
         assert [frame.planes[0].max() for frame in source] == [7]
     with pytest.raises(SourceError, match="no option gray; there are grey, patience, retries, stall"):
-        open_live_source("ndi:STUDIO?gray=7")
-    assert [found.to_json() for found in list_devices(line)] == [{"name": "ndi:STUDIO", "size": "6x4"}]
+        open_live_source("imagined:STUDIO?gray=7")
+    assert [found.to_json() for found in list_devices(line)] == [
+        {"name": "imagined:STUDIO", "size": "6x4"}
+    ]
 
 
 def test_patterns_and_sequences_are_paced_too() -> None:
