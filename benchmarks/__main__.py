@@ -13,7 +13,7 @@ from .machine import facts
 
 NAMES = (
     "pipeline", "identity", "engines", "quality", "recipes", "training", "optimisation", "stability",
-    "peers", "gpu", "live", "games", "game_stability", "shm",
+    "peers", "gpu", "live", "games", "game_stability", "shm", "vapoursynth",
 )  # fmt: skip
 RESULTS = Path(__file__).with_name("results")
 

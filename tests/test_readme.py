@@ -24,6 +24,7 @@ APPS = {
     "training.command": "app",
     "export.command": "app",
     "export.evaluate": "app",
+    "export.import_command": "app",
 }
 """Where the options of commands stand."""
 
@@ -60,7 +61,7 @@ def test_commands_run(line: str, folder: Path) -> None:
     words = shlex.split(line)[1:]
     if words[0] == "run" and words[2] not in verified():
         words += ["--frames", "5"]
-    elif words[0] in ("train", "export", "evaluate"):
+    elif words[0] in ("train", "export", "evaluate", "import"):
         words = [words[0], "--help"]
     if words[-1] == "--help":
         done = velatura(*words)
