@@ -54,7 +54,8 @@ def apply(
     frames are in flight as VapourSynth asks for in parallel.
 
     Raises SourceError for a clip of variable format or size, or of float samples, and what
-    `open_engine` raises. A frame that cannot be processed, such as an interlaced one, is an error of VapourSynth's.
+    `open_engine` raises. A frame that cannot be processed, such as an interlaced one, is an error of
+    VapourSynth's.
     """
     format = _format_of(clip)
     names = [models] if isinstance(models, str | Path) else list(models)
