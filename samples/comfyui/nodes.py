@@ -3,7 +3,6 @@
 ComfyUI itself is used where it is there: its folders, its progress bar, its button to stop.
 """
 
-from contextlib import suppress
 from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
@@ -89,16 +88,14 @@ class VelaturaVideo:
         return True
 
     @classmethod
-    def IS_CHANGED(cls, source: str, sink: str = "", **_: Any) -> Any:  # noqa: N802
-        """What differs when there is work to do: another source, or a result that is gone."""
-        state: list[Any] = []
-        for path in (found(source), folder("output") / sink):
-            with suppress(OSError):
-                facts = path.stat()
-                state.append(
-                    (str(path), facts.st_size, facts.st_mtime_ns if path == found(source) else 0)
-                )
-        return repr(state)
+    def IS_CHANGED(cls, source: str | None = None, **_: Any) -> Any:  # noqa: N802 - ComfyUI's name
+        """What differs when the file at the path does; NaN, which equals nothing, while another node
+        has yet to give the path."""
+        try:
+            facts = found(source).stat() if source is not None else None
+        except OSError:
+            facts = None
+        return float("nan") if facts is None else f"{facts.st_size} {facts.st_mtime_ns}"
 
     def render(
         self, source: str, model: str, sink: str, then: str = NONE, overwrite: bool = False
