@@ -57,8 +57,9 @@ def graph_of(net: torch.nn.Module, example: torch.Tensor, *, free: bool = True) 
         output_names=["result"],
     )
     assert program is not None, "the exporter returns a program when it is given no file"
-    strip(program.model_proto)
-    return program.model_proto
+    model = program.model_proto  # a copy at each reading
+    strip(model)
+    return model
 
 
 def strip(model: ModelProto) -> None:

@@ -128,6 +128,7 @@ def test_an_imported_model_is_a_model_like_any_other(compact: Path, own: Path, t
     source = videos.make(tmp_path / "in.mkv", size=(96, 64), frames=3)
     velatura("run", source, tmp_path / "out.mkv", "-m", "2x-tiny", check=True)
     assert videos.read(tmp_path / "out.mkv").width == 192
+    assert b".py" not in (own / "2x-tiny.onnx").read_bytes(), "the exporter's notes must not travel"
     card = json.loads(velatura("info", "2x-tiny", "--json", check=True).stdout)
     assert card["licence"] == "CC-BY-4.0"
     assert "imported from 2x tiny.pth (SHA-256" in card["training"]
