@@ -3,13 +3,15 @@
 Public as `velatura.vapoursynth`. VapourSynth itself is not imported: a clip brings what is needed.
 """
 
+import atexit
 import queue
 import threading
+import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,7 @@ import numpy as np
 from .backends import Engine, Fit, Precision, open_engine
 from .card import CardFlags
 from .colour import guess_matrix, to_format
-from .errors import ModelError, SourceError
+from .errors import EngineError, ModelError, SourceError
 from .frame import Colour, Family, Frame, Matrix, PixelFormat, Siting
 from .stages import Neural
 from .worker import DaemonThread
@@ -32,8 +34,18 @@ _MATRICES: dict[int, Matrix] = {
 _SITINGS: dict[int, Siting] = {0: "left", 1: "center", 2: "topleft"}
 _FAMILIES: dict[str, Family] = {"YUV": "yuv", "GRAY": "gray", "RGB": "rgb"}
 
+AHEAD = 8
+"""Frames at most that are begun before they are asked for."""
+
 WAITING = 64
 """Results that may wait for their frame to be asked for; VapourSynth asks for fewer at a time."""
+
+LEAVING = 10.0
+"""Seconds that a process waits at its end for frames on their way: a thread that is cut off in an
+inference library, or in VapourSynth as it calls Python, crashes or blocks it."""
+
+QUIET = 0.3
+"""Seconds without a call of VapourSynth's after which none is expected at a process's end."""
 
 
 def apply(
@@ -77,7 +89,7 @@ def apply(
         return f
 
     def finish(n: int, f: list[Any]) -> Any:
-        source, empty = f
+        source, empty = f[:2]
         result = line.finish(n)
         if result is None:  # its frame was asked for again, and `begin` was not
             line.begin(n, _frame_of(source, n, format, needs_rgb=needs_rgb))
@@ -86,9 +98,14 @@ def apply(
         return _filled(empty.copy(), result, source)
 
     # VapourSynth calls a filter in Python for one frame at a time. So there are two: the first hands
-    # frames over and returns at once, for as many as are asked for, while the second waits.
+    # frames over and returns at once, for as many as are asked for, while the second waits. It asks for
+    # the next ones, too: between a result and the next request the engine would have nothing to do.
     begun = clip.std.ModifyFrame(clip, begin)
-    return blank.std.ModifyFrame([begun, blank], finish)
+    # What was begun for an earlier frame must not be begun again for its own.
+    begun = begun.std.SetVideoCache(mode=1, fixedsize=1, maxsize=WAITING) or begun
+    ahead = min(sum(engine.in_flight for engine in engines), AHEAD, clip.num_frames - 1)
+    later = [begun.std.Trim(first=i) for i in range(1, ahead + 1)]
+    return blank.std.ModifyFrame([begun, blank, *later], finish)
 
 
 def _format_of(clip: Any) -> PixelFormat:
@@ -172,41 +189,84 @@ _Inbox = queue.SimpleQueue[_Item | None]
 class Line:
     """Engines in a row, each in a thread of its own with several frames in flight.
 
-    It ends with the last reference to it, as when VapourSynth frees the filters: the threads finish
-    what they have and close the engines.
+    It ends with the last reference to it, as when VapourSynth frees the filters, or with the process:
+    the threads finish what they have and close the engines.
     """
 
     def __init__(self, engines: Sequence[Engine], format: PixelFormat) -> None:
         self._format = format
         self._results: dict[int, Future[Frame]] = {}
         self._lock = threading.Lock()
+        self._calls, self._called = 0, time.monotonic()
         inboxes: list[_Inbox] = [queue.SimpleQueue() for _ in engines]
         self._inbox = inboxes[0]
+        threads: list[DaemonThread] = []
         for i, engine in enumerate(engines):
             forward = inboxes[i + 1].put if i + 1 < len(inboxes) else None
             # The thread knows nothing of the line, which would live as long as it otherwise.
-            DaemonThread(
-                partial(_serve, Neural(engine), inboxes[i], forward), f"velatura-vs-{i}"
-            ).start()
-        weakref.finalize(self, self._inbox.put, None)
+            work = partial(_serve, Neural(engine), inboxes[i], forward)
+            threads.append(DaemonThread(work, f"velatura-vs-{i}"))
+            threads[-1].start()
+        self._end = weakref.finalize(self, _end, self._inbox, threads)
+        self._end.atexit = False
+        atexit.register(_leave, weakref.ref(self))
 
     def begin(self, n: int, frame: Frame) -> None:
         """Start on frame `n`; one that is on its way is not started again."""
-        done: Future[Frame] = Future()
-        with self._lock:
-            if n in self._results:
-                return
-            self._results[n] = done
-            while len(self._results) > WAITING:
-                self._results.pop(next(iter(self._results)))
-        self._inbox.put(_Item(frame, self._format, frame.colour, done))
+        with self._calling():
+            done: Future[Frame] = Future()
+            with self._lock:
+                if n in self._results:
+                    return
+                self._results[n] = done
+                while len(self._results) > WAITING:
+                    self._results.pop(next(iter(self._results)))
+            self._inbox.put(_Item(frame, self._format, frame.colour, done))
 
     def finish(self, n: int) -> Frame | None:
         """Waits for frame `n` and returns it once; None where it was not begun. Raises the error that
         met it."""
+        with self._calling():
+            with self._lock:
+                done = self._results.pop(n, None)
+            return None if done is None else done.result()
+
+    def leave(self) -> None:
+        """End at the process's end, when VapourSynth has got the frames that it still waits for."""
+        until = time.monotonic() + LEAVING
+        while time.monotonic() < until:
+            with self._lock:
+                if not self._calls and time.monotonic() - self._called > QUIET:
+                    break
+            time.sleep(QUIET / 10)
+        self._end()
+
+    @contextmanager
+    def _calling(self) -> Generator[None]:
         with self._lock:
-            done = self._results.pop(n, None)
-        return None if done is None else done.result()
+            if not self._end.alive:
+                raise EngineError("the process ends: no further frame is made")
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls, self._called = self._calls - 1, time.monotonic()
+
+
+def _leave(line: "weakref.ref[Line]") -> None:
+    alive = line()
+    if alive is not None:
+        alive.leave()
+
+
+def _end(inbox: _Inbox, threads: Sequence[DaemonThread]) -> None:
+    """Let the threads finish and end, and wait for it; but not in one of them, which has just dropped
+    the last reference."""
+    inbox.put(None)
+    if threading.current_thread() not in threads:
+        for thread in threads:
+            thread.outwait(LEAVING)
 
 
 def _serve(stage: Neural, inbox: _Inbox, forward: "Callable[[_Item | None], None] | None") -> None:

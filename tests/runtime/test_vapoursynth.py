@@ -3,6 +3,8 @@ asked for."""
 
 import gc
 import runpy
+import subprocess
+import sys
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -196,6 +198,33 @@ def test_what_is_dropped_ends_its_threads(luma: Path) -> None:
     gc.collect()
     thread.join(30)
     assert not thread.is_alive()
+
+
+END = """
+import sys
+import vapoursynth as vs
+from velatura.vapoursynth import apply
+how, path = sys.argv[1:]
+clip = vs.core.std.BlankClip(format=vs.YUV420P8, width=320, height=180, length=30)
+made = apply(clip, path, precision="fp32")
+if how == "asked":
+    futures = [made.get_frame_async(n) for n in range(4)]
+    futures[0].result()
+else:
+    for number, frame in enumerate(made.frames()):
+        if how == "broken off" and number == 3:
+            break
+print("the end", flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["finished", "broken off", "asked"])
+def test_a_process_ends_well_with_frames_on_their_way(how: str, luma: Path) -> None:
+    """Threads that were cut off in an inference library crashed it, or VapourSynth waited for ever."""
+    command = [sys.executable, "-c", END, how, str(luma)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "the end\n"
 
 
 def test_a_clip_of_variable_format_or_float_is_refused(luma: Path) -> None:
