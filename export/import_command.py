@@ -156,7 +156,7 @@ def import_folder(
                 found.setdefault(path.stem, path)
     if not found:
         raise ModelError(f"{folder} holds no {', '.join(FILES)}")
-    before = {_card(path).training for files in own_models().values() for path in files.values()}
+    before = {_training(path) for files in own_models().values() for path in files.values()}
     made: list[Imported] = []
     failed: dict[Path, VelaturaError] = {}
     for path in found.values():
@@ -281,8 +281,12 @@ def _mark(source: Path) -> str:
     return f"imported from {source.name} (SHA-256 {digest_of(source.read_bytes())[:16]})"
 
 
-def _card(path: Path) -> ModelCard:
-    return load_model(path, flags=CardFlags(), trial=trial_runner()).card
+def _training(path: Path) -> str:
+    """What the card of one's own model says of its training; nothing where the file is no model."""
+    try:
+        return load_model(path, flags=CardFlags(), trial=trial_runner()).card.training
+    except ModelError:
+        return ""
 
 
 def main(arguments: Sequence[str]) -> None:

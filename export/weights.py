@@ -100,10 +100,9 @@ def read_weights(path: Path) -> Weights:
                 "its maker for a .safetensors file"
             ) from error
         raise ModelError(f"{path} is no file of weights, or a damaged one: {_line(error)}") from error
-    entries: Any = found.items() if isinstance(found, Mapping) else None
-    if entries is None:
+    if not issubclass(type(found), Mapping):
         raise ModelError(f"{path} holds a {type(found).__name__}, no weights by name")
-    tensors: dict[str, Any] = {str(key): value for key, value in entries}
+    tensors: dict[str, Any] = {str(key): value for key, value in found.items()}
     if "recipe" in tensors:
         raise ModelError(f"{path} is a checkpoint of `velatura train`: `velatura export` takes it")
     return Weights(tensors=tensors)
@@ -114,7 +113,7 @@ def _read_safetensors(path: Path) -> Weights:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-            stated = {str(key): str(value) for key, value in (file.metadata() or {}).items()}
+            stated: dict[str, str] = dict(file.metadata() or ())
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path} is no safetensors file, or a damaged one: {_line(error)}") from error
     return Weights(tensors=tensors, stated=stated)

@@ -260,6 +260,7 @@ def test_a_folder_is_imported_file_by_file(compact: Path, tmp_path: Path) -> Non
     assert {found["name"] for found in told["imported"]} <= {"both", "graph"}
     assert [Path(found["source"]).name for found in told["failed"]] == ["broken.pth"]
     assert sorted(own_models()) == ["both", "graph"]
+    (own_models()["both"]["fp32"].parent / "broken-by-hand.onnx").write_bytes(b"nothing")
     assert not (tmp_path / "ran").exists()
     again = json.loads(velatura(*words, "--origin", "a test").stdout)
     assert not again["imported"]
