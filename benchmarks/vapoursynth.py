@@ -22,7 +22,7 @@ from .machine import spread
 
 SIZE = (640, 360)
 MODELS = {"upscale": "upscale-2x", "style": "starry-night"}
-FRAMES = {"upscale": 300, "style": 200}
+FRAMES = {"upscale": 200, "style": 100}
 RUNS = 5
 WANTED = 0.9
 
