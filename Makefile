@@ -120,7 +120,7 @@ constraints: $(VENV)/bin/python
 	$(PIP) uv
 	for version in $(PYTHONS); do echo opencv-python-headless | $(BIN)/uv pip compile --quiet --upgrade \
 		--universal --python-version $$version --no-annotate --no-header --no-emit-index-url \
-		$(foreach extra,dev docs export game live ort rtx train,--extra $(extra)) \
+		$(foreach extra,dev docs export game import live ort rtx train vapoursynth,--extra $(extra)) \
 		pyproject.toml - --output-file constraints/python$$version.txt || exit; done
 
 clean:

@@ -12,7 +12,7 @@ from .machine import facts
 
 NAMES = (
     "pipeline", "identity", "engines", "quality", "recipes", "training", "optimisation", "stability",
-    "peers", "gpu", "live", "games", "game_stability", "shm",
+    "peers", "gpu", "live", "games", "game_stability", "shm", "vapoursynth",
 )  # fmt: skip
 
 

@@ -282,6 +282,24 @@ def games(given: Result) -> str:
     return rows(["`starry-night` at 640x360", "measured", "asked"], lines)
 
 
+def vapoursynth(given: Result) -> str:
+    lines: list[list[str]] = []
+    for name in ("upscale", "style"):
+        row = given[name]
+        ratio, wanted = row["ratio"], given["wanted"]
+        lines.append(
+            [
+                f"`{row['model']}`",
+                f"{row['filter_fps']['median']:.1f}",
+                f"{row['run_fps']['median']:.1f}",
+                f"{ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f})",
+                met(ratio["median"] >= wanted, f"{wanted:g}"),
+            ]
+        )
+    heads = ["model", "filter, frames per second", "`velatura run`", "ratio", "asked"]
+    return rows(heads, lines)
+
+
 def shm(given: Result) -> str:
     bound = given["bound_ms"]
     frames = given["identity 1280x720 RGBA"]
@@ -657,6 +675,7 @@ TABLES: dict[str, tuple[Callable[..., str], *tuple[str, ...]]] = {
     "live": (live, "live"),
     "games": (games, "games"),
     "shm": (shm, "shm"),
+    "vapoursynth": (vapoursynth, "vapoursynth"),
     "game-stability": (game_stability, "game_stability"),
     "game-stage": (game_stage, "game_stability"),
     "upscalers": (upscalers, "quality"),

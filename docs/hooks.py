@@ -24,6 +24,7 @@ COMMANDS = {
     "velatura train": "velatura.training.command",
     "velatura export": "velatura.export.command",
     "velatura evaluate": "velatura.export.evaluate",
+    "velatura import": "velatura.export.import_command",
 }
 """Commands with options of their own, and the modules that hold their typer apps."""
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import torch
 import typer
 
 from ..runtime.backends import open_engine
@@ -18,12 +17,18 @@ from ..training.checkpoint import Checkpoint
 from ..training.data import Image, PhotoCrops, data_root, limited_luma, read_image
 from ..training.loop import averaged_net
 from ..training.metrics.grid import PERIODS, grid_excess
-from ..training.metrics.psnr import decibels
 from .game_command import Wish, check_model, export_model, target_of
 from .precision import Batch, half_precision, quantise
 from .targets import DEFAULT_OPSET
 from .to_onnx import save, to_onnx, with_frame_io
-from .verify import open_measured, parity_db, refuse_overflow, runner, upscaler_psnr
+from .verify import (
+    network_parity_db,
+    open_measured,
+    parity_db,
+    refuse_overflow,
+    runner,
+    upscaler_psnr,
+)
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -250,15 +255,9 @@ def torch_parity(trained: Checkpoint, path: Path, root: Path, *, precision: str 
     net = averaged_net(trained)
     with open_measured(path, precision) as engine:
         images = [image[:256, :384].copy() for image in pictures(engine.card, root)[:PARITY_PICTURES]]
-        error = 0.0
-        for image in images:
-            with torch.no_grad():
-                planes = torch.from_numpy(np.atleast_3d(image)).permute(2, 0, 1)[None].float() / 255.0
-                output = net(planes).clamp(0, 1).mul(255).round()[0].permute(1, 2, 0).numpy()
-            found = np.atleast_3d(engine.run(image)).astype(np.float64)
-            error += float(np.square(found - output).mean()) / len(images)
+        found = network_parity_db(net, engine, images)
         refuse_overflow(engine)
-    return round(min(99.0, decibels(error)), 2)
+    return found
 
 
 def _export_int8(path: Path, card: ModelCard, root: Path) -> None:

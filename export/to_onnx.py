@@ -31,26 +31,36 @@ def to_onnx(checkpoint: Checkpoint) -> tuple[ModelProto, ModelCard]:
     plain = net.fold()
     channels = recipe.planes
     side = max(net.min_size, net.size_multiple) + 2 * net.size_multiple
-    example = torch.rand(1, channels, 2 * side, 3 * side)
-    free = torch.export.Dim.DYNAMIC
+    model = graph_of(plain, torch.rand(1, channels, 2 * side, 3 * side))
+    card = card_for(recipe, checkpoint, net)
+    card.write_to(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model, card
+
+
+def graph_of(net: torch.nn.Module, example: torch.Tensor, *, free: bool = True) -> ModelProto:
+    """A network as a graph, without the exporter's notes: of any height and width, or if not `free` of
+    the example's.
+
+    Input `image` like `example`, (1, C, H, W); output `result`. Raises whatever PyTorch's exporter
+    raises of a network that it cannot follow.
+    """
+    any_size = torch.export.Dim.DYNAMIC
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     program = torch.onnx.export(
-        plain,
+        net,
         (example,),
         dynamo=True,
         verbose=False,
-        dynamic_shapes=({2: free, 3: free},),
+        dynamic_shapes=({2: any_size, 3: any_size},) if free else None,
         opset_version=OPSET,
         input_names=["image"],
         output_names=["result"],
     )
     assert program is not None, "the exporter returns a program when it is given no file"
-    model = program.model_proto
+    model = program.model_proto  # a copy at each reading
     strip(model)
-    card = card_for(recipe, checkpoint, net)
-    card.write_to(model)
-    onnx.checker.check_model(model, full_check=True)
-    return model, card
+    return model
 
 
 def strip(model: ModelProto) -> None:

@@ -110,17 +110,32 @@ def compare(
 
 
 @app.command()
-def models(as_json: Json = False) -> None:
-    """List the shipped models."""
-    from .jobs.models import list_models
+def models(
+    action: Annotated[
+        Literal["list", "remove"], typer.Argument(help="list, or remove with names of your own.")
+    ] = "list",
+    names: Annotated[
+        list[str] | None, typer.Argument(help="For remove: what `velatura import` has added.")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the shipped models and your own, or remove some of yours."""
+    from .jobs.models import list_models, remove_models
 
-    list_models(as_json=as_json)
+    with reporting(debug, as_json):
+        if action == "remove":
+            remove_models(names or usage("remove needs a name"), as_json=as_json)
+        elif names:
+            usage("list takes no names")
+        else:
+            list_models(as_json=as_json)
 
 
 @app.command()
 def info(
     what: Annotated[
-        str, typer.Argument(metavar="MODEL|VIDEO", help="A zoo name, .onnx file or video.")
+        str, typer.Argument(metavar="MODEL|VIDEO", help="A model's name, .onnx file or video.")
     ],
     as_json: Json = False,
     debug: Debug = False,
@@ -192,6 +207,12 @@ def train(context: typer.Context) -> None:
 def export(context: typer.Context) -> None:
     """Export a checkpoint to ONNX (extra: velatura[export])."""
     _plugin("export", context.args)
+
+
+@app.command("import", context_settings=_PASS_ON)
+def import_model(context: typer.Context) -> None:
+    """Make a model of your own of .pth, .safetensors or .onnx (extra: velatura[import])."""
+    _plugin("import", context.args)
 
 
 @app.command(context_settings=_PASS_ON)

@@ -138,6 +138,9 @@ class CardFlags:
     """The largest value, 1 or 255; None takes the card's, which inspection has guessed."""
     colour_order: Literal["rgb", "bgr"] | None = None
     """The order of channels; None takes rgb."""
+    strength: float | None = None
+    """The level for a model that takes one beside the picture, in the model's own range; None takes
+    that of light denoising."""
 
     def apply(self, card: ModelCard) -> tuple[ModelCard, list[str]]:
         """Returns the card with the flags, and a line for each assumption."""

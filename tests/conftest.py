@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from velatura.runtime import zoo
 from velatura.runtime.cache import FOLDER_VARIABLE
 
 from . import own_data as data
@@ -33,9 +34,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests, and the commands that they start, neither read nor fill the user's engine cache."""
+    """Tests, and the commands that they start, neither read nor fill the user's engine cache and
+    models."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        patch.setenv(zoo.FOLDER_VARIABLE, str(tmp_path_factory.mktemp("models")))
         yield
 
 

@@ -22,6 +22,7 @@ ALLOWED = {
     "runtime": {"runtime"},
     "training": {"training"},
     "export": {"export", "runtime", "training"},
+    "plugins": {"runtime"},
 }
 GROUND = {"backoff", "errors", "frame", "meter", "worker"}
 """What anything may import; of these only `frame` and `errors` know what a picture is."""
@@ -53,6 +54,7 @@ ARROWS: dict[str, set[str]] = {
     "pump": {"sinks", "sources", "stages"} | GROUND,
     "live": {"adaptive"} | ENDS | MODELS | GROUND,
     "game": {"adaptive"} | MODELS | GROUND,
+    "vapoursynth": MODELS | GROUND,
     "web": {"adaptive", "live"} | ENDS | MODELS | GROUND,
     "jobs": {"adaptive", "game", "live", "pump", "resume", "verify", "web"} | ENDS | MODELS | GROUND,
     "cli": {"jobs"} | ENDS | MODELS | GROUND,
@@ -194,7 +196,7 @@ except SystemExit as stop:
 @pytest.mark.parametrize(
     "name", ["velatura.runtime", "velatura.runtime.backends", "velatura.runtime.sinks",
              "velatura.runtime.sources", "velatura.runtime.stages", "velatura.runtime.live",
-             "velatura.runtime.game", "velatura.training.nets"]
+             "velatura.runtime.game", "velatura.training.nets", "velatura.vapoursynth"]
 )  # fmt: skip
 def test_public_names_exist(name: str) -> None:
     module = import_module(name)

@@ -9,14 +9,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("benchmarks/game", "export", "runtime", "training")
+FOLDERS = {
+    "benchmarks/game": "velatura.benchmarks.game",
+    "export": "velatura.export",
+    "runtime": "velatura.runtime",
+    "training": "velatura.training",
+    "plugins/vapoursynth": "velatura.vapoursynth",
+}
+"""Each folder, and the package that it is."""
 SHIPPED = ("*.py", "*.onnx", "*.toml", "py.typed", "page/*", "include/*.*")
 
 
 def tree() -> set[str]:
     return {
-        f"velatura/{path.relative_to(ROOT).as_posix()}"
-        for folder in FOLDERS
+        f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder).as_posix()}"
+        for folder, package in FOLDERS.items()
         for pattern in SHIPPED
         for path in (ROOT / folder).rglob(pattern)
         if not path.name.startswith(".") and path.suffix != ".pyc"
@@ -58,14 +65,17 @@ def test_the_base_is_what_it_should_be() -> None:
         "av", "filelock", "numpy", "onnx", "opencv-python", "openvino", "platformdirs", "rich", "typer",
     }  # fmt: skip
     extras = set(project["optional-dependencies"])
-    assert extras == {"ort", "gpu", "rtx", "live", "game", "docs", "export", "train", "test", "dev"}
+    assert extras == {
+        "ort", "gpu", "rtx", "live", "game", "docs", "export", "import", "train", "vapoursynth", "test",
+        "dev",
+    }  # fmt: skip
 
 
 def test_every_package_is_listed() -> None:
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     found = {
-        "velatura." + ".".join(path.parent.relative_to(ROOT).parts)
-        for folder in FOLDERS
+        ".".join([package, *path.parent.relative_to(ROOT / folder).parts])
+        for folder, package in FOLDERS.items()
         for path in (ROOT / folder).rglob("__init__.py")
     }
     assert listed == found

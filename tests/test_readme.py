@@ -24,6 +24,7 @@ APPS = {
     "training.command": "app",
     "export.command": "app",
     "export.evaluate": "app",
+    "export.import_command": "app",
 }
 """Where the options of commands stand."""
 
@@ -61,7 +62,7 @@ def test_commands_run(line: str, folder: Path) -> None:
     words = shlex.split(line)[1:]
     if words[0] == "run" and words[2] not in verified():
         words += ["--frames", "5"]
-    elif words[0] in ("train", "export", "evaluate"):
+    elif words[0] in ("train", "export", "evaluate", "import"):
         words = [words[0], "--help"]
     elif words[0] == "bench":
         for option, less in (("--size", "96x160"), ("--seconds", "0.2")):

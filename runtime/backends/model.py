@@ -12,8 +12,9 @@ from onnx import ModelProto, TensorProto, version_converter
 from ..card import CardFlags, DType, Layout, ModelCard, read_card
 from ..errors import ModelError
 from ..frame import Array
-from ..zoo import zoo_models
+from ..zoo import named_models
 from .base import Model
+from .foreign import as_picture_network
 from .identity import NAME as IDENTITY
 
 Trial = Callable[[bytes, Array], Array]
@@ -32,19 +33,35 @@ _DTYPES: dict[int, DType] = {
 }
 
 
-def find_model(name: str | Path, *, precision: str = "fp32") -> Path:
-    """Returns the file of a zoo model, in its INT8 variant when asked for and there, or the path given.
+ELSEWHERE = {
+    **dict.fromkeys(
+        (".pth", ".pt", ".ckpt", ".safetensors"),
+        "weights of PyTorch, without their network: `velatura import {path}` makes a model of them",
+    ),
+    ".pb": "a graph of TensorFlow, as OpenCV's dnn_superres takes it: convert it to ONNX by tf2onnx",
+    **dict.fromkeys(
+        (".param", ".bin"), "a model of ncnn: take the .onnx or .pth that it was converted from"
+    ),
+}
+"""Files of models that are no ONNX, by their suffix, and what to do with them."""
 
-    Raises ModelError for an unknown name, suggesting near ones.
+
+def find_model(name: str | Path, *, precision: str = "fp32") -> Path:
+    """Returns the file of a model that has a name, in its INT8 variant when asked for and there, or the
+    path given.
+
+    Raises ModelError for an unknown name, suggesting near ones, and for files of other formats.
     """
-    zoo = zoo_models()
-    if str(name) in zoo:
-        variants = zoo[str(name)]
+    known = named_models()
+    if str(name) in known:
+        variants = known[str(name)]
         if precision == "int8" and "int8" not in variants:
             raise ModelError(f"the zoo has no INT8 variant of {name}: it did not pass parity")
         return variants["int8" if precision == "int8" else "fp32"]
     path = Path(name)
     if path.is_file():
+        if (what := ELSEWHERE.get(path.suffix.lower())) is not None:
+            raise ModelError(f"{path} is {what.format(path=path)}")
         return path
     if path.is_dir():
         raise ModelError(f"{path} is a folder, not an ONNX model")
@@ -52,14 +69,14 @@ def find_model(name: str | Path, *, precision: str = "fp32") -> Path:
         raise ModelError(f"no model file at {path}")
     if str(name) == IDENTITY:
         raise ModelError(f"{IDENTITY} is no network but gives back what it gets: name a model")
-    near = get_close_matches(str(name), [*zoo, IDENTITY], n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(zoo)}"
+    near = get_close_matches(str(name), [*known, IDENTITY], n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
     raise ModelError(f"unknown model {str(name)!r}; {hint} (`velatura models` lists them)")
 
 
 def has_int8(name: str | Path) -> bool:
-    """Returns whether the zoo has an INT8 variant of that name."""
-    return "int8" in zoo_models().get(str(name), {})
+    """Returns whether the model of that name has an INT8 variant."""
+    return "int8" in named_models().get(str(name), {})
 
 
 def load_model(path: Path, *, flags: CardFlags, trial: Trial) -> Model:
@@ -77,17 +94,21 @@ def load_model(path: Path, *, flags: CardFlags, trial: Trial) -> Model:
     card = read_card(proto)
     if card is not None:
         return Model(proto=proto, card=card, path=path)
-    proto, card, notes = inspect(proto, path.stem, trial)
+    proto, card, notes = inspect(proto, path.stem, trial, strength=flags.strength)
     card, assumed = flags.apply(card)
     return Model(proto=proto, card=card, path=path, notes=(*notes, *assumed))
 
 
-def inspect(proto: ModelProto, name: str, trial: Trial) -> tuple[ModelProto, ModelCard, list[str]]:
+def inspect(
+    proto: ModelProto, name: str, trial: Trial, *, strength: float | None = None
+) -> tuple[ModelProto, ModelCard, list[str]]:
     """Returns a graph, a card and notes for a foreign model: layout and type from its input, scale and
     sizes from small runs.
 
-    The returned graph takes any size where it can, even if its file declares one.
+    The returned graph takes any size where it can, even if its file declares one, and a picture where
+    the file takes other planes (`as_picture_network`, which puts `strength` into a strength plane).
     """
+    proto, supplied = as_picture_network(proto, name, strength=strength)
     weights = {tensor.name for tensor in proto.graph.initializer}
     inputs = [value for value in proto.graph.input if value.name not in weights]
     if len(inputs) != 1 or len(proto.graph.output) != 1:
@@ -113,7 +134,7 @@ def inspect(proto: ModelProto, name: str, trial: Trial) -> tuple[ModelProto, Mod
         layout=layout,
         dtype=_DTYPES[tensor.elem_type],
     )
-    notes = [f"{name} carries no card: inspected it ({channels} channels, {layout})"]
+    notes = [f"{name} carries no card: inspected it ({channels} channels, {layout})", *supplied]
     free = with_free_size(proto)
     for multiple in (1, 2, 4, 8, 16, 32):
         # 3 * 32 + multiple divides by `multiple` and by no larger power of two.
@@ -125,7 +146,8 @@ def inspect(proto: ModelProto, name: str, trial: Trial) -> tuple[ModelProto, Mod
             break
     else:
         if not all(declared):
-            raise ModelError(f"{name} ran on no frame size that was tried (97 to 128 pixels)")
+            tried = "; ".join(["ran on no frame size that was tried (97 to 128 pixels)", *supplied])
+            raise ModelError(f"{name} {tried}")
         found = _try_size(proto, card, declared, trial)
         if found is None:
             raise ModelError(

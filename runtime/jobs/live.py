@@ -246,7 +246,7 @@ def _controls(
     current: list[Output],
 ) -> Controls:
     """Returns the controls; `current` holds the recording in progress."""
-    from ..zoo import zoo_models
+    from ..zoo import named_models
 
     def begin(path: Path) -> None:
         output = record(path, pump.source.info, place)
@@ -268,7 +268,7 @@ def _controls(
     folder = session.record_to
     if folder is not None and not folder.is_dir():
         raise SinkError(f"no folder {folder} for recordings: create it first")
-    available = tuple(dict.fromkeys((*session.models, *zoo_models())))
+    available = tuple(dict.fromkeys((*session.models, *named_models())))
     return Controls(
         adjustable=processor,
         available=available,

@@ -1,6 +1,7 @@
-"""`velatura models` and `velatura info`."""
+"""`velatura models`, `velatura models remove` and `velatura info`."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,39 +12,67 @@ from rich.table import Column, Table
 
 from ..backends.graph import macs_per_pixel
 from ..backends.identity import NAME as IDENTITY
-from ..backends.model import find_model, load_model
+from ..backends.model import ELSEWHERE, find_model, load_model
 from ..backends.open import trial_runner
 from ..card import CardFlags, ModelCard
 from ..errors import ModelError
 from ..frame import VideoInfo
 from ..sources import open_source
-from ..zoo import zoo_models
+from ..zoo import named_models, own_folder, own_models, zoo_models
 from .options import sister
 
 
 def list_models(*, as_json: bool) -> None:
-    """Print a table of the zoo."""
-    cards = {
-        name: {precision: _card(path) for precision, path in variants.items()}
-        for name, variants in zoo_models().items()
-    }
+    """Print a table of the zoo, and of the user's own models below it."""
+    shipped = zoo_models()
+    cards: dict[str, dict[str, ModelCard]] = {}
+    for name, variants in named_models().items():
+        try:
+            cards[name] = {precision: _card(path) for precision, path in variants.items()}
+        except ModelError as error:  # the user's own folder may hold anything
+            typer.echo(f"velatura: {error}", err=True)
     if as_json:
         found = {n: {p: asdict(card) for p, card in v.items()} for n, v in cards.items()}
         typer.echo(json.dumps(found))
         return
     table = Table(Column("model", no_wrap=True), "task", "scale", "precisions", "trained", "licence")
-    for name, variants in cards.items():
+    for number, (name, variants) in enumerate(cards.items(), 1):
         card = variants.get("fp32") or next(iter(variants.values()))
         table.add_row(
-            name, card.task, f"{card.scale}x", " ".join(variants), card.training, card.licence
-        )
+            name, card.task, f"{card.scale}x", " ".join(variants), card.training, card.licence,
+            end_section=number == len(shipped),
+        )  # fmt: skip
     Console().print(table)
+    if len(cards) > len(shipped):
+        typer.echo(f"Those below the line are your own, in {own_folder()}.")
+
+
+def remove_models(names: Sequence[str], *, as_json: bool) -> None:
+    """Remove the user's own models of these names, all or none. Raises ModelError for any other."""
+    own = own_models()
+    for name in names:
+        if name not in own:
+            shipped = name in zoo_models()
+            why = "is shipped with velatura" if shipped else "is none of your own models"
+            mine = ", ".join(own) or "none"
+            raise ModelError(f"{name} {why}, so it cannot be removed; yours are: {mine}")
+    paths = [path for name in names for path in own[name].values()]
+    for path in paths:
+        try:
+            path.unlink()
+        except OSError as error:
+            raise ModelError(f"{path} cannot be removed: {error.strerror or error}") from error
+    if as_json:
+        typer.echo(json.dumps({"removed": [str(path) for path in paths]}))
+        return
+    for path in paths:
+        typer.echo(f"removed {path}")
 
 
 def show_info(what: str, *, as_json: bool) -> None:
     """Print the card of a model, or the facts about a video. Raises VelaturaError when it is
     neither."""
-    if what in zoo_models() or Path(what).suffix == ".onnx":
+    if what in named_models() or Path(what).suffix == ".onnx" or Path(what).suffix in ELSEWHERE:
         path = find_model(what)
         model = load_model(path, flags=CardFlags(), trial=trial_runner())
         facts: dict[str, Any] = {**asdict(model.card), "file": str(path), "bytes": path.stat().st_size}
