@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
@@ -257,3 +258,30 @@ def test_one_module_makes_the_core_of_openvino() -> None:
         for path in modules(folder):
             if path != ROOT / "runtime" / "backends" / "openvino.py":
                 assert not re.search(r"\bCore\(\)", path.read_text()), path
+
+
+def named_in_the_map(text: str) -> Iterator[Path]:
+    """The folders and modules that the architecture page's map names, in the order of its lines: what
+    stands before two spaces, below the folder whose line is less indented."""
+    above: list[tuple[int, Path]] = []
+    for line in text.partition("## The map")[2].split("```")[1].splitlines()[1:]:
+        depth = len(line) - len(line.lstrip())
+        while above and above[-1][0] >= depth:
+            above.pop()
+        folder = above[-1][1] if above else ROOT
+        for name in re.split(r" {2,}", line.strip())[0].split():
+            if name.endswith("/"):
+                above.append((depth, folder / name))
+                yield folder / name
+            else:
+                yield folder / f"{name.removesuffix('.py')}.py"
+
+
+def test_the_map_names_every_module_once_and_none_that_is_not_there() -> None:
+    named = list(named_in_the_map((ROOT / "docs" / "architecture.md").read_text()))
+    assert [path for path in named if not path.exists()] == []
+    assert len(named) == len(set(named))
+    there = [path for folder in ("runtime", "export", "training") for path in modules(folder)]
+    folders = {path.parent for path in there if path.parent.name != "recipes"}
+    wanted = {path for path in there if path.name != "__init__.py"} | folders
+    assert wanted == set(named)
