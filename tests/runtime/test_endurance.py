@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -155,13 +156,16 @@ def test_many_short_runs_leave_nothing_behind(tmp_path: Path) -> None:
     for number in range(12):
         once(number)
     gc.collect()
-    before, own = look(os.getpid()), threading.active_count()
+    seen, own = [look(os.getpid())], threading.active_count()
     for number in range(30):
         once(number)
-    gc.collect()
-    after = look(os.getpid())
-    assert after.files == before.files
+        if number % 10 == 9:
+            gc.collect()
+            seen.append(look(os.getpid()))
+    assert seen[-1].files == seen[0].files
     assert threading.active_count() == own
-    assert after.threads <= before.threads
-    assert after.memory - before.memory < 8 << 20, f"{(after.memory - before.memory) / 2**20:.1f} MiB"
+    assert seen[-1].threads <= seen[0].threads
+    # What a run leaves behind, each ten leave; an allocator that takes a piece more does so once.
+    grown = [after.memory - before.memory for before, after in pairwise(seen)]
+    assert min(grown) < 2 << 20, f"{[round(each / 2**20, 1) for each in grown]} MiB"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mkv", "out.mp4"]
