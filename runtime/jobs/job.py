@@ -18,7 +18,7 @@ from ..card import CardFlags
 from ..errors import SinkError
 from ..frame import VideoInfo
 from ..media.codecs import SHOWN
-from ..media.options import Deinterlace, Encoding, Quality
+from ..media.options import Deinterlace, Encoding, Quality, ToneMap
 from ..sinks import Sink, open_sink
 from ..sources import Source, open_source
 from ..stages import Stage
@@ -145,6 +145,9 @@ class Job:
     )
     deinterlace: Deinterlace = _option(
         "auto", help="auto, no, force (frames that do not say so), fields (double rate)."
+    )
+    tone_map: ToneMap | None = _option(
+        None, help="Make HDR into SDR by that curve: bt2390 or hable (as FFmpeg's).", sparse=True
     )
     stabilize: float | None = _option(
         None,
@@ -278,6 +281,7 @@ def open_input(job: Job) -> Source:
         job.source,
         rate=rate_of(job.fps),
         deinterlace=job.deinterlace,
+        tone_map=job.tone_map,
         video_stream=job.video_stream,
         audio_stream=job.audio_stream,
     )

@@ -11,6 +11,9 @@ Quality = Literal["draft", "good", "archive"]
 """`draft`: fast, to look at. `good`: hard to tell from the original. `archive`: nothing lost that
 shows; slow and large."""
 
+ToneMap = Literal["bt2390", "hable"]
+"""The curve by which HDR becomes SDR: ITU-R BT.2390's, or the filmic one of FFmpeg's `tonemap`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
