@@ -174,7 +174,7 @@ class FileSource(Source):
         base = ratio(stream.time_base) or Fraction(1, av.time_base)
         self._rate = usual_rate(container, stream)
         # Decoding may overwrite it.
-        order = int(context.field_order)
+        order, stated = int(context.field_order), (context.width, context.height)
         self._counting = container.format.name == "avi" and bool(context.has_b_frames)
         self._fields = Plan("no")
         self._begin = start_of(container)
@@ -202,6 +202,11 @@ class FileSource(Source):
         notes = [*info.notes, fields.note] if fields.note else [*info.notes]
         if has_opacity(stream) and not layout.alpha:
             notes.append("the transparency of the video is left out: nothing here decodes it")
+        if all(stated) and stated != (info.width, info.height):
+            notes.append(
+                f"the file states {stated[0]}x{stated[1]}, and its first picture is {info.width}x"
+                f"{info.height}: all become that size"
+            )
         films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if len(films) > 1:
             notes.append(
