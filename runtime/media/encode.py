@@ -242,7 +242,7 @@ class VideoEncoder:
         self.like = like
         self.kept: dict[Coding, Kept] = {}
         """What the output's container was found to keep, for each set of stream parameters."""
-        self._encoding = encoding
+        self._encoding = self.encoding = encoding
         self._options = _options(self.name, encoding, like)
         _check_known(self.name, encoding)
         self._buffer: VideoFrame | None = None
