@@ -62,6 +62,9 @@ YUV444P = PixelFormat("yuv", 8, (1, 1))
 GRAY = PixelFormat("gray")
 RGB = PixelFormat("rgb")
 
+PQ, HLG = 16, 18
+"""Code points of ITU-T H.273 for the transfer of HDR."""
+
 
 @dataclass(frozen=True, slots=True)
 class Colour:
@@ -75,6 +78,11 @@ class Colour:
     """H.273 code point; 2 is unspecified."""
     siting: Siting = "left"
     """The place of a subsampled chroma sample: MPEG-2 and H.264 default to left."""
+
+    @property
+    def hdr(self) -> bool:
+        """Whether the transfer is PQ or HLG (ITU-R BT.2100)."""
+        return self.transfer in (PQ, HLG)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from ..card import CardFlags
 from ..errors import SinkError
 from ..frame import VideoInfo
 from ..media.codecs import SHOWN
-from ..media.options import Deinterlace, Encoding, Quality
+from ..media.options import AudioCodec, Deinterlace, Encoding, Quality, ToneMap
 from ..sinks import Sink, open_sink
 from ..sources import Source, open_source
 from ..stages import Stage
@@ -146,6 +146,9 @@ class Job:
     deinterlace: Deinterlace = _option(
         "auto", help="auto, no, force (frames that do not say so), fields (double rate)."
     )
+    tone_map: ToneMap | None = _option(
+        None, help="Make HDR into SDR by that curve: bt2390 or hable (as FFmpeg's).", sparse=True
+    )
     stabilize: float | None = _option(
         None,
         help=STRENGTH,
@@ -163,6 +166,15 @@ class Job:
     )
     audio_stream: int | None = _option(
         None, help="The only audio to copy, by its number in the file. [all]", sparse=True, min=0
+    )
+    audio_codec: AudioCodec = _option(
+        "auto", help="What audio becomes that SINK cannot hold: aac, opus, flac. [by SINK]", sparse=True
+    )
+    audio_bitrate: int | None = _option(
+        None,
+        help="Bits per second of audio that is converted. [96000 a channel]",
+        sparse=True,
+        min=8000,
     )
     overwrite: bool = _option(False, help="Replace an existing output.", decides=False)
     tolerate: bool = _option(
@@ -205,6 +217,8 @@ class Job:
             pix_fmt=self.pix_fmt,
             options=self.enc,
             background=self.background,
+            audio_codec=self.audio_codec,
+            audio_bitrate=self.audio_bitrate,
         )
 
     @classmethod
@@ -278,6 +292,7 @@ def open_input(job: Job) -> Source:
         job.source,
         rate=rate_of(job.fps),
         deinterlace=job.deinterlace,
+        tone_map=job.tone_map,
         video_stream=job.video_stream,
         audio_stream=job.audio_stream,
     )

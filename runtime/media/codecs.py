@@ -36,6 +36,8 @@ class Codec:
     where any file has it."""
     palette: bool = False
     """Whether it has a palette for each picture and times in hundredths of a second, as GIF."""
+    for_hdr: str = ""
+    """The plain name of the encoder that `auto` picks in its place where the source is HDR."""
     shows_hdr: bool = False
     """Whether players show its streams as HDR, or who reads them knows what they hold."""
     mastering: Literal["x265", "svtav1"] | None = None
@@ -99,6 +101,7 @@ def _nvenc(software: str, worst: int, draft: int, good: int, archive: int) -> Co
 CODECS: Mapping[str, Codec] = {
     "libx264": Codec(
         plain="h264",
+        for_hdr="hevc",
         joins=True,
         # x264's macroblock trees are no function of the pictures with AVX-512 where a row is not of 8
         # blocks or a multiple: 20 runs over one clip of 160x120 gave 19 files. With AVX2 all are one,
@@ -152,6 +155,7 @@ CODECS: Mapping[str, Codec] = {
     "libvpx-vp9": Codec(
         plain="vp9",
         suffixes=(".webm",),
+        for_hdr="av1",
         # It lies beside the packets, where only Matroska has room for it; and libvpx lists opacity with
         # 4:2:2 and 4:4:4, which it then refuses.
         alpha_suffixes=(".webm", ".mkv"),
@@ -208,12 +212,16 @@ _RATES = frozenset({"crf", "qp", "cq", "b", "rc"})
 """Options that each state a rate or a quality, so that only one of them may be set."""
 
 
-def encoder_of(encoding: Encoding, suffix: str) -> str:
-    """Returns FFmpeg's name of the encoder for a file suffix; the suffix `-` is standard output."""
+def encoder_of(encoding: Encoding, suffix: str, *, hdr: bool = False) -> str:
+    """Returns FFmpeg's name of the encoder for a file suffix; the suffix `-` is standard output.
+
+    For a source in HDR `auto` is an encoder that carries it, where the kind of file has one.
+    """
     name = encoding.codec
     if name == "auto":
         kinds = (encoder for encoder, codec in CODECS.items() if suffix.lower() in codec.suffixes)
-        return next(kinds, ENCODERS["h264"])
+        usual = next(kinds, ENCODERS["h264"])
+        return ENCODERS[CODECS[usual].for_hdr] if hdr and CODECS[usual].for_hdr else usual
     return ENCODERS.get(name, name)
 
 

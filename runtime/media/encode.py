@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 from ..errors import SinkError
 from ..frame import Frame, PixelFormat, VideoInfo
 from .codecs import ENCODERS, codec_of, encoder_of, merged, nearest, spoken, wanted_options
-from .hdr import check_hdr, hdr_notes, hdr_options
+from .hdr import check_hdr, hdr_choice, hdr_format, hdr_notes, hdr_options
 from .options import Encoding, Quality
 from .pixel_format import ANY, PALETTE, Layout, fill, layout_of, layouts_of, nearest_layout, picture_of
 
@@ -231,7 +231,7 @@ class VideoEncoder:
 
         `suffix` is that of the output's name; `like` is the source, which only `coding` needs.
         """
-        self._codec = _codec(encoding, suffix)
+        self._codec = _codec(encoding, suffix, hdr=like is not None and like.colour.hdr)
         self.name = self._codec.name
         self._facts = codec_of(self.name)
         for variable, value in self._facts.environment.items():
@@ -242,7 +242,7 @@ class VideoEncoder:
         self.like = like
         self.kept: dict[Coding, Kept] = {}
         """What the output's container was found to keep, for each set of stream parameters."""
-        self._encoding = encoding
+        self._encoding = self.encoding = encoding
         self._options = _options(self.name, encoding, like)
         _check_known(self.name, encoding)
         self._buffer: VideoFrame | None = None
@@ -251,6 +251,8 @@ class VideoEncoder:
         if like is not None:
             self._choice = Choice(self._codec, encoding, suffix=suffix, like=like)
             self.coding(like)
+            if self.name != encoder_of(encoding, suffix):
+                self._note(hdr_choice(like.colour.transfer, self.name, encoder_of(encoding, suffix)))
             self._note(*hdr_notes(like.colour.transfer, like.hdr, self.name))
             if self._palette is not None and like.rate > MOST_SHOWN:
                 self._note(f"players show no more than {MOST_SHOWN} of a GIF's frames in a second")
@@ -263,7 +265,7 @@ class VideoEncoder:
         assert self.like is not None
         assert self._choice is not None
         alpha = frame.alpha is not None and frame.alpha is not False
-        layout = self._choice.layout(frame.format, alpha=alpha)
+        layout = self._choice.layout(hdr_format(frame), alpha=alpha)
         check_hdr(frame.colour, self.name, layout)
         self._note(*self._choice.losses(frame.format, layout, alpha=alpha))
         # Frames in RGB become limited YUV, whatever their source says of itself.
@@ -372,8 +374,8 @@ def encode(stream: VideoStream, picture: VideoFrame | None) -> "list[Packet[Any]
     return packets
 
 
-def _codec(encoding: Encoding, suffix: str) -> "av.Codec":
-    name = encoder_of(encoding, suffix)
+def _codec(encoding: Encoding, suffix: str, *, hdr: bool) -> "av.Codec":
+    name = encoder_of(encoding, suffix, hdr=hdr)
     try:
         codec = av.Codec(name, "w")
     except (FFmpegError, ValueError) as error:

@@ -1,6 +1,7 @@
 """HDR metadata: reading it from decoded frames, and checking and writing it for an output."""
 
 import struct
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -8,7 +9,7 @@ from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 
 from ..errors import SinkError
-from ..frame import Colour, Hdr
+from ..frame import HLG, PQ, Colour, Frame, Hdr, PixelFormat, VideoInfo
 from .codecs import codec_of, spoken
 from .pixel_format import Layout
 
@@ -63,17 +64,10 @@ def _bytes(frame: VideoFrame, kind: Type) -> bytes:
     return bytes(side) if side is not None else b""
 
 
-# ITU-T H.273 code points.
-PQ, HLG = 16, 18
 NAMES = {PQ: "HDR (PQ)", HLG: "HDR (HLG)"}
 
 LEAST_BITS = 10
 """Bits below which PQ and HLG show banding (ITU-R BT.2100-2, table 9)."""
-
-TONE_MAP = (
-    'ffmpeg -i IN -vf "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,'
-    'zscale=t=bt709:m=bt709:r=tv,format=yuv420p" -c:v libx264 -crf 12 -c:a copy OUT'
-)
 
 
 def refuse_hdr(transfer: int, what: str) -> None:
@@ -81,8 +75,23 @@ def refuse_hdr(transfer: int, what: str) -> None:
     if transfer in NAMES:
         raise SinkError(
             f"the source is {NAMES[transfer]}, which {what}: --codec hevc or av1 in .mp4 or .mkv keeps "
-            f"it; or make it SDR first: {TONE_MAP}"
+            "it, --tone-map bt2390 makes it SDR"
         )
+
+
+def hdr_format(frame: Frame | VideoInfo) -> PixelFormat:
+    """Returns the format in which frames are coded if the encoder takes it: their own, with
+    `LEAST_BITS` at least for PQ and HLG, as some cameras film HLG in 8 bits."""
+    few = frame.colour.hdr and frame.format.bits < LEAST_BITS
+    return replace(frame.format, bits=LEAST_BITS) if few else frame.format
+
+
+def hdr_choice(transfer: int, encoder: str, usual: str) -> str:
+    """Returns the note that `auto` has taken another encoder than usual, for the sake of HDR."""
+    return (
+        f"{NAMES[transfer]} is kept: encoded as {spoken(encoder)}, as {spoken(usual)} does not carry it"
+        "; --tone-map bt2390 makes it SDR"
+    )
 
 
 def check_hdr(colour: Colour, encoder: str, layout: Layout) -> None:

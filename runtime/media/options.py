@@ -11,6 +11,12 @@ Quality = Literal["draft", "good", "archive"]
 """`draft`: fast, to look at. `good`: hard to tell from the original. `archive`: nothing lost that
 shows; slow and large."""
 
+ToneMap = Literal["bt2390", "hable"]
+"""The curve by which HDR becomes SDR: ITU-R BT.2390's, or the filmic one of FFmpeg's `tonemap`."""
+
+AudioCodec = Literal["auto", "aac", "opus", "flac"]
+"""What sound becomes that a file cannot hold as it is; `auto` is the first that the file takes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
@@ -32,3 +38,7 @@ class Encoding:
     """FFmpeg's name of the pixel format; the frames' own where the encoder takes it."""
     background: tuple[int, int, int] = (0, 0, 0)
     """Red, green and blue of 0 to 255 that frames are laid over where the file holds no opacity."""
+    audio_codec: AudioCodec = "auto"
+    """For sound that cannot be copied; what can be is."""
+    audio_bitrate: int | None = None
+    """Bits per second of sound that is converted; 96,000 for each channel unless given."""

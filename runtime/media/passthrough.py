@@ -17,6 +17,7 @@ from av.stream import Disposition
 
 from ..errors import SinkError
 from ..frame import VideoInfo
+from .options import AudioCodec, Encoding
 from .tracks import OnPacket
 
 TEXT = frozenset({"ass", "ssa", "subrip", "srt", "webvtt", "mov_text", "text"})
@@ -71,11 +72,19 @@ class PassingStreams:
     """
 
     def __init__(
-        self, like: VideoInfo, output: OutputContainer, suffix: str, *, audio: bool, on_packet: OnPacket
+        self,
+        like: VideoInfo,
+        output: OutputContainer,
+        suffix: str,
+        *,
+        audio: bool,
+        on_packet: OnPacket,
+        encoding: Encoding | None = None,
     ) -> None:
         assert like.path is not None
         self._input: InputContainer = av.open(like.path)
         self._output = output
+        self._encoding = encoding or Encoding()
         self._on_packet = on_packet
         self._start = like.start
         self._main = like.stream
@@ -85,6 +94,8 @@ class PassingStreams:
         """The last decoding time by stream, the end of that packet, and what was added to its time."""
         self._packets: Iterator[tuple[float, Packet[Any]]] = iter(())
         self._next: tuple[float, Packet[Any]] | None = None
+        self._begun: dict[int, int] = {}
+        """The first packet's time of sound that is converted, by stream."""
         try:
             self.plan = tuple(self._plan(like, suffix, audio=audio))
         except BaseException:
@@ -105,7 +116,9 @@ class PassingStreams:
                 continue
             if passage.way == "drop":
                 continue
-            if passage.way == "convert":
+            if passage.way == "convert" and passage.kind == "audio":
+                added = _encoded_sound(self._output, stream, passage.target, self._encoding)
+            elif passage.way == "convert":
                 added: Any = self._output.add_stream(passage.target)
                 header = stream.codec_context.subtitle_header
                 added.codec_context.subtitle_header = header or PLAIN_HEADER
@@ -188,8 +201,12 @@ class PassingStreams:
             elif _accepts(self._output, stream):
                 yield Passage(stream.index, "cover art" if cover else kind, codec, "copy")
             elif kind == "audio":
-                other = ".mkv" if suffix != ".mkv" else ".avi, .nut"
-                raise SinkError(f"{suffix} files cannot hold {codec} audio: use {other} or --no-audio")
+                target = self._sound_codec(stream)
+                if target is None:
+                    wanted = self._encoding.audio_codec
+                    made = "" if wanted == "auto" else f", nor what --audio-codec {wanted} makes of it"
+                    raise SinkError(f"{suffix} files cannot hold {codec} audio{made}: use --no-audio")
+                yield Passage(stream.index, kind, codec, "convert", target=target)
             elif kind == "subtitle" and codec in TEXT and (target := self._text_codec()):
                 yield Passage(stream.index, kind, codec, "convert", target=target)
             else:
@@ -198,6 +215,13 @@ class PassingStreams:
                     stream.index, kind, codec, "drop", reason=f"{suffix} files cannot hold {name}"
                 )
 
+    def _sound_codec(self, stream: Any) -> str | None:
+        """Returns the encoder for sound that cannot be copied, which was tried; None for none."""
+        wanted = self._encoding.audio_codec
+        names = SOUND.values() if wanted == "auto" else (SOUND[wanted],)
+        takes = (name for name in names if _takes_sound(self._output, stream, name, self._encoding))
+        return next(takes, None)
+
     def _text_codec(self) -> str | None:
         offered = self._output.supported_codecs
         return next((codec for codec in SUBTITLES if codec in offered), None)
@@ -205,6 +229,7 @@ class PassingStreams:
     def _read(self) -> "Iterator[tuple[float, Packet[Any]]]":
         """Yields (seconds of the output, packet), in the order of the source's file."""
         wanted = [self._input.streams[index] for index in self._streams]
+        self._ways = {passage.index: (passage.way, passage.kind) for passage in self.plan}
         packets: Iterator[Any] = self._input.demux(*wanted) if wanted else iter(())
         untimed: dict[int, list[Any]] = {}
         for packet in _lasting(packets):
@@ -217,10 +242,14 @@ class PassingStreams:
             for place, earlier in enumerate(waiting):
                 earlier.dts = int(packet.dts or 0) - (len(waiting) - place) * step
             for ready in (*waiting, packet):
-                moved = self._moved(ready)
-                if moved is not None:
+                if self._ways[index := ready.stream.index] == ("convert", "audio"):
+                    yield from self._sounded(index, ready)
+                elif (moved := self._moved(ready)) is not None:
                     yield moved
             waiting.clear()
+        for index, way in self._ways.items():
+            if way == ("convert", "audio"):
+                yield from self._sounded(index, None)
 
     def _moved(self, packet: Any) -> tuple[float, "Packet[Any]"] | None:
         """Returns the packet with the output's time and stream; None for one that cannot be read."""
@@ -239,6 +268,35 @@ class PassingStreams:
         seconds = float(packet.dts * packet.time_base)
         packet.stream = self._streams[index]
         return seconds, packet
+
+    def _sounded(self, index: int, packet: Any) -> "Iterator[tuple[float, Packet[Any]]]":
+        """Yields the packets of sound that is converted; None ends it.
+
+        A piece that cannot be decoded is a gap. Raises SinkError where none can be.
+        """
+        source: Any = self._input.streams[index]
+        target = self._streams[index]
+        heard: list[Any] = []
+        with suppress(FFmpegError):
+            heard = source.codec_context.decode(packet)
+        if packet is not None:
+            self._begun.setdefault(index, packet.pts if packet.pts is not None else packet.dts)
+        if heard and index not in self._clocks and heard[0].pts is not None:
+            late = heard[0].pts - self._begun[index]
+            # Some decoders give nothing for the first packets: the sound begins there all the same.
+            heard = [_silence(heard[0], late), *heard] if late > 0 else heard
+        for frame in heard:
+            if frame.pts is not None:
+                length = Fraction(frame.samples, frame.sample_rate) / frame.time_base
+                shift = round(self._start / frame.time_base)
+                frame.pts = self._later(index, frame.pts - shift, round(length))
+            yield from _timed(target.encode(frame))
+        if packet is None:
+            if index not in self._clocks:
+                raise SinkError(
+                    f"not one piece of the sound in stream {index} can be decoded: --no-audio"
+                )
+            yield from _timed(target.encode(None))
 
     def _later(self, index: int, dts: int, duration: int) -> int:
         """Returns a packet's decoding time, later than that of the one before it in its stream.
@@ -272,6 +330,64 @@ class PassingStreams:
             encoded.duration = round(duration * 1000) or shown.end_display_time
             return seconds, encoded
         return None  # a subtitle that cannot be read is the only thing lost
+
+
+SOUND: dict[AudioCodec, str] = {"aac": "aac", "opus": "libopus", "flac": "flac"}
+"""FFmpeg's encoders of sound that cannot be copied, in the order in which they are tried."""
+
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+"""Channel layouts of sound that is converted, by the number of channels; of others it is stereo."""
+
+CHANNEL_RATE = 96_000
+"""Bits per second of each channel of sound that is converted."""
+
+
+def _encoded_sound(output: OutputContainer, stream: Any, name: str, encoding: Encoding) -> Any:
+    """Adds a stream for the sound in another codec, and returns it. Raises ValueError or FFmpegError
+    where the container or the encoder refuse it."""
+    context = stream.codec_context
+    rates = av.Codec(name, "w").audio_rates or [context.sample_rate]
+    # The next higher rate loses nothing.
+    rate = min(rates, key=lambda one: (one < context.sample_rate, abs(one - context.sample_rate)))
+    # Not all encoders take all places of as many loudspeakers.
+    layout = LAYOUTS.get(context.channels, "stereo")
+    added: Any = output.add_stream(name, rate=rate, layout=layout)
+    if name != "flac":
+        channels = added.codec_context.channels
+        added.codec_context.bit_rate = encoding.audio_bitrate or CHANNEL_RATE * channels
+    return added
+
+
+def _takes_sound(output: OutputContainer, stream: Any, name: str, encoding: Encoding) -> bool:
+    """Returns whether the container takes the sound in another codec, by a trial."""
+    if stream.codec_context is None or stream.codec_context.codec is None:
+        return False
+    if output.format.name == "mpegts" and name not in _TRANSPORT:
+        return False
+    with av.open(io.BytesIO(), "w", format=output.format.name) as trial:
+        try:
+            _encoded_sound(trial, stream, name, encoding)
+            trial.start_encoding()
+        except (FFmpegError, ValueError):
+            return False
+        return True
+
+
+def _silence(like: Any, ticks: int) -> Any:
+    """Returns silence of that length before a frame of sound, in its form."""
+    samples = max(round(ticks * like.time_base * like.sample_rate), 1)
+    made = av.AudioFrame(format=like.format.name, layout=like.layout.name, samples=samples)
+    level = b"\x80" if like.format.name.startswith("u8") else b"\0"
+    for plane in made.planes:
+        plane.update(level * plane.buffer_size)
+    made.sample_rate, made.time_base, made.pts = like.sample_rate, like.time_base, like.pts - ticks
+    return made
+
+
+def _timed(packets: "list[Packet[Any]]") -> "Iterator[tuple[float, Packet[Any]]]":
+    for packet in packets:
+        if packet.size:  # FLAC's last one has none
+            yield float((packet.dts or 0) * packet.time_base), packet
 
 
 MILLISECOND = Fraction(1, 1000)

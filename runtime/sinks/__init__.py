@@ -97,7 +97,7 @@ def why_no_journal(uri: str, *, like: VideoInfo, encoding: Encoding) -> str:
         return "AVI files keep no times of pictures, which players guess wrongly where segments meet"
     if not like.files:
         return "the source is no file"
-    encoder = encoder_of(encoding, suffix)
+    encoder = encoder_of(encoding, suffix, hdr=like.colour.hdr)
     if not codec_of(encoder).joins:
         return f"it is not known whether segments of {spoken(encoder)} can be joined"
     if like.alpha and not codec_of(encoder).joins_alpha:

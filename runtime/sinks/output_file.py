@@ -62,7 +62,12 @@ class OutputFile:
                     if self.kind == "avi":
                         _refuse_late(like, audio=audio)
                     passing = PassingStreams(
-                        like, self._container, path.suffix, audio=audio, on_packet=self.tally.packet
+                        like,
+                        self._container,
+                        path.suffix,
+                        audio=audio,
+                        encoding=encoder.encoding,
+                        on_packet=self.tally.packet,
                     )
                     self._passing = passing
                     self.notes += passing.notes

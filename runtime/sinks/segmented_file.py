@@ -167,7 +167,7 @@ class JournalSink(Sink):
             state=journal.state,
             coding=journal.state.coding,
             kind=self.kind,
-            encoding=self._encoding,
+            encoding=replace(self._encoding, codec=self._encoder.name),
             files=self._files,
             made=frozenset((*range(len(journal.segments)), *journal.scattered)),
         )

@@ -9,6 +9,7 @@ from typing import cast
 
 from ..errors import SourceError
 from ..frame import Array, Frame
+from ..media.options import ToneMap
 from .base import FASTEST, Deinterlace, Source
 from .kind import (
     Address,
@@ -58,6 +59,7 @@ def open_source(
     deinterlace: Deinterlace = "auto",
     video_stream: int | None = None,
     audio_stream: int | None = None,
+    tone_map: ToneMap | None = None,
 ) -> Source:
     """Open a video file, a pipe, an image sequence or a test pattern.
 
@@ -65,7 +67,8 @@ def open_source(
     test pattern, `-` is standard input, all else is a file. `rate` is the frame rate of sequences (25
     when not given); all else is converted to it, by frames given twice or left out. Of a file
     with several videos FFmpeg's choice is taken, or `video_stream`; all its audio passes, or only
-    `audio_stream`: both are indices in the file. Raises SourceError with what is wrong and what to do.
+    `audio_stream`: both are indices in the file. With `tone_map` HDR is given as SDR.
+    Raises SourceError with what is wrong and what to do.
     """
     if rate is not None and not 0 < rate <= FASTEST:
         raise SourceError(f"{rate} is no frame rate: it must be above 0 and at most {FASTEST}")
@@ -84,11 +87,15 @@ def open_source(
             audio_stream=audio_stream,
         ),
     )
-    if rate is None or not kind.timed:
-        return source
-    from .constant_rate import RateSource
+    if rate is not None and kind.timed:
+        from .constant_rate import RateSource
 
-    return RateSource(source, rate)
+        source = RateSource(source, rate)
+    if tone_map is not None:
+        from .tone_mapped import ToneMappedSource
+
+        source = ToneMappedSource(source, tone_map)
+    return source
 
 
 def open_live_source(

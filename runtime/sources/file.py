@@ -89,9 +89,12 @@ class FileSource(Source):
         return True
 
     def __iter__(self) -> Iterator[Frame]:
+        before: int | None = None
         for index, picture in enumerate(self._pictures):
             yield self._frame(picture, index)
-            self._end = (picture.pts + picture.duration) * self.info.time_base
+            since = 0 if before is None else picture.pts - before
+            self._end = (picture.pts + self._shown_for(picture, since)) * self.info.time_base
+            before = picture.pts
         self._damage = self._reader.damage(
             promised_frames(self._container, self._stream),
             promised_end(self._container),
@@ -99,6 +102,20 @@ class FileSource(Source):
             ticking=self._container.format.name == "avi",
             cut=self._is_cut(),
         )
+
+    def _shown_for(self, picture: Picture, since: int) -> int:
+        """Returns for how long a picture is shown if it is the last, where the one before was shown for
+        `since` ticks: what the FFmpeg command takes it for.
+
+        Where no length is stated, or it is the single tick that FFmpeg makes up, that is as long as the
+        one before.
+        """
+        fields = self._fields
+        made = fields.how != "no" and (fields.every or self._reader.interlaced > 0)
+        if since <= 0 or made or is_untimed(self._container):
+            return picture.duration
+        own = picture.image.duration
+        return own if own > 1 or (own == 1 and since <= 2) else since
 
     def _is_cut(self) -> bool:
         """Returns whether a Matroska file ends within its pictures and sound, or bytes follow the last
@@ -157,7 +174,7 @@ class FileSource(Source):
         base = ratio(stream.time_base) or Fraction(1, av.time_base)
         self._rate = usual_rate(container, stream)
         # Decoding may overwrite it.
-        order = int(context.field_order)
+        order, stated = int(context.field_order), (context.width, context.height)
         self._counting = container.format.name == "avi" and bool(context.has_b_frames)
         self._fields = Plan("no")
         self._begin = start_of(container)
@@ -185,6 +202,11 @@ class FileSource(Source):
         notes = [*info.notes, fields.note] if fields.note else [*info.notes]
         if has_opacity(stream) and not layout.alpha:
             notes.append("the transparency of the video is left out: nothing here decodes it")
+        if all(stated) and stated != (info.width, info.height):
+            notes.append(
+                f"the file states {stated[0]}x{stated[1]}, and its first picture is {info.width}x"
+                f"{info.height}: all become that size"
+            )
         films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if len(films) > 1:
             notes.append(

@@ -174,8 +174,9 @@ class Shape:
 class Conform:
     """Converts every frame to the first one's size, pixel format, matrix, range and rotation.
 
-    The last of all stages. A frame that fits passes untouched. One of the same shape on the screen is
-    resized, one of another shape is scaled to fit and framed in black. Primaries and transfer are those
+    The last of all stages. A frame that fits passes untouched. One of another size is resized to the
+    first one's, as the FFmpeg command does; one of the same size whose pixels have another shape is
+    scaled to fit and framed in black. Primaries and transfer are those
     of the first frame from then on, without a conversion of the light: `notes` say so, as they say
     all that was changed.
     """
@@ -227,12 +228,13 @@ class Conform:
 
 
 def _fitted(frame: Frame, first: Shape) -> Frame:
-    """Returns the frame at the first one's size, with black bars where its displayed shape is
-    another."""
+    """Returns the frame at the first one's size, with black bars where only its pixels have another
+    shape."""
     size = (first.width, first.height)
     shape = Fraction(frame.width, frame.height) * frame.aspect
     wanted = Fraction(first.width, first.height) * first.aspect
-    if abs(float(shape / wanted) - 1) < SAME_SHAPE:
+    resized = (frame.width, frame.height) != size
+    if resized or abs(float(shape / wanted) - 1) < SAME_SHAPE:
         return Resize(*size)(frame)
     step_x, step_y = first.format.subsample
     width, height = size

@@ -11,6 +11,8 @@ import pytest
 from av.sidedata.sidedata import Type
 from velatura.runtime import Encoding, SinkError, open_sink
 from velatura.runtime.frame import Colour, Hdr, PixelFormat
+from velatura.runtime.jobs.job import Job
+from velatura.runtime.jobs.run import run_job
 
 from .test_encoders import Given, decoded, given, write
 
@@ -106,12 +108,13 @@ def test_own_options_stand_beside_the_metadata(tmp_path: Path) -> None:
 
 EIGHT = PixelFormat("yuv", 8, (2, 2))
 REFUSED: list[tuple[str, Encoding, PixelFormat]] = [
-    ("o.mp4", Encoding(), TEN),
+    ("o.mp4", Encoding(codec="h264"), TEN),
     ("o.mp4", Encoding(codec="h264", quality="archive"), TEN),
-    ("o.webm", Encoding(), TEN),
+    ("o.webm", Encoding(codec="vp9"), TEN),
     ("o.gif", Encoding(), TEN),
     ("o.mp4", Encoding(codec="hevc", pix_fmt="yuv420p"), TEN),
-    ("o.mp4", Encoding(codec="av1"), EIGHT),
+    ("o.mp4", Encoding(codec="av1", pix_fmt="yuv420p"), EIGHT),
+    ("o.mp4", Encoding(pix_fmt="yuv420p"), EIGHT),
     ("o.mkv", Encoding(codec="ffv1", pix_fmt="yuv420p"), TEN),
     ("%d.png", Encoding(), TEN),
     ("%d.jpg", Encoding(), TEN),
@@ -127,10 +130,45 @@ def test_what_would_show_it_wrongly_is_refused(
 ) -> None:
     source = hdr_source(transfer, format=format)
     word = {PQ: "PQ", HLG: "HLG"}[transfer]
-    told = rf"HDR \({word}\).*--codec hevc or av1.*zscale.*tonemap"
+    told = rf"HDR \({word}\).*--codec hevc or av1.*--tone-map bt2390"
     with pytest.raises(SinkError, match=told):
         open_sink(tmp_path / name, like=source, encoding=encoding)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+@pytest.mark.parametrize("bits", [8, 10])
+@pytest.mark.parametrize(
+    ("suffix", "codec", "instead"),
+    [(".mp4", "hevc", "h264"), (".mkv", "hevc", "h264"), (".mov", "hevc", "h264"),
+     (".webm", "av1", "vp9")],
+)  # fmt: skip
+def test_the_defaults_keep_it(
+    suffix: str, codec: str, instead: str, bits: int, transfer: int, tmp_path: Path
+) -> None:
+    """A phone's clip needs no option, though H.264 and VP9 carry no HDR here; 8-bit HLG neither."""
+    source = hdr_source(transfer, format=PixelFormat("yuv", bits, (2, 2)))
+    notes = write(source, tmp_path / f"o{suffix}", Encoding())
+    assert any(f"encoded as {codec}, as {instead} does not carry it" in note for note in notes)
+    frames = decoded(tmp_path / f"o{suffix}")
+    assert len(frames) == 3
+    with av.open(str(tmp_path / f"o{suffix}")) as container:
+        context = container.streams.video[0].codec_context
+        assert context.codec.canonical_name == codec
+        assert context.pix_fmt == "yuv420p10le"
+        assert codec != "hevc" or context.profile == "Main 10"
+    for frame in frames:
+        assert (int(frame.color_trc), int(frame.color_primaries)) == (transfer, 9)
+
+
+def test_segments_of_workers_keep_it_too(tmp_path: Path) -> None:
+    """Processes that know nothing of the source are told the encoder."""
+    path = tmp_path / "in.mkv"
+    write(hdr_source(HLG, None), path, Encoding(codec="ffv1"))
+    job = Job(source=str(path), sink=str(tmp_path / "o.mp4"), journal=True, workers=2)
+    assert run_job(job, quiet=True) == 0
+    with av.open(job.sink) as container:
+        assert container.streams.video[0].codec_context.codec.canonical_name == "hevc"
 
 
 @pytest.mark.parametrize("transfer", [1, 2, 13, 14, 15])

@@ -1,11 +1,13 @@
 """Opacity into what holds none: the picture is laid over the background, not cut out of its opacity."""
 
+import subprocess
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import cv2
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import typer
@@ -102,3 +104,26 @@ def test_what_is_no_colour(text: str) -> None:
         red_green_blue("--background", text)
     assert red_green_blue("--background", "#0A0b0c") == (10, 11, 12)
     assert red_green_blue("--background", "white") == (255, 255, 255)
+
+
+@pytest.mark.parametrize("background", [(0, 0, 0), GREEN])
+@pytest.mark.parametrize("name", ["o.mp4", "%d.jpg"])
+def test_a_gifs_holes_show_the_background(
+    name: str, background: tuple[int, int, int], tmp_path: Path
+) -> None:
+    """Made by FFmpeg's own palette, whose transparent entry is one of 256; half of it is opaque."""
+    given = film(tmp_path / "in.apng", "apng", "rgba")
+    gif = tmp_path / "in.gif"
+    graph = "split[a][b];[a]palettegen=reserve_transparent=1[p];[b][p]paletteuse"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", given, "-vf", graph, gif]
+    subprocess.run(command, check=True)
+    encoding = Encoding(quality="archive", background=background)
+    with (
+        open_source(gif) as opened,
+        open_sink(tmp_path / name, like=opened, encoding=encoding) as sink,
+    ):
+        assert opened.info.alpha
+        Pump(opened, [], sink).run()
+    found = pictures(tmp_path / name, matrix=None)[24].astype(int)
+    assert np.abs(found[10] - (255, 0, 0)).max() < 14
+    assert np.abs(found[56] - background).max() < 14

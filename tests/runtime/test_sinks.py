@@ -181,7 +181,7 @@ def test_sound_can_be_left_out(tmp_path: Path) -> None:
 def test_sound_that_the_container_cannot_hold_is_refused_before_work(tmp_path: Path) -> None:
     source = videos.make(tmp_path / "in.mkv", tone=True, audio_codec="aac")
     with open_source(source) as given, pytest.raises(SinkError, match=r"cannot hold aac.*--no-audio"):
-        open_sink(tmp_path / "out.webm", like=given, encoding=Encoding(codec="vp9"))
+        open_sink(tmp_path / "out.webm", like=given, encoding=Encoding(codec="vp9", audio_codec="aac"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv"]
 
 
