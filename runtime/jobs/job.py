@@ -14,7 +14,6 @@ import typer
 
 from ..backends import Building, Engine, Fit, Precision, Progress, open_engine
 from ..backends.identity import NAME as IDENTITY
-from ..card import CardFlags
 from ..errors import SinkError
 from ..frame import VideoInfo
 from ..media.codecs import SHOWN
@@ -24,12 +23,17 @@ from ..sources import Source, open_source
 from ..stages import Stage
 from .options import (
     CHANNELS,
+    DEVIATION,
     FIT,
+    MEAN,
     MODELS,
     RANGE,
     STRENGTH,
+    card_flags,
+    numbers,
     pair,
     part_of_one,
+    range_of,
     rate_of,
     red_green_blue,
     width_height,
@@ -168,12 +172,14 @@ class Job:
     tolerate: bool = _option(
         False, help="Exit with 0 though frames of a damaged source are lost.", decides=False
     )
-    value_range: float | None = _option(
-        None,
-        "--range",
-        help=RANGE,
-        given=Literal["1", "255"] | None,
-        read=lambda _, given: float(given),
+    value_range: float | str | None = _option(
+        None, "--range", help=RANGE, given=str | None, read=range_of, metavar="RANGE"
+    )
+    mean: tuple[float, ...] = _option(
+        (), help=MEAN, given=str | None, read=numbers, told=list, sparse=True, metavar="R,G,B"
+    )
+    deviation: tuple[float, ...] = _option(
+        (), help=DEVIATION, given=str | None, read=numbers, told=list, sparse=True, metavar="R,G,B"
     )
     channels: Literal["rgb", "bgr"] | None = _option(None, help=CHANNELS)
     fit: Fit = _option("tile", help=FIT)
@@ -302,7 +308,7 @@ def _engine(name: str, job: Job, progress: Progress, choice: tuple[Any, Any] | N
         name,
         backend,
         precision=precision,
-        flags=CardFlags(value_range=job.value_range, colour_order=job.channels),
+        flags=card_flags(job.value_range, job.channels, job.mean, job.deviation),
         fit=job.fit,
         building=job.building,
         progress=progress,
