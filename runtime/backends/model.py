@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, version_converter
+from onnx import ModelProto, NodeProto, TensorProto, version_converter
 
 from ..card import CardFlags, DType, Layout, ModelCard, read_card
 from ..errors import ModelError
@@ -99,8 +99,44 @@ def _read(path: Path) -> tuple[ModelProto, str]:
     try:
         onnx.checker.check_model(proto)
     except Exception as error:  # the checker has no common error class
+        # Of a circle, OpenVINO never comes back.
+        if not _in_order(proto):
+            raise _unreadable(path, str(error)) from error
         return proto, str(error) or type(error).__name__
     return proto, ""
+
+
+def _in_order(proto: ModelProto) -> bool:
+    """Bring the nodes into an order in which each follows what it takes; returns whether there is
+    one."""
+    graph = proto.graph
+    made = {name for node in graph.node for name in node.output}
+    known = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    known |= {tensor.values.name for tensor in graph.sparse_initializer}
+    waiting, ordered = list(graph.node), list[NodeProto]()
+    while waiting:
+        left: list[NodeProto] = []
+        for node in waiting:
+            if all(name in known for name in _taken(node) if name in made or name in node.input):
+                ordered.append(node)
+                known.update(node.output)
+            else:
+                left.append(node)
+        if len(left) == len(waiting):
+            return False
+        waiting = left
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in ordered]
+    del graph.node[:]
+    graph.node.extend(copies)
+    return True
+
+
+def _taken(node: NodeProto) -> set[str]:
+    """Returns the names that a node takes, in the graphs inside it, too."""
+    inner = [graph for part in node.attribute for graph in (part.g, *part.graphs)]
+    return {name for name in node.input if name}.union(
+        *(_taken(one) for graph in inner for one in graph.node)
+    )
 
 
 def _unreadable(path: Path, complaint: str) -> ModelError:

@@ -215,6 +215,15 @@ def test_what_no_library_runs_is_named_by_the_standard(tmp_path: Path) -> None:
         open_engine(tmp_path / "net.onnx")
 
 
+def test_a_circle_is_refused_before_a_library_goes_round_it(tmp_path: Path) -> None:
+    """OpenVINO never came back from one."""
+    proto = chain("blur", "Relu")
+    proto.graph.node[1].input[0] = proto.graph.node[1].output[0]
+    (tmp_path / "net.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError, match="not a readable ONNX model"):
+        open_engine(tmp_path / "net.onnx")
+
+
 def test_a_card_with_a_range_that_is_none_is_refused() -> None:
     for wrong in (
         {"value_range": (1.0, 0.0)},
