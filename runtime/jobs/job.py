@@ -290,17 +290,25 @@ def open_input(job: Job) -> Source:
 
 
 def open_engines(
-    job: Job, stack: ExitStack, progress: Progress, choices: tuple[tuple[str, str], ...] = ()
+    job: Job,
+    stack: ExitStack,
+    progress: Progress,
+    choices: tuple[tuple[str, str], ...] = (),
+    *,
+    pixels: int | None = None,
 ) -> list[Engine]:
-    """Returns an engine for each model; `choices` are those of `auto` in an earlier run."""
+    """Returns an engine for each model; `choices` are those of `auto` in an earlier run, `pixels` the
+    number in all frames of the source, where that is known."""
     chosen = choices or (None,) * len(job.models)
     return [
-        stack.enter_context(_engine(name, job, progress, choice))
+        stack.enter_context(_engine(name, job, progress, choice, pixels))
         for name, choice in zip(job.models, chosen, strict=True)
     ]
 
 
-def _engine(name: str, job: Job, progress: Progress, choice: tuple[Any, Any] | None) -> Engine:
+def _engine(
+    name: str, job: Job, progress: Progress, choice: tuple[Any, Any] | None, pixels: int | None
+) -> Engine:
     # What was measured to be fastest may differ today; frames must not change in the middle of a film.
     given = (job.backend, job.precision)
     backend, precision = choice if choice is not None and name != IDENTITY else given
@@ -311,6 +319,7 @@ def _engine(name: str, job: Job, progress: Progress, choice: tuple[Any, Any] | N
         flags=card_flags(job.value_range, job.channels, job.mean, job.deviation),
         fit=job.fit,
         building=job.building,
+        pixels=pixels,
         progress=progress,
     )
 

@@ -46,13 +46,16 @@ class reporting:  # noqa: N801 - reads as a verb
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, KeyboardInterrupt):
-            fail("stopped; nothing was written", 130)
+            self._end(error, "stopped; nothing was written", 130)
         if not isinstance(error, VelaturaError) or self.debug:
             return
+        self._end(error, str(error), error.exit_code)
+
+    def _end(self, error: BaseException, text: str, code: int) -> NoReturn:
         if self.as_json:
-            fields = {"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}
-            typer.echo(json.dumps(fields))
-        fail(str(error), error.exit_code)
+            told = {"error": text, "kind": type(error).__name__, "exit_code": code}
+            typer.echo(json.dumps({**told, "notes": getattr(error, "__notes__", [])}))
+        fail(text, code)
 
 
 def fail(text: str, code: int) -> NoReturn:
