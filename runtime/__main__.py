@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from .cli import commands
 from .jobs.job import Job, takes_job
@@ -24,7 +25,27 @@ app = typer.Typer(
 )
 
 
-@app.command()
+DESTRUCTIVE = frozenset(["--overwrite", "--restart"])
+"""Options that throw something away, which nobody must be talked into by a slip of the pen."""
+
+
+class CarefulCommand(TyperCommand):
+    """A command that suggests no destructive option for one that does not exist, such as --start."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter:
+            raise
+        except Exception as error:  # its class is Typer's own, without a public name
+            near: list[str] | None = getattr(error, "possibilities", None)
+            if near:
+                kept = [name for name in near if name not in DESTRUCTIVE]
+                error.possibilities = kept  # pyright: ignore[reportAttributeAccessIssue]
+            raise
+
+
+@app.command(cls=CarefulCommand)
 @takes_job
 def run(
     source: Annotated[

@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
+import numpy as np
+
 from .errors import ModelError
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ Task = Literal["upscale", "style"]
 ColourOrder = Literal["rgb", "bgr", "luma"]
 Layout = Literal["nchw", "nhwc"]
 DType = Literal["float32", "float16", "uint8"]
+Range = tuple[float, float]
+"""The numbers that stand for sample value 0 and for the peak."""
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "task": get_args(Task),
@@ -49,6 +53,13 @@ class ModelCard:
     """The type of the input and output tensors."""
     value_range: tuple[float, float] = (0.0, 1.0)
     """Numbers that stand for sample value 0 and for the peak, at input and output."""
+    output_range: tuple[float, float] | None = None
+    """The same at the output, where it differs."""
+    mean: tuple[float, ...] = ()
+    """Subtracted at the input, for each channel in the order of RGB, in the numbers of `value_range`;
+    empty for none. The output is taken as normalised alike, unless `output_range` is given."""
+    deviation: tuple[float, ...] = ()
+    """What is divided by after the subtraction; as many as `mean`."""
     scale: int = field(default=1, metadata=OF_RECIPE)
     """Output size over input size."""
     size_multiple: int = field(default=1, metadata=OF_NETWORK)
@@ -81,6 +92,16 @@ class ModelCard:
                 )
         if min(self.scale, self.size_multiple) < 1 or self.halo < 0:
             raise ModelError("model card: scale and size_multiple start at 1, halo at 0")
+        for low, high in (self.value_range, self.output_range or (0.0, 1.0)):
+            if not low < high:
+                raise ModelError(f"model card: the range {low:g}..{high:g} does not rise")
+        if len(self.mean) != len(self.deviation) or len(self.mean) not in (0, self.input_channels):
+            raise ModelError(
+                f"model card: mean and deviation need {self.input_channels} numbers each, not "
+                f"{len(self.mean)} and {len(self.deviation)}"
+            )
+        if any(one <= 0 for one in self.deviation):
+            raise ModelError("model card: a deviation is not above 0")
 
     @property
     def input_channels(self) -> int:
@@ -91,6 +112,15 @@ class ModelCard:
     def output_channels(self) -> int:
         """1 for luma, 3 otherwise."""
         return 1 if self.output_colour == "luma" else 3
+
+    def normalisation(
+        self, colour: ColourOrder
+    ) -> tuple["np.ndarray[Any, np.dtype[np.float64]]", "np.ndarray[Any, np.dtype[np.float64]]"]:
+        """Returns (mean, deviation) of each channel in that order, 0 and 1 where none are given."""
+        count = 1 if colour == "luma" else 3
+        mean = np.array(self.mean or (0.0,) * count)
+        deviation = np.array(self.deviation or (1.0,) * count)
+        return (mean[::-1], deviation[::-1]) if colour == "bgr" else (mean, deviation)
 
     def to_json(self) -> str:
         """Returns the card as one line of JSON."""
@@ -134,8 +164,15 @@ def read_card(model: "ModelProto") -> ModelCard | None:
 class CardFlags:
     """The user's statements about a foreign model that inspection cannot find out."""
 
-    value_range: float | None = None
-    """The largest value, 1 or 255; None takes the card's, which inspection has guessed."""
+    value_range: float | Range | None = None
+    """The largest value of a range from 0, such as 1 or 255, or (lowest, largest); None takes the
+    card's, which inspection has guessed."""
+    output_range: Range | None = None
+    """The same of the results, where it differs."""
+    mean: tuple[float, ...] = ()
+    """As in the card."""
+    deviation: tuple[float, ...] = ()
+    """As in the card."""
     colour_order: Literal["rgb", "bgr"] | None = None
     """The order of channels; None takes rgb."""
     strength: float | None = None
@@ -145,12 +182,21 @@ class CardFlags:
     def apply(self, card: ModelCard) -> tuple[ModelCard, list[str]]:
         """Returns the card with the flags, and a line for each assumption."""
         assumed: list[str] = []
-        if self.value_range is None and card.value_range == (0.0, 255.0):
+        if self.value_range is not None:
+            given = self.value_range
+            span = given if isinstance(given, tuple) else (0.0, given)
+            card = replace(card, value_range=span, output_range=self.output_range)
+        elif card.value_range == (0.0, 255.0):
             assumed.append("values taken as 0..255, as its output suggests (--range 1 for the other)")
-        elif self.value_range is None:
-            assumed.append("values taken as 0..1 (--range 255 for a model that wants 0..255)")
+        elif card.value_range == (-1.0, 1.0):
+            assumed.append("values taken as -1..1, as its output suggests (--range 1 for 0..1)")
         else:
-            card = replace(card, value_range=(0.0, self.value_range))
+            assumed.append("values taken as 0..1 (--range 255 for a model that wants 0..255, or -1..1)")
+        if self.value_range is None and card.output_range is not None:
+            low, high = card.output_range
+            assumed.append(f"results taken as {low:g}..{high:g}, as they suggest")
+        if self.mean or self.deviation:
+            card = replace(card, mean=self.mean, deviation=self.deviation)
         if card.input_colour != "luma":
             if self.colour_order is None:
                 assumed.append("channels taken as RGB (--channels bgr for the other order)")

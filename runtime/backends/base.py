@@ -51,6 +51,8 @@ class Options:
     cuda_graphs: bool = False
     """True to record copy in, inference and copy out once in a CUDA graph, and launch them as one call;
     NVIDIA GPUs only."""
+    pixels: int | None = None
+    """The pixels, of all frames together, that the engine is opened for; None where nobody knows."""
     progress: Progress = _nobody
     """Called with the progress of builders."""
 

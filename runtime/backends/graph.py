@@ -17,6 +17,7 @@ from onnx import (
 )
 
 from ..card import ModelCard
+from ..frame import Array
 
 _TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "uint8": TensorProto.UINT8}
 
@@ -91,7 +92,8 @@ def wrap(
     if card.input_colour == "bgr":
         before.add("Gather", before.constant(np.array([2, 1, 0], np.int64)), axis=_channel_axis(card))
     top = 255.0 if card.dtype == "uint8" else high
-    before.scale((top - low) / peak, low)
+    mean, deviation = _along(card, card.normalisation(card.input_colour))
+    before.scale((top - low) / peak / deviation, (low - mean) / deviation)
     if card.dtype == "uint8":
         before.add("Round")
     before.cast(_TYPES[card.dtype])
@@ -102,7 +104,14 @@ def wrap(
     after.cast(TensorProto.FLOAT16 if narrow else TensorProto.FLOAT)
     if card.output_colour == "bgr":
         after.add("Gather", after.constant(np.array([2, 1, 0], np.int64)), axis=_channel_axis(card))
-    after.scale(peak / (top - low), -low * peak / (top - low))
+    if card.output_range is not None:
+        low, top = card.output_range
+        after.scale(peak / (top - low), -low * peak / (top - low))
+    else:
+        # The order is that of the picture again, after the Gather.
+        order = "luma" if card.output_colour == "luma" else "rgb"
+        mean, deviation = _along(card, card.normalisation(order))
+        after.scale(deviation * peak / (top - low), (mean - low) * peak / (top - low))
     after.add("Clip", after.constant(number(0)), after.constant(number(peak)))
     if samples != "half":
         after.add("Round")
@@ -174,6 +183,14 @@ def macs_per_pixel(
     return total / (height * width)
 
 
+def _along(card: ModelCard, values: tuple[Array, Array]) -> "tuple[float | Array, float | Array]":
+    """Returns a number for each channel along the tensors' axis, or one number where none differ."""
+    if not card.mean:
+        return 0.0, 1.0
+    shape = (-1, 1, 1) if card.layout == "nchw" else (-1,)
+    return values[0].reshape(shape), values[1].reshape(shape)
+
+
 def _channel_axis(card: ModelCard) -> int:
     return 1 if card.layout == "nchw" else 3
 
@@ -210,11 +227,11 @@ class _Chain:
             self.add("Cast", to=kind)
             self.type = kind
 
-    def scale(self, factor: float, offset: float) -> None:
-        if factor != 1.0:
-            self.add("Mul", self.constant(self.number(factor)))
-        if offset != 0.0:
-            self.add("Add", self.constant(self.number(offset)))
+    def scale(self, factor: "float | np.ndarray", offset: "float | np.ndarray") -> None:
+        if np.any(factor != 1.0):
+            self.add("Mul", self.constant(np.asarray(factor, self.number)))
+        if np.any(offset != 0.0):
+            self.add("Add", self.constant(np.asarray(offset, self.number)))
 
     def split_bytes(self) -> None:
         """Append the split of levels into low and high byte along a new last axis."""

@@ -1,30 +1,27 @@
 """Models: ONNX graphs with their cards, found by zoo name or path, or inspected when it is foreign."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, version_converter
+from onnx import ModelProto, NodeProto, TensorProto, version_converter
 
 from ..card import CardFlags, DType, Layout, ModelCard, read_card
 from ..errors import ModelError
-from ..frame import Array
 from ..zoo import named_models
 from .base import Model
 from .foreign import as_picture_network
 from .identity import NAME as IDENTITY
-
-Trial = Callable[[bytes, Array], Array]
-"""Runs a serialised graph with one input and one output on a tensor."""
-
-BRIGHT = 4.0
-"""Median output above which a network that is fed 0..1 is taken to work in 0..255."""
+from .value_range import Trial as Trial
+from .value_range import guess, look
 
 OLDEST_OPSET = 13
 OPSET = 18
+NEWEST_IR = 10
+"""The version of the file's format that every library here reads; newer ones add what no network of
+pictures has, and are refused by older libraries all the same."""
 
 _DTYPES: dict[int, DType] = {
     TensorProto.FLOAT: "float32",
@@ -84,19 +81,84 @@ def load_model(path: Path, *, flags: CardFlags, trial: Trial) -> Model:
 
     Raises ModelError when it is corrupt or not a picture-to-picture network.
     """
-    try:
-        proto = onnx.load(str(path))
-        onnx.checker.check_model(proto)
-    except Exception as error:  # protobuf and the checker have no common error class
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{path} is not a readable ONNX model: {reason}") from error
+    proto, complaint = _read(path)
     proto = with_modern_operators(proto, path.stem)
     card = read_card(proto)
     if card is not None:
+        if complaint:
+            raise _unreadable(path, complaint)
         return Model(proto=proto, card=card, path=path)
-    proto, card, notes = inspect(proto, path.stem, trial, strength=flags.strength)
+    try:
+        proto, card, notes = inspect(proto, path.stem, trial, strength=flags.strength)
+    except ModelError as error:
+        if complaint:
+            raise _unreadable(path, complaint) from error
+        raise
     card, assumed = flags.apply(card)
-    return Model(proto=proto, card=card, path=path, notes=(*notes, *assumed))
+    doubts = look(proto, card, trial_size(card), trial).doubts(card)
+    return Model(proto=proto, card=card, path=path, notes=(*notes, *assumed, *doubts))
+
+
+def _read(path: Path) -> tuple[ModelProto, str]:
+    """Returns the graph in a file, and the standard's complaint about it, empty for none.
+
+    Files from the wild lack what the standard asks for and no library reads: the graph's name, the
+    output's shape, an order of nodes. Whether such a one runs, inspection tells.
+    """
+    try:
+        proto = onnx.load(str(path))
+    except Exception as error:  # protobuf has no common error class
+        raise _unreadable(path, str(error) or type(error).__name__) from error
+    if not (proto.graph.node and proto.graph.output and proto.opset_import):
+        raise _unreadable(path, "it holds no graph")
+    proto.graph.name = proto.graph.name or path.stem
+    proto.ir_version = min(proto.ir_version, NEWEST_IR)
+    try:
+        onnx.checker.check_model(proto)
+    except Exception as error:  # the checker has no common error class
+        # Of a circle, OpenVINO never comes back.
+        if not _in_order(proto):
+            raise _unreadable(path, str(error)) from error
+        return proto, str(error) or type(error).__name__
+    return proto, ""
+
+
+def _in_order(proto: ModelProto) -> bool:
+    """Bring the nodes into an order in which each follows what it takes; returns whether there is
+    one."""
+    graph = proto.graph
+    made = {name for node in graph.node for name in node.output}
+    known = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    known |= {tensor.values.name for tensor in graph.sparse_initializer}
+    waiting, ordered = list(graph.node), list[NodeProto]()
+    while waiting:
+        left: list[NodeProto] = []
+        for node in waiting:
+            if all(name in known for name in _taken(node) if name in made or name in node.input):
+                ordered.append(node)
+                known.update(node.output)
+            else:
+                left.append(node)
+        if len(left) == len(waiting):
+            return False
+        waiting = left
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in ordered]
+    del graph.node[:]
+    graph.node.extend(copies)
+    return True
+
+
+def _taken(node: NodeProto) -> set[str]:
+    """Returns the names that a node takes, in the graphs inside it, too."""
+    inner = [graph for part in node.attribute for graph in (part.g, *part.graphs)]
+    return {name for name in node.input if name}.union(
+        *(_taken(one) for graph in inner for one in graph.node)
+    )
+
+
+def _unreadable(path: Path, complaint: str) -> ModelError:
+    reason = (complaint.strip().splitlines() or ["no reason given"])[0]
+    return ModelError(f"{path} is not a readable ONNX model: {reason}")
 
 
 def inspect(
@@ -136,15 +198,22 @@ def inspect(
     )
     notes = [f"{name} carries no card: inspected it ({channels} channels, {layout})", *supplied]
     free = with_free_size(proto)
+    only: tuple[int, int] | None = None
     for multiple in (1, 2, 4, 8, 16, 32):
         # 3 * 32 + multiple divides by `multiple` and by no larger power of two.
         side = 96 + multiple
         found = _try_size(free, card, (side, side), trial)
-        if found is not None:
-            card = replace(card, size_multiple=multiple)
+        if found is None:
+            continue
+        # One size may be the only one: 128 is as common as it divides by 32.
+        card = replace(card, size_multiple=multiple)
+        if found == _try_size(free, card, trial_size(card), trial):
             proto = free
             break
+        card = replace(card, size_multiple=1)
+        only = only or (side, side)
     else:
+        declared = declared if all(declared) else only or declared
         if not all(declared):
             tried = "; ".join(["ran on no frame size that was tried (97 to 128 pixels)", *supplied])
             raise ModelError(f"{name} {tried}")
@@ -158,11 +227,13 @@ def inspect(
             f"runs at {declared[1]}x{declared[0]} only: frames are tiled to that, or with --fit resize "
             "resized"
         )
-    scale, brightness = found
-    card = replace(card, scale=scale, task="upscale" if scale > 1 else "style")
-    if card.dtype != "uint8" and brightness > BRIGHT:
-        card = replace(card, value_range=(0.0, 255.0))
-    return proto, card, notes
+    card = replace(card, scale=found, task="upscale" if found > 1 else "style")
+    return proto, guess(proto, card, trial_size(card), trial), notes
+
+
+def trial_size(card: ModelCard) -> tuple[int, int]:
+    """Returns the size of pictures (height, width) that a foreign model is shown; no square."""
+    return card.fixed_size or (96 + 3 * card.size_multiple, 96 + 5 * card.size_multiple)
 
 
 def with_modern_operators(proto: ModelProto, name: str) -> ModelProto:
@@ -213,11 +284,9 @@ def with_free_size(proto: ModelProto) -> ModelProto:
     return free
 
 
-def _try_size(
-    proto: ModelProto, card: ModelCard, size: tuple[int, int], trial: Trial
-) -> tuple[int, float] | None:
-    """Returns (output over input size, median magnitude of the output) on noise in 0..1; None where the
-    graph refuses that size."""
+def _try_size(proto: ModelProto, card: ModelCard, size: tuple[int, int], trial: Trial) -> int | None:
+    """Returns the output's size over the input's, on noise in 0..1; None where the graph refuses that
+    size."""
     shape = (
         (1, card.input_channels, *size) if card.layout == "nchw" else (1, *size, card.input_channels)
     )
@@ -234,4 +303,4 @@ def _try_size(
     scale = found[0] // size[0]
     if channels != card.input_channels or scale < 1 or found != (size[0] * scale, size[1] * scale):
         return None
-    return int(scale), float(np.median(np.abs(output.astype(np.float64))))
+    return int(scale)

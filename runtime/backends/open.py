@@ -33,6 +33,10 @@ BACKENDS = {
 """The module that has each backend, in the order in which `auto` tries them. The last one on a CPU is
 the reference to which others are held."""
 
+LEAST_WORK = 200_000_000
+"""Pixels of source, some nine seconds of 720p, below which precisions are not measured: opening each
+and running it some ten times in 640x360 takes longer than what a faster one would save."""
+
 Building = Literal["wait", "fallback", "pass"]
 """The behaviour of frames while an engine is built: wait, run on a CPU backend, or pass through
 unchanged."""
@@ -49,6 +53,7 @@ def open_engine(
     building: Building = "wait",
     cache: EngineCache | None = None,
     cuda_graphs: bool = False,
+    pixels: int | None = None,
     progress: Progress | None = None,
 ) -> Engine:
     """Opens a zoo model by name, any ONNX file, or a built engine by path, on the best backend.
@@ -57,7 +62,9 @@ def open_engine(
     model and device; on a CPU it measures, as often, which of those that agree with FP32 is fastest.
     `fit` says what a model of one size does with frames of another. `building` other than `wait`
     returns at once and builds in the background. `cache` None takes the user's own. `cuda_graphs`
-    records a frame's steps on an NVIDIA GPU. `progress` is called while something is built.
+    records a frame's steps on an NVIDIA GPU. `pixels` says how many, of all frames together, it is
+    opened for: where they are few, a CPU takes FP32 if nothing was measured before. `progress` is
+    called while something is built.
 
     `engine.notes` says what was assumed about a foreign model and why backends were refused. Raises
     ModelError for the model's faults, BackendUnavailableError when no backend can be used, EngineError
@@ -75,7 +82,7 @@ def open_engine(
 
     path = find_model(model)  # an unknown name is reported before a missing library
     cache = cache if cache is not None else EngineCache()
-    options = Options(hint=hint, fit=fit, cache=cache, cuda_graphs=cuda_graphs)
+    options = Options(hint=hint, fit=fit, cache=cache, cuda_graphs=cuda_graphs, pixels=pixels)
     if progress is not None:
         options = replace(options, progress=progress)
     if path.suffix == ".engine":
@@ -232,6 +239,9 @@ class _Opener:
 
         remembered = self.options.cache.get(key)
         if remembered is None:
+            if self.options.pixels is not None and self.options.pixels < LEAST_WORK:
+                name, model = next(iter(models.items()))
+                return backend.open(model, precision=name, options=self.options)
             return self._measure(backend, models, key)
         checked = frozenset(name for name in models if name == "int8")
         chosen = choose(from_json(remembered), checked=checked)

@@ -14,9 +14,11 @@ from ..jobs.options import (
     STRENGTH,
     Channels,
     Debug,
+    Deviation,
     Fitting,
     InPrecision,
     Json,
+    Mean,
     Models,
     OnBackend,
     Overwrite,
@@ -62,6 +64,8 @@ def build(
         Hardware | None, typer.Option(help="For tensorrt: ampere (and newer) or same (capability).")
     ] = None,
     value_range: ValueRange = None,
+    mean: Mean = None,
+    deviation: Deviation = None,
     channels: Channels = None,
     force: Annotated[bool, typer.Option("--force", help="Build it though FP16 fails parity.")] = False,
     as_json: Json = False,
@@ -88,7 +92,7 @@ def build(
             version_compatible=version_compatible,
             hardware=hardware,
             force=force,
-            flags=flags_of(value_range, channels),
+            flags=flags_of(value_range, channels, mean, deviation),
         )
         run_build(job, as_json=as_json)
 
@@ -168,6 +172,8 @@ def bench(
         Path | None, typer.Option(help="Of --game: draw the report there, a .png file.")
     ] = None,
     value_range: ValueRange = None,
+    mean: Mean = None,
+    deviation: Deviation = None,
     channels: Channels = None,
     fit: Fitting = "tile",
     as_json: Json = False,
@@ -178,8 +184,8 @@ def bench(
         given: dict[str, Any] = {"backend": backend, "seconds": seconds, "out": out}
         given["size"] = height_width("--size", size) if size else None
         if game:
-            if value_range or channels or fit != "tile":
-                usage("--range, --channels and --fit are not for --game")
+            if value_range or mean or deviation or channels or fit != "tile":
+                usage("--range, --mean, --deviation, --channels and --fit are not for --game")
             bench_game = sister("bench", "game")
             if bench_game is None:
                 raise EngineError("the game of --game is not installed: reinstall velatura")
@@ -195,7 +201,7 @@ def bench(
             usage("--mode, --rate, --budget-ms and --plot are for --game")
         from ..jobs.bench import BenchJob, run_bench
 
-        given |= {"flags": flags_of(value_range, channels), "fit": fit}
+        given |= {"flags": flags_of(value_range, channels, mean, deviation), "fit": fit}
         job = BenchJob(model=models[0], **{name: value for name, value in given.items() if value})
         run_bench(job, as_json=as_json)
 

@@ -12,6 +12,7 @@ import typer
 
 from ..cache import write_whole
 from ..errors import BatchError, SinkError, VelaturaError
+from ..resume.output_lock import Lock
 from .run import INTERRUPTED
 
 NAME = ".velatura-batch.json"
@@ -85,20 +86,17 @@ class Queue:
         `restart` forgets what earlier batches did there. Raises SinkError when another process has the
         folder, or nothing can be written in it.
         """
-        from filelock import FileLock, Timeout
-
         self.folder = folder
         self.notes: tuple[str, ...] = ()
         self.entries: dict[str, Entry] = {}
         self.settings = cast("dict[str, Any]", json.loads(json.dumps(dict(settings))))
         self.options = _print(self.settings)
         self._known: dict[str, dict[str, Any]] = {}
-        self._lock = FileLock(folder / LOCK)
         try:
-            self._lock.acquire(timeout=0)
+            self._lock = Lock(folder / LOCK)
             for cut in folder.glob(f".{NAME}.*"):
                 cut.unlink()  # a process that was killed was writing it
-        except Timeout as error:
+        except BlockingIOError as error:
             raise SinkError(f"{folder}: another velatura works on a batch there") from error
         except (OSError, NotImplementedError) as error:
             raise SinkError(f"{folder}: no batch can be kept there: {error}") from error
@@ -107,14 +105,14 @@ class Queue:
                 self._load()
             self._save()
         except BaseException:
-            self._lock.release()
+            self._lock.release(remove=True)
             raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self._lock.release(remove=True)
 
     @property
     def outputs(self) -> list[Path]:

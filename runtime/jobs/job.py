@@ -14,7 +14,6 @@ import typer
 
 from ..backends import Building, Engine, Fit, Precision, Progress, open_engine
 from ..backends.identity import NAME as IDENTITY
-from ..card import CardFlags
 from ..errors import SinkError
 from ..frame import VideoInfo
 from ..media.codecs import SHOWN
@@ -24,12 +23,17 @@ from ..sources import Source, open_source
 from ..stages import Stage
 from .options import (
     CHANNELS,
+    DEVIATION,
     FIT,
+    MEAN,
     MODELS,
     RANGE,
     STRENGTH,
+    card_flags,
+    numbers,
     pair,
     part_of_one,
+    range_of,
     rate_of,
     red_green_blue,
     width_height,
@@ -180,12 +184,14 @@ class Job:
     tolerate: bool = _option(
         False, help="Exit with 0 though frames of a damaged source are lost.", decides=False
     )
-    value_range: float | None = _option(
-        None,
-        "--range",
-        help=RANGE,
-        given=Literal["1", "255"] | None,
-        read=lambda _, given: float(given),
+    value_range: float | str | None = _option(
+        None, "--range", help=RANGE, given=str | None, read=range_of, metavar="RANGE"
+    )
+    mean: tuple[float, ...] = _option(
+        (), help=MEAN, given=str | None, read=numbers, told=list, sparse=True, metavar="R,G,B"
+    )
+    deviation: tuple[float, ...] = _option(
+        (), help=DEVIATION, given=str | None, read=numbers, told=list, sparse=True, metavar="R,G,B"
     )
     channels: Literal["rgb", "bgr"] | None = _option(None, help=CHANNELS)
     fit: Fit = _option("tile", help=FIT)
@@ -299,17 +305,25 @@ def open_input(job: Job) -> Source:
 
 
 def open_engines(
-    job: Job, stack: ExitStack, progress: Progress, choices: tuple[tuple[str, str], ...] = ()
+    job: Job,
+    stack: ExitStack,
+    progress: Progress,
+    choices: tuple[tuple[str, str], ...] = (),
+    *,
+    pixels: int | None = None,
 ) -> list[Engine]:
-    """Returns an engine for each model; `choices` are those of `auto` in an earlier run."""
+    """Returns an engine for each model; `choices` are those of `auto` in an earlier run, `pixels` the
+    number in all frames of the source, where that is known."""
     chosen = choices or (None,) * len(job.models)
     return [
-        stack.enter_context(_engine(name, job, progress, choice))
+        stack.enter_context(_engine(name, job, progress, choice, pixels))
         for name, choice in zip(job.models, chosen, strict=True)
     ]
 
 
-def _engine(name: str, job: Job, progress: Progress, choice: tuple[Any, Any] | None) -> Engine:
+def _engine(
+    name: str, job: Job, progress: Progress, choice: tuple[Any, Any] | None, pixels: int | None
+) -> Engine:
     # What was measured to be fastest may differ today; frames must not change in the middle of a film.
     given = (job.backend, job.precision)
     backend, precision = choice if choice is not None and name != IDENTITY else given
@@ -317,9 +331,10 @@ def _engine(name: str, job: Job, progress: Progress, choice: tuple[Any, Any] | N
         name,
         backend,
         precision=precision,
-        flags=CardFlags(value_range=job.value_range, colour_order=job.channels),
+        flags=card_flags(job.value_range, job.channels, job.mean, job.deviation),
         fit=job.fit,
         building=job.building,
+        pixels=pixels,
         progress=progress,
     )
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from fractions import Fraction
 from importlib.metadata import entry_points
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, cast
 
 import typer
 
@@ -14,7 +14,9 @@ from ..errors import SourceError, VelaturaError
 
 MODELS = "Zoo name or .onnx file; repeat to chain several."
 STRENGTH = "Keep results on what they show, 0 (off) to 1. [off]"
-RANGE = "For a foreign model: 1 or 255."
+RANGE = "For a foreign model: 1, 255, -1..1 or LOW..HIGH; IN:OUT where its results differ."
+MEAN = "For a foreign model: what it subtracts, R,G,B in the numbers of --range."
+DEVIATION = "For a foreign model: what it divides by then, R,G,B."
 CHANNELS = "For a foreign model: rgb or bgr."
 FIT = "For a model of one size: tile the frames to it, or resize them."
 
@@ -25,7 +27,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existin
 Models = Annotated[list[str] | None, typer.Option("-m", "--model", help=MODELS)]
 OnBackend = Annotated[str, typer.Option("--backend", help="auto, or one of `velatura doctor`'s.")]
 InPrecision = Annotated[Precision, typer.Option("--precision", help="As for `velatura run`.")]
-ValueRange = Annotated[Literal["1", "255"] | None, typer.Option("--range", help=RANGE)]
+ValueRange = Annotated[str | None, typer.Option("--range", metavar="RANGE", help=RANGE)]
+Mean = Annotated[str | None, typer.Option(metavar="R,G,B", help=MEAN)]
+Deviation = Annotated[str | None, typer.Option(metavar="R,G,B", help=DEVIATION)]
 Channels = Annotated[Literal["rgb", "bgr"] | None, typer.Option(help=CHANNELS)]
 Fitting = Annotated[Fit, typer.Option(help=FIT)]
 
@@ -42,13 +46,16 @@ class reporting:  # noqa: N801 - reads as a verb
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, KeyboardInterrupt):
-            fail("stopped; nothing was written", 130)
+            self._end(error, "stopped; nothing was written", 130)
         if not isinstance(error, VelaturaError) or self.debug:
             return
+        self._end(error, str(error), error.exit_code)
+
+    def _end(self, error: BaseException, text: str, code: int) -> NoReturn:
         if self.as_json:
-            fields = {"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}
-            typer.echo(json.dumps(fields))
-        fail(str(error), error.exit_code)
+            told = {"error": text, "kind": type(error).__name__, "exit_code": code}
+            typer.echo(json.dumps({**told, "notes": getattr(error, "__notes__", [])}))
+        fail(text, code)
 
 
 def fail(text: str, code: int) -> NoReturn:
@@ -91,8 +98,72 @@ def capabilities(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def flags_of(value_range: str | None, channels: Literal["rgb", "bgr"] | None) -> CardFlags:
-    return CardFlags(value_range=float(value_range) if value_range else None, colour_order=channels)
+def flags_of(
+    value_range: str | None,
+    channels: Literal["rgb", "bgr"] | None,
+    mean: str | None = None,
+    deviation: str | None = None,
+) -> CardFlags:
+    return card_flags(
+        range_of("--range", value_range) if value_range else None,
+        channels,
+        numbers("--mean", mean) if mean else (),
+        numbers("--deviation", deviation) if deviation else (),
+    )
+
+
+def card_flags(
+    value_range: "float | str | None",
+    channels: Literal["rgb", "bgr"] | None,
+    mean: tuple[float, ...],
+    deviation: tuple[float, ...],
+) -> CardFlags:
+    """Returns the flags for a range as `range_of` gives it."""
+    if bool(mean) != bool(deviation):
+        usage("--mean and --deviation belong together")
+    given = made = None
+    if isinstance(value_range, str):
+        first, _, second = value_range.partition(":")
+        given, made = _span("--range", first), _span("--range", second) if second else None
+    return CardFlags(
+        value_range=given if given is not None else cast("float | None", value_range),
+        output_range=made,
+        colour_order=channels,
+        mean=mean,
+        deviation=deviation,
+    )
+
+
+def range_of(option: str, text: str) -> "float | str":
+    """Returns the range as it is stored: the largest value of one from 0, else the words, checked."""
+    if text in ("1", "255"):
+        return float(text)
+    for part in text.split(":", 1):
+        _span(option, part)
+    return text
+
+
+def _span(option: str, text: str) -> tuple[float, float]:
+    low, dots, high = text.partition("..")
+    try:
+        span = (float(low), float(high)) if dots else (0.0, {"1": 1.0, "255": 255.0}[text])
+    except (KeyError, ValueError):
+        span = (0.0, 0.0)
+    if not -1e6 < span[0] < span[1] < 1e6:
+        usage(f"{option} {text!r} is no range: 1, 255, -1..1, LOW..HIGH, or IN:OUT of these")
+    return span
+
+
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if len(found) not in (1, 3) or not all(abs(one) < 1e6 for one in found):
+        usage(f"{option} {text!r} is no R,G,B of three numbers (one for a model of luma)")
+    if option == "--deviation" and min(found) <= 0:
+        usage(f"{option} {text!r} is not above 0")
+    return found
 
 
 def part_of_one(option: str, value: float | None) -> float | None:

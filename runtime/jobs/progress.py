@@ -19,10 +19,13 @@ class Reporter:
         """`aside`: frames take standard output, so that nothing else goes there."""
         self.silent = silent
         self.aside = aside
+        self.notes: list[str] = []
+        """All notes so far, printed or not."""
         self._last = 0.0
 
     def note(self, text: str) -> None:
         """Print one line about a decision."""
+        self.notes.append(text)
         if not self.silent:
             typer.echo(f"note: {text}", err=True)
 

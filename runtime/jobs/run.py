@@ -27,6 +27,7 @@ from ..sources import Source
 from ..sources.segment_part import PartSource
 from ..stages import Stage
 from .job import Job, journals, lead_of, open_engines, open_input, open_output, stages_of
+from .options import fail
 from .progress import BuildView, Reporter
 
 INTERRUPTED = 130
@@ -57,10 +58,22 @@ def run_job(
         from .compare import check_comparison
 
         check_comparison(job, comparison)
-    with terminable():
-        outcome = execute(job, say)
+    before = _written(job.source)
+    try:
+        with terminable():
+            outcome = execute(job, say)
+    except (VelaturaError, KeyboardInterrupt) as error:
+        for line in say.notes if as_json else ():
+            error.add_note(line)
+        raise
+    if outcome.loss is None and _changed(job.source, before):
+        told = f"{job.source} was changed while it was read: {job.sink} may hold some of both"
+        outcome = replace(outcome, loss=TruncatedSourceError(told))
     if as_json:
-        typer.echo(json.dumps(outcome.report), err=say.aside)
+        report = {**outcome.report, "notes": say.notes}
+        if (loss := outcome.loss) is not None:
+            report |= {"error": str(loss), "kind": type(loss).__name__, "exit_code": loss.exit_code}
+        typer.echo(json.dumps(report), err=say.aside)
     else:
         say.summary(outcome.report)
     if comparison is not None and not outcome.interrupted:
@@ -68,6 +81,8 @@ def run_job(
 
         compare(job.source, job.sink, comparison, overwrite=job.overwrite, say=say.tell)
     if outcome.loss is not None:
+        if as_json:  # it is in the one object
+            fail(str(outcome.loss), outcome.loss.exit_code)
         raise outcome.loss
     return INTERRUPTED if outcome.interrupted else 0
 
@@ -81,20 +96,24 @@ def execute(
     KeyboardInterrupt is raised then, and only the journal is kept. `ready` is the sink's.
     """
     begin = time.perf_counter()
+    before = _written(job.source)
     with ExitStack() as stack:
         source = stack.enter_context(open_input(job))
         # Checked before the models load: a wrong output name should not cost that wait.
         sink = _sink(job, source, say)
         sink.ready = ready
         try:
+            total = min(filter(None, (source.info.frames, job.frames)), default=None)
+            # Of a batch, the next files are spared what the first one measures.
+            area = source.info.width * source.info.height
+            pixels = None if total is None or whole else total * area
             with BuildView("", silent=say.silent) as view:
-                engines = open_engines(job, stack, view, sink.choices)
+                engines = open_engines(job, stack, view, sink.choices, pixels=pixels)
             sink.choose([(engine.backend, engine.precision) for engine in engines])
             said = [*source.info.notes, *(n for engine in engines for n in engine.notes), *sink.notes]
             for line in said:
                 say.note(line)
             opened = time.perf_counter() - begin
-            total = min(filter(None, (source.info.frames, job.frames)), default=None)
             with say.progress(_less(total, sink.kept)) as progress:
                 stats = _process(job, source, engines, sink, say, progress)
             if whole and stats.interrupted:
@@ -114,13 +133,34 @@ def execute(
         report = summarise(job, sink, engines, stats, opened)
     loss: TruncatedSourceError | None = None
     if stats.damage and not job.tolerate:
+        what = "was changed while it was read" if _changed(job.source, before) else "is damaged"
         loss = TruncatedSourceError(
-            f"{job.source} is damaged: {stats.damage.lost} frames lost ({stats.damage.reason}); "
+            f"{job.source} {what}: {stats.damage.lost} frames lost ({stats.damage.reason}); "
             f"{job.sink} holds the {sink.frames} that could be decoded"
         )
     elif stats.damage:
         say.note(f"tolerated: {stats.damage.lost} frames lost ({stats.damage.reason})")
     return Outcome(report, stats.interrupted, loss)
+
+
+def _written(source: str) -> tuple[int, int, int, int] | None:
+    """Returns what changes when a file is written to: file system, inode, size and time; None for what
+    is no file."""
+    path = Path(source)
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    if not path.is_file():
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _changed(source: str, before: tuple[int, int, int, int] | None) -> bool:
+    """Returns whether the file was written to since `before`. One that was replaced under its name was
+    read to its end all the same."""
+    now = _written(source)
+    return before is not None and now is not None and now[:2] == before[:2] and now != before
 
 
 def _finish(sink: Sink, stats: Stats, source: Source, *, limited: bool) -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from velatura.runtime.__main__ import app
 from velatura.runtime.errors import BatchError
 from velatura.runtime.jobs import batch, batch_state
-from velatura.runtime.jobs.batch_state import LOCK, NAME, Queue
+from velatura.runtime.jobs.batch_state import NAME, Queue
 
 from . import videos
 from .cutting import DIE, DIE_AFTER_SEGMENTS, MAIN, SHORT, contents
@@ -89,6 +89,7 @@ def test_a_folder(clips: Path, out: Path, short: Path) -> None:
     done = run(clips, f"{out}/")
     assert done.exit_code == 0, done.stderr
     assert names(out) == ["clip1.mp4", "clip10.mp4", "clip2.mp4"]
+    assert sorted(p.name for p in out.iterdir() if p.name not in names(out)) == [NAME]
     for name in names(out):
         assert len(videos.read(out / name).luma) == 6
     told = [line for line in done.stderr.splitlines() if line.startswith(("1/", "2/", "3/"))]
@@ -512,7 +513,7 @@ def test_a_batch_that_is_cut_off_goes_on(
     assert times(out)["a.mp4"] == before["a.mp4"]
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         assert contents(out / name) == contents(uncut_films / name)
-    assert sorted(p.name for p in out.iterdir() if p.name not in names(out)) == [NAME, LOCK]
+    assert sorted(p.name for p in out.iterdir() if p.name not in names(out)) == [NAME]
 
 
 WATCH = "import velatura.runtime.jobs.batch as w; w.PERIOD, w.SETTLE = 0.1, 1.2"

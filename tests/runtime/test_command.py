@@ -10,8 +10,11 @@ import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import av
 import pytest
+from velatura.runtime import Pump
 from velatura.runtime.zoo import zoo_models
 
 from . import videos
@@ -54,6 +57,67 @@ def test_json_is_one_object_and_nothing_else(clip: Path, tmp_path: Path) -> None
     error = json.loads(failed.stdout)
     assert error["kind"] == "SourceError"
     assert error["exit_code"] == failed.returncode == 3
+
+
+def test_json_has_the_notes_and_the_error_in_its_one_object(clip: Path, tmp_path: Path) -> None:
+    whole = velatura("run", clip, tmp_path / "out.mkv", "--json")
+    assert any("no colour matrix" in note for note in json.loads(whole.stdout)["notes"])
+    hurt = damaged(clip, tmp_path / "hurt.mkv")
+    done = velatura("run", hurt, tmp_path / "part.mkv", "--json")
+    (line,) = done.stdout.splitlines()
+    report = json.loads(line)
+    assert (report["exit_code"], report["kind"]) == (done.returncode, "TruncatedSourceError")
+    assert "is damaged" in report["error"]
+    assert report["frames_lost"] > 0
+    assert report["notes"]
+    failed = velatura("run", clip, tmp_path / "no" / "out.mkv", "--json")
+    assert json.loads(failed.stdout)["notes"] == []
+
+
+def damaged(clip: Path, path: Path) -> Path:
+    with av.open(str(clip)) as source, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.dts is None:
+                continue
+            if number in (10, 12):
+                broken = av.Packet(bytes(len(bytes(packet))))
+                broken.pts, broken.dts, broken.time_base = packet.pts, packet.dts, packet.time_base
+                packet = broken
+            packet.stream = stream
+            out.mux(packet)
+    return path
+
+
+def test_a_source_that_is_written_to_is_changed_and_not_damaged(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is overwritten in place meanwhile is no fault of the file."""
+    hurt = damaged(clip, tmp_path / "hurt.mkv")
+    own = Pump.run
+
+    def run(*given: Any, **more: Any) -> Any:
+        for path in (clip, hurt):
+            with path.open("ab") as file:
+                file.write(b"more")
+        return own(*given, **more)
+
+    monkeypatch.setattr(Pump, "run", run)
+    for path in (clip, hurt):
+        done = velatura("run", path, tmp_path / f"{path.stem}-out.mkv")
+        assert done.returncode == 8, done.stderr
+        assert "was changed while it was read" in done.stderr
+        assert "damaged" not in done.stderr
+
+
+def test_no_slip_suggests_to_throw_something_away(clip: Path, tmp_path: Path) -> None:
+    for slip in ("--start", "--restar", "--overwrit"):
+        done = velatura("run", clip, tmp_path / "out.mkv", slip)
+        assert done.returncode == 2
+        assert f"No such option: {slip}" in done.stderr
+        assert "--restart" not in done.stderr
+        assert "--overwrite" not in done.stderr
+    assert "--quality" in velatura("run", clip, tmp_path / "out.mkv", "--qualit", "good").stderr
 
 
 def test_quiet_is_quiet(clip: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from .commands import velatura
 JOB = Job(source="in.mp4", sink="out.mp4")
 OTHER: dict[str, Any] = {
     "models": ("identity",), "size": (64, 48), "enc": (("tune", "grain"),), "value_range": 255.0,
-    "background": (0, 255, 0),
+    "background": (0, 255, 0), "mean": (0.5,) * 3, "deviation": (0.2,) * 3,
 }  # fmt: skip
 """Another value than the usual one, where its type does not tell."""
 
@@ -43,7 +43,7 @@ def test_journals_and_batches_know_what_decides(name: str) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["run a b --quality best", "run a b --range 2", "run a b --fit squeeze", "compare a b --view over",
+    ["run a b --quality best", "run a b --fit squeeze", "compare a b --view over",
      "live screen: null: --drop all", "live screen: null: --stats xml", "serve --shm n --stats xml",
      "build wave --target vulkan", "build wave --hardware turing", "build wave --precision int8",
      "cache empty", "cache prebuild wave --precision fp8", "bench wave --game --mode beside",

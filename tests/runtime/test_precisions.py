@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -266,3 +267,21 @@ assert not told, told
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize(("pixels", "measured"), [(1000, False), (10**10, True), (None, True)])
+def test_a_short_job_does_not_wait_for_a_measurement(
+    pixels: int | None, measured: bool, tmp_path: Path
+) -> None:
+    """It takes what was measured before, else FP32; a measurement would take longer than the job."""
+    cache = EngineCache(tmp_path / "cache")
+    told: list[str] = []
+    options: dict[str, Any] = {"cache": cache, "progress": lambda what, _: told.append(what)}
+    with open_engine("upscale-2x", "ort", pixels=pixels, **options) as engine:
+        assert measured or engine.precision == "fp32"
+    assert any("measuring" in what for what in told) is measured
+    if measured:
+        told.clear()
+        with open_engine("upscale-2x", "ort", pixels=1000, **options) as again:
+            assert again.precision == engine.precision
+        assert not told
