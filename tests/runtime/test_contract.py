@@ -2,6 +2,7 @@
 
 import json
 import random
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -699,3 +700,65 @@ def test_mutated_files_end_in_a_verdict(own_clips: Path, name: str, tmp_path: Pa
             mutated[place] ^= 1 << rng.randrange(8)
         target.write_bytes(mutated[: rng.randrange(len(mutated))] if seed % 5 == 0 else mutated)
         assert check(promise, target, deep=seed % 3 == 0)
+
+
+# ---- `verify` agrees with `run` -------------------------------------------------------------------
+
+SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
+    "h264.ts": (".ts", {"options": {"bf": "2"}, "tone": 1.0}),
+    "h264 alone": (".h264", {"options": {"bf": "2"}}),
+    "hevc": (".mp4", {"codec": "libx265", "options": {"x265-params": "log-level=error"}, "tone": 1.0}),
+    "fields of MPEG-2": (
+        ".ts",
+        {"codec": "mpeg2video", "options": {"bf": "2", "flags": "+ildct+ilme"}, "size": (96, 96)},
+    ),
+    "MPEG-2 alone": (".m2v", {"codec": "mpeg2video"}),
+    "MPEG-4": (".avi", {"codec": "mpeg4"}),
+}
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".mov", ".flv", ".nut", ".h264"])
+@pytest.mark.parametrize("name", SOURCES)
+def test_verify_agrees_with_run(
+    name: str, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, made = SOURCES[name]
+    source, target = film(tmp_path / f"in{home}", CFR[:12], **made), tmp_path / f"out{suffix}"
+    audio = suffix != ".h264"
+    job = Job(
+        source=str(source), sink=str(target), models=("identity",), preset="ultrafast", audio=audio
+    )
+    assert run_job(job, quiet=True) == 0
+    if audio or "tone" not in made:
+        holds(source, target, capsys)
+
+
+def test_segments_of_picture_subtitles_may_be_joined(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each subtitle of Blu-ray is some segments; Matroska's muxer makes one packet of them."""
+    sets = b"".join(
+        b"PG" + struct.pack(">IIBH", 9000 * time, 0, kind, len(body)) + body
+        for time, number in ((2, 0), (6, 1), (9, 2))
+        for kind, body in ((0x16, struct.pack(">HHBHBBBB", 96, 64, 16, number, 128, 0, 0, 0)),
+                           (0x17, b"\0"), (0x80, b""))
+    )  # fmt: skip
+    (tmp_path / "words.sup").write_bytes(sets)
+    plain, source = film(tmp_path / "plain.ts", tone=1.6), tmp_path / "in.m2ts"
+    with av.open(str(source), "w", options={"mpegts_m2ts_mode": "1"}) as out:
+        files = [av.open(str(path)) for path in (plain, tmp_path / "words.sup")]
+        streams = {s: out.add_stream_from_template(s) for file in files for s in file.streams}
+        packets = [packet for file in files for packet in file.demux() if packet.size]
+        for packet in packets:
+            if packet.stream.type == "subtitle":
+                packet.dts = packet.pts
+        for packet in sorted(packets, key=lambda p: float(p.dts * p.time_base)):
+            packet.stream = streams[packet.stream]
+            out.mux(packet)
+        for file in files:
+            file.close()
+    (track,) = (track for track in inspect(source).tracks if track.kind == "subtitle")
+    assert (track.codec, track.packets) == ("hdmv_pgs_subtitle", 3)
+    run_and_verify(source, tmp_path / "out.mkv", capsys)
+    (track,) = (t for t in inspect(tmp_path / "out.mkv").tracks if t.kind == "subtitle")
+    assert track.packets == 3
