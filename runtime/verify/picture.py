@@ -188,7 +188,8 @@ def compare_pictures(
     if source.transfer != output.transfer and not HDR.isdisjoint((source.transfer, output.transfer)):
         likeness = "painted"
     told, reached = Likenesses(), float("-inf")
-    with Reader(source) as ones, Reader(output) as others:
+    few = budget is not None
+    with Reader(source, few=few) as ones, Reader(output, few=few) as others:
 
         def spent() -> bool:
             return budget is not None and ones.decoded + others.decoded >= budget
@@ -247,12 +248,13 @@ def _pairs(
 class Reader:
     """Decodes the frames of a file from any time on, and counts them."""
 
-    def __init__(self, film: Film) -> None:
+    def __init__(self, film: Film, *, few: bool) -> None:
         self.decoded = 0
         # A whole path: FFmpeg takes what stands before a colon for a protocol.
         self._container = open_input(os.path.abspath(film.path))  # noqa: PTH100
         self._stream = cast(VideoStream, self._container.streams[film.stream])
-        self._stream.thread_type = "AUTO"
+        # Threads of frames decode ahead what is then not asked for.
+        self._stream.thread_type = "SLICE" if few else "AUTO"
         # Of bare streams FFmpeg guesses times, from where it began to read.
         self.timed = not is_untimed(self._container)
         self._times = film.times if film.times is not None else ()
