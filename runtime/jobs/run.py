@@ -6,16 +6,17 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
 from ..backends import Engine
+from ..backends.identity import NAME as IDENTITY
 from ..errors import SinkError, SourceError, StageError, TruncatedSourceError, VelaturaError
 from ..frame import Frame
 from ..meter import peak_memory
@@ -29,6 +30,9 @@ from ..stages import Stage
 from .job import Job, journals, lead_of, open_engines, open_input, open_output, stages_of
 from .options import fail
 from .progress import BuildView, Reporter
+
+if TYPE_CHECKING:
+    from ..verify.picture import Likeness
 
 INTERRUPTED = 130
 EVERY = 1000
@@ -109,6 +113,7 @@ def execute(
             pixels = None if total is None or whole else total * area
             with BuildView("", silent=say.silent) as view:
                 engines = open_engines(job, stack, view, sink.choices, pixels=pixels)
+            sink.likeness = _likeness(engines)
             sink.choose([(engine.backend, engine.precision) for engine in engines])
             said = [*source.info.notes, *(n for engine in engines for n in engine.notes), *sink.notes]
             for line in said:
@@ -161,6 +166,17 @@ def _changed(source: str, before: tuple[int, int, int, int] | None) -> bool:
     read to its end all the same."""
     now = _written(source)
     return before is not None and now is not None and now[:2] == before[:2] and now != before
+
+
+def _likeness(engines: Sequence[Engine]) -> "Likeness | None":
+    """Returns how the output resembles the source, by the models' cards.
+
+    None with a foreign model, which may draw anything.
+    """
+    cards = [engine.card for engine in engines if engine.card.name != IDENTITY]
+    if not all(card.recipe for card in cards):
+        return None
+    return "painted" if any(card.task == "style" for card in cards) else "same"
 
 
 def _finish(sink: Sink, stats: Stats, source: Source, *, limited: bool) -> None:

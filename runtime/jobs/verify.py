@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from ..verify.compare import Check, ContractError, Promise, check, doubtful, inspect
+from ..verify.compare import Check, ContractError, Promise, check_shown, doubtful, inspect
 
 
 def verify(
@@ -24,11 +24,12 @@ def verify(
     video = "chosen" if video_stream is None else video_stream
     before = inspect(source, deep=deep, video=video)
     promise = Promise.of_source(before)
-    checks = check(promise, output, deep=deep)
+    checks = check_shown(promise, before, output, deep=deep)
     if before.pictures is None and doubtful(checks):
         # The source may hold packets that make no frame; a run could not have shown them either.
-        promise = Promise.of_source(inspect(source, deep=True, video=video))
-        checks = check(promise, output, deep=True)
+        before = inspect(source, deep=True, video=video)
+        promise = Promise.of_source(before)
+        checks = check_shown(promise, before, output, deep=True)
     holds = all(check.holds for check in checks)
     if as_json:
         report = {

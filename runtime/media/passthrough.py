@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import av
@@ -428,6 +429,37 @@ _TRANSPORT = frozenset(
 )  # fmt: skip
 """Codecs that MPEG-TS really carries: FFmpeg writes any into it, but no player finds the others
 again."""
+
+
+def can_hold(path: str, kind: str, codec: str) -> bool:
+    """Returns whether a file of that name holds a stream of that kind and codec, or what it is
+    converted to; `chapters` is a kind, too."""
+    suffix = Path(path).suffix.lower()
+    format = next((name for name in sorted(_CARRYING) if suffix[1:] in _written_as(name)), None)
+    if format is None:
+        return False
+    if kind == "attachment":
+        return format == "matroska"
+    if kind == "chapters":
+        return format in LATE_CHAPTERS
+    if format == "mpegts":
+        return codec in _TRANSPORT
+    if format == "matroska" and codec in _PICTURED:
+        return True
+    with av.open(io.BytesIO(), "w", format=format) as trial:
+        offered = trial.supported_codecs
+    return codec in offered or (codec in TEXT and any(other in offered for other in SUBTITLES))
+
+
+_CARRYING = LATE_CHAPTERS | {"mpegts", "nut"}
+"""Containers that hold any subtitles, attachments or chapters."""
+
+_PICTURED = frozenset({"dvb_subtitle", "dvd_subtitle", "hdmv_pgs_subtitle"})
+"""Subtitles that are pictures, which Matroska takes without listing them."""
+
+
+def _written_as(format: str) -> frozenset[str]:
+    return frozenset(av.ContainerFormat(format, "w").extensions)
 
 
 def _accepts(output: OutputContainer, stream: Any) -> bool:

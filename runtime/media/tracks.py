@@ -28,6 +28,7 @@ class Track:
     codec: str
     """FFmpeg's name of the codec, without the decoder's flavour."""
     packets: int = 0
+    """Packets; of PGS whole subtitles, whose segments containers cut into packets differently."""
     discarded: int = 0
     """Packets among these that the container says not to play: an encoder's priming, or what an edit
     list cuts off."""
@@ -74,6 +75,21 @@ def main_video(container: "InputContainer") -> "VideoStream | None":
     return max(streams, key=score, default=None)
 
 
+PGS = "hdmv_pgs_subtitle"
+"""Subtitles of Blu-ray, each of several segments: some containers make a packet of each, Matroska's
+muxer one of all."""
+_END_OF_SET = 0x80
+
+
+def _display_sets(packet: "Packet[Any]") -> int:
+    """Returns how many subtitles end in a packet of PGS."""
+    data, place, ends = bytes(packet), 0, 0
+    while place + 3 <= len(data):
+        ends += data[place] == _END_OF_SET
+        place += 3 + int.from_bytes(data[place + 1 : place + 3])
+    return ends
+
+
 class Span:
     """Counts the packets of one stream, and keeps the time span that they cover."""
 
@@ -94,8 +110,9 @@ class Span:
     def add(self, packet: "Packet[Any]") -> None:
         """Count a packet; call it before the packet is written, since muxers change its times."""
         ticks = packet.pts if packet.pts is not None else packet.dts
-        self._packets += 1
-        self._discarded += packet.is_discard
+        count = _display_sets(packet) if self._codec == PGS else 1
+        self._packets += count
+        self._discarded += count * packet.is_discard
         if ticks is None:
             return
         time = float(ticks * packet.time_base)

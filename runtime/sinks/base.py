@@ -11,6 +11,7 @@ from ..media.options import Encoding, Quality
 
 if TYPE_CHECKING:
     from ..media.passthrough import Passage
+    from ..verify.picture import Likeness
 
 
 __all__ = ["PICTURES", "Encoding", "HasInfo", "Quality", "Sink"]
@@ -61,6 +62,10 @@ class Sink(ABC):
     """The number of frames, after `abort`, that the same command need not make again."""
     ready: Callable[[Path], None] | None = None
     """Called with the path of a finished video file just before it gets its final name."""
+
+    likeness: "Likeness | None" = None
+    """How the pictures of a video file resemble the source's, which is then looked at when it is
+    written; None for frames that may show anything."""
 
     @property
     def choices(self) -> tuple[tuple[str, str], ...]:

@@ -64,7 +64,7 @@ class FileSink(Sink):
             with reporting(self.path):
                 self._encode(self._stream, None)
                 self._output.finish()
-                self._output.prove(frames=self.frames, duration=self.duration)
+                self._output.prove(frames=self.frames, duration=self.duration, likeness=self.likeness)
                 if self.ready is not None:
                     self.ready(self._output.partial)
                 self._output.publish(overwrite=self.overwrite)

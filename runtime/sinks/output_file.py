@@ -5,7 +5,7 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 from av.container import OutputContainer
@@ -23,6 +23,10 @@ from ..media.passthrough import Passage, PassingStreams
 from ..resume.output_lock import Claim, partial_path
 from ..verify.expected import Promise, Tally
 from ..verify.trial_encode import rehearsed
+
+if TYPE_CHECKING:
+    from ..verify.compare import Shown
+    from ..verify.picture import Likeness
 
 NO_FILE = 1
 """FFmpeg's AVFMT_NOFILE: the muxer opens what it writes by itself."""
@@ -45,6 +49,7 @@ class OutputFile:
         self.plan: tuple[Passage, ...] = ()
         """The decision about each of the source's other streams."""
         self._encoder = encoder
+        self._like = like
         self._passing: PassingStreams | PassingSound | None = None
         self._stretched: Coding | None = None
         with reporting(path):
@@ -147,13 +152,27 @@ class OutputFile:
             with self.partial.open("r+b") as file:
                 state_aspect(file, coding.aspect, (coding.width, coding.height))
 
-    def prove(self, *, frames: int, duration: float) -> None:
-        """Read the finished file again: it must hold `frames` frames and all else that was written.
+    def prove(self, *, frames: int, duration: float, likeness: "Likeness | None" = None) -> None:
+        """Read the finished file again: it must hold `frames` frames and all else that was written, and
+        with a `likeness` show what the source does.
 
         Raises ContractError; the file then lies under another name, so that nothing wrong takes the
         place of anything good, and nothing is lost.
         """
-        prove(self.tally.promise(duration=duration), self.partial, self.path, frames=frames)
+        promise, shown = self.tally.promise(duration=duration), None
+        if likeness is not None and self._like.path is not None:
+            from ..verify.compare import Film, Shown
+
+            like = self._like
+            film = Film(
+                path=self._like.path,
+                stream=like.stream,
+                times=None,
+                opacity=like.alpha,
+                transfer=like.colour.transfer,
+            )
+            shown = Shown(source=film, likeness=likeness, start=like.start)
+        prove(promise, self.partial, self.path, frames=frames, shown=shown)
 
     def publish(self, *, overwrite: bool) -> None:
         """Give the finished file its name. Raises SinkError if that is taken meanwhile."""
@@ -243,7 +262,9 @@ def claim_target(path: Path, *, like: VideoInfo, overwrite: bool) -> Claim:
     return claim
 
 
-def prove(promise: Promise, partial: Path, path: Path, *, frames: int) -> None:
+def prove(
+    promise: Promise, partial: Path, path: Path, *, frames: int, shown: "Shown | None" = None
+) -> None:
     """Read a finished file again, whose final name is `path`. Raises ContractError.
 
     It then lies under another name, so that nothing wrong takes the place of anything good, and nothing
@@ -252,7 +273,7 @@ def prove(promise: Promise, partial: Path, path: Path, *, frames: int) -> None:
     from ..verify.compare import require
 
     try:
-        require(promise, partial, frames=frames, name=path)
+        require(promise, partial, frames=frames, name=path, shown=shown)
     except ContractError as error:
         rejected = path.with_name(f"{path.stem}.rejected{path.suffix}")
         partial.replace(rejected)

@@ -219,7 +219,7 @@ class JournalSink(Sink):
             output.finish()
             with output.partial.open("rb") as file:
                 os.fsync(file.fileno())
-            output.prove(frames=self.frames, duration=self.duration)
+            output.prove(frames=self.frames, duration=self.duration, likeness=self.likeness)
             self._journal.finish(output.partial, stopped=self._interrupted)
             if self.ready is not None:
                 self.ready(output.partial)

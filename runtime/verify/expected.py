@@ -54,6 +54,11 @@ class Promise:
     """H.273 code point; 2 is unspecified."""
     tracks: tuple[Track, ...] = ()
     """The streams that must be there beside the video, in order."""
+    beside: tuple[Track, ...] = ()
+    """Subtitles and attachments of a source, which must be there in any codec that the file can
+    hold."""
+    chapters: int = 0
+    """The number of chapters, where the file can hold them."""
     begins: tuple[float, ...] = ()
     """Seconds on the file's own clock at which the first frame or sound may be."""
     sync: float = COPIED_SYNC
@@ -128,7 +133,11 @@ class Promise:
         format = av.VideoFormat(source.pixels) if source.pixels else None
         coded = format is not None and not format.is_rgb and len(format.components) > 1
         tracks = tuple(t for t in source.tracks if t.kind == "audio" and t.packets)
-        others = [f"{t.kind} ({t.codec})" for t in source.tracks if t not in tracks]
+        beside = tuple(
+            t for t in source.tracks if t.kind == "attachment" or (t.kind == "subtitle" and t.packets)
+        )
+        known = (*tracks, *beside)
+        others = [f"{t.kind} ({t.codec})" for t in source.tracks if t not in known]
         begin = earliest(times, tracks)
         beginning = min([begin, *(track.start for track in source.tracks if track.packets)])
         return cls(
@@ -145,6 +154,8 @@ class Promise:
             primaries=source.primaries,
             transfer=source.transfer,
             tracks=tracks,
+            beside=beside,
+            chapters=source.chapters,
             # Other programs may keep the source's clock; a run counts from the file's beginning, which
             # is where some other stream begins, or the first frame or sound.
             begins=(begin, begin - beginning, 0.0),

@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from ..errors import SourceError
 from ..media.pixel_format import is_mirrored
+from ..media.probe import is_untimed, usual_rate
 from ..media.pyav import open_input, ratio
 from ..media.tracks import Span, Track, Values, earliest, main_video
 
@@ -38,6 +39,10 @@ class Found:
     path: str
     container: str
     """FFmpeg's names of the format, joined by commas."""
+    stream: int
+    """Index of the video."""
+    timed: bool
+    """False for a bare stream, whose times are guessed."""
     times: Values
     """Seconds on the file's own clock at which a frame is shown, in order, by the packets."""
     pictures: Values | None
@@ -62,6 +67,8 @@ class Found:
     transfer: int
     tracks: tuple[Track, ...]
     """All other streams, in the file's order."""
+    chapters: int
+    """The number of chapters."""
     cut: str
     """The reason why the file seems to be cut off; empty where it does not."""
     tail: str
@@ -112,7 +119,7 @@ class _Reader:
     """One pass over the packets of a file."""
 
     def __init__(self, container: InputContainer, stream: VideoStream, *, deep: bool) -> None:
-        self.timed = True
+        self.timed = not is_untimed(container)
         self._container = container
         self._stream = stream
         self._deep = deep
@@ -157,6 +164,8 @@ class _Reader:
         pictures = np.sort(np.array(decoder.ticks, np.float64)) * base if self._deep else None
         times = np.sort(np.array(self._ticks, np.float64)) * base
         if not self.timed and pictures is not None:
+            if is_untimed(self._container):
+                pictures = np.arange(len(pictures)) / float(usual_rate(self._container, stream))
             times = pictures
         if not len(times):
             raise SourceError(f"{path}: its video stream holds no frame")
@@ -168,6 +177,8 @@ class _Reader:
         return Found(
             path=path,
             container=self._container.format.name,
+            stream=stream.index,
+            timed=self.timed,
             times=times,
             pictures=pictures,
             # MPEG-TS and FLV state no durations, AVI only its ticks: as long as the others, then.
@@ -183,6 +194,7 @@ class _Reader:
             primaries=int(tick.color_primaries),
             transfer=int(tick.color_trc),
             tracks=tuple(span.track() for span in self._spans.values()),
+            chapters=len(self._container.chapters()),
             cut=self._cut(video, shown),
             tail=decoder.tail(step / base),
             failed=decoder.failed,
