@@ -327,12 +327,15 @@ def check_shown(
     if found is None:
         return checks
     shift = _shown(promise, found)[1]
+    # A rotation that is lost is told once.
+    lies = any(one.kind == "rotation" and not one.holds for one in checks)
     verdicts = compare_pictures(
         Film.of(source),
         Film.of(found),
         clock=shift.clock,
         tolerance=TIME + _grid(promise, found),
         deep=deep,
+        upright=not lies,
     )
     return (*checks, *map(_as_check, verdicts))
 
@@ -384,6 +387,7 @@ def require(
             tolerance=TIME + _grid(promise, found),
             likeness=shown.likeness,
             budget=FEW + coded // SHARE,
+            upright=promise.rotation is not None,
         )
         checks += map(_as_check, verdicts)
     broken = [check for check in checks if not check.holds]

@@ -42,7 +42,7 @@ from av.video.stream import VideoStream
 from ..colour import LUMA_WEIGHTS, MATRICES, guess_matrix, rgb_from_yuv_matrix, yuv_from_rgb_matrix
 from ..frame import Colour, Matrix
 from ..media.pixel_format import is_mirrored, reading_of
-from ..media.probe import is_untimed
+from ..media.probe import has_opacity, is_untimed
 from ..media.pyav import open_input
 from ..media.tracks import Values
 from .inspect import Found
@@ -116,10 +116,12 @@ class View:
     seconds: float
     frame: VideoFrame
 
-    def rgb(self) -> Array:
-        """Returns (SIDE, SIDE, 3) of R, G, B, 0 to 255, as a player shows it: upright."""
+    def rgb(self, *, upright: bool = True) -> Array:
+        """Returns (SIDE, SIDE, 3) of R, G, B, 0 to 255, as a player shows it, or as it is coded."""
         frame = self.frame
         small = _rgb(frame)
+        if not upright:
+            return small
         if is_mirrored(frame):
             small = small[::-1]
         return np.ascontiguousarray(np.rot90(small, frame.rotation % 360 // 90))
@@ -129,10 +131,14 @@ def _rgb(frame: VideoFrame) -> Array:
     """Returns the coded picture in R, G, B by its own tags, as (SIDE, SIDE, 3)."""
     format = frame.format
     size: dict[str, Any] = {"width": SIDE, "height": SIDE, "interpolation": "AREA"}
-    if format.is_rgb or format.has_palette or len(format.components) < 3:
-        # Grey in limited range, too, is stretched by its tag.
+    if format.is_rgb or format.has_palette:
         return frame.reformat(format="rgb24", **size).to_ndarray().astype(np.float32)
     full = frame.color_range == FULL_RANGE or format.name.startswith("yuvj")
+    if len(format.components) < 3:
+        # FFmpeg takes all grey for full range.
+        grey = frame.reformat(format="gray", **size).to_ndarray().astype(np.float32)
+        levels = grey if full else (grey - 16) * (255 / 219)
+        return np.repeat(levels.clip(0, 255)[..., None], 3, axis=2)
     small = frame.reformat(format="yuvj444p" if full else "yuv444p", **size).to_ndarray()
     matrix = MATRICES.get(int(frame.colorspace), guess_matrix(frame.height))
     to_rgb = rgb_from_yuv_matrix(Colour(matrix=matrix, range="full" if full else "limited"), 8)
@@ -175,12 +181,14 @@ def compare_pictures(
     likeness: Likeness = "unknown",
     deep: bool = False,
     budget: int | None = None,
+    upright: bool = True,
 ) -> tuple[Verdict, ...]:
     """Compares what two files show at the same times; those of the output are `clock` seconds later.
 
     With `deep`, or in a short file, all frames that both show within `tolerance` seconds; else some at
     `POINTS` places; after `budget` frames, of both files together, nothing more is decoded. Returns
-    nothing where that does not tell: plain pictures, or opacity that one file has alone.
+    nothing where that does not tell: plain pictures, or opacity that one file has alone. With `upright`
+    as players show them, else as they are coded, for a file that cannot say how it lies.
     """
     times = output.times
     if source.opacity != output.opacity or times is None:
@@ -190,6 +198,8 @@ def compare_pictures(
     told, reached = Likenesses(), float("-inf")
     few = budget is not None
     with Reader(source, few=few) as ones, Reader(output, few=few) as others:
+        if ones.opaque != others.opaque:
+            return ()
 
         def spent() -> bool:
             return budget is not None and ones.decoded + others.decoded >= budget
@@ -205,7 +215,8 @@ def compare_pictures(
             pairs = _pairs(sources, others.views(begin), clock, tolerance, begin, spent)
             run: deque[tuple[float, Array, Array]] = deque(maxlen=RUN)
             for one, other in islice(pairs, count):
-                run.append((one.seconds, one.rgb(), other.rgb()))
+                views = (one.rgb(upright=upright), other.rgb(upright=upright))
+                run.append((one.seconds, *views))
                 told.add(run, every=every)
                 reached = other.seconds
                 if spent():
@@ -255,6 +266,8 @@ class Reader:
         self._stream = cast(VideoStream, self._container.streams[film.stream])
         # Threads of frames decode ahead what is then not asked for.
         self._stream.thread_type = "SLICE" if few else "AUTO"
+        # VP8's and VP9's is beside the stream that FFmpeg's own decoders read.
+        self.opaque = not has_opacity(self._stream)
         # Of bare streams FFmpeg guesses times, from where it began to read.
         self.timed = not is_untimed(self._container)
         self._times = film.times if film.times is not None else ()
