@@ -56,6 +56,9 @@ either, which then is told by the pictures."""
 FULL_RANGE = 2
 SIDE = 32
 """Side of the pictures that are compared."""
+SMALLEST = 80
+"""Pixels of the shorter side below which a picture tells nothing: the measured clips have more, and of
+noise in 64x48 an encoder and an upscaler leave what is as like its mirror image as itself."""
 BLUR = 3.0
 """Standard deviation, in their pixels, of what is taken off: sky above and ground below are alike in
 most films, and a style may well change them."""
@@ -74,14 +77,17 @@ SPOILT = 0.6
 else the same. Noise that is deinterlaced keeps 0.85."""
 BETTER = 0.05
 """By how much structure must grow by mirroring or turning before it is called that."""
+SYMMETRICAL = 0.01
+"""The same, where the turned picture is the source's without a doubt."""
 MOVED = 1.0
 """Root of the mean square, of 255, of the difference between frames that tells their order."""
 EXCHANGED = -0.25
 """Motion below which two frames are exchanged."""
 FROZEN = 0.1
 """Share of the source's difference below which the picture stands."""
-GAIN = 0.06
-"""Relative difference of contrast, for what is the same; a wrong range makes 0.14 or 0.16."""
+GAIN = 0.09
+"""Relative difference of contrast, for what is the same; a wrong range makes 0.14 or 0.16, an encoder
+takes 0.06 of noise."""
 LEVEL = 5.0
 """Difference of the mean, of 255, for what is the same; a wrong range makes up to 16."""
 TINT = 0.7
@@ -188,8 +194,8 @@ def compare_pictures(
 
     With `deep`, or in a short file, all frames that both show within `tolerance` seconds; else some at
     `POINTS` places; after `budget` frames, of both files together, nothing more is decoded. Returns
-    nothing where that does not tell: plain pictures, or opacity that one file has alone. With `upright`
-    as players show them, else as they are coded, for a file that cannot say how it lies.
+    nothing where that does not tell: plain or very small pictures, or opacity that one file has alone.
+    With `upright` as players show them, else as they are coded, for a file that cannot say how it lies.
     """
     times = output.times
     if source.opacity != output.opacity or times is None:
@@ -199,7 +205,7 @@ def compare_pictures(
     told, reached = Likenesses(), float("-inf")
     few = budget is not None
     with Reader(source, few=few) as ones, Reader(output, few=few) as others:
-        if ones.opaque != others.opaque:
+        if ones.opaque != others.opaque or min(ones.side, others.side) < SMALLEST:
             return ()
 
         def spent() -> bool:
@@ -271,6 +277,7 @@ class Reader:
         self.opaque = not has_opacity(self._stream)
         # Of bare streams FFmpeg guesses times, from where it began to read.
         self.timed = not is_untimed(self._container)
+        self.side = min(self._stream.codec_context.width, self._stream.codec_context.height)
         self._times = film.times if film.times is not None else ()
         self._size: tuple[int, int] | None = None
 
@@ -390,7 +397,7 @@ class Likenesses:
         turned = np.median(np.array(self.turned), axis=0)
         best = int(turned.argmax())
         better = turned[best] - own
-        if better > BETTER or (turned[best] >= SAME and better > 0.002):
+        if own < SAME and better > (SYMMETRICAL if turned[best] >= SAME else BETTER):
             word = list(TURNS)[best]
             return Verdict("picture", word, False, f"the picture is shown {word}")
         if own < -ALIKE:

@@ -8,7 +8,7 @@ import pytest
 from onnx import ModelProto, helper
 from velatura.runtime import CardFlags, ModelError, open_engine
 from velatura.runtime.backends.model import load_model
-from velatura.runtime.backends.open import CPU_BACKENDS, trial_runner
+from velatura.runtime.backends.open import cpu_backends, trial_runner
 
 from . import networks
 
@@ -47,7 +47,7 @@ def refused(proto: ModelProto, tmp_path: Path) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("backend", cpu_backends())
 def test_a_strength_plane_beside_rgb_is_filled(backend: str, tmp_path: Path) -> None:
     """Red, green and blue each get the plane once, twice and not at all."""
     proto = mixed([[1, 0, 0, 1], [0, 1, 0, 2], [0, 0, 1, 0]])
@@ -62,7 +62,7 @@ def test_a_strength_plane_beside_luma_is_filled(tmp_path: Path) -> None:
     assert np.abs(found.astype(int) - wanted).max() <= 1
 
 
-@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("backend", cpu_backends())
 @pytest.mark.parametrize("shape", [[1, 1, "h", "w"], [1, 1, 1, 1], [1], []])
 def test_a_level_of_its_own_input_becomes_part_of_the_graph(
     shape: list[int | str], backend: str, tmp_path: Path
@@ -93,7 +93,7 @@ def yuv(picture: np.ndarray) -> np.ndarray:
     return np.stack([luma, (blue - luma) / 1.8556 + 0.5, (red - luma) / 1.5748 + 0.5])
 
 
-@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("backend", cpu_backends())
 @pytest.mark.parametrize("planes", [2, 3])
 def test_a_network_of_chroma_leaves_luma_alone(planes: int, backend: str, tmp_path: Path) -> None:
     """It halves the saturation; the picture of chroma in the middle is its own luma."""
