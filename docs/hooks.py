@@ -10,7 +10,7 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,7 +50,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for path in OUTSIDE.findall(page.content_string):
             if files.get_file_from_path(f"repository/{path}") is None and (ROOT / path).is_file():
                 target = f"repository/{path}"
-                files.append(File.generated(config, target, abs_src_path=str(ROOT / path)))
+                copy = File.generated(config, target, abs_src_path=str(ROOT / path))
+                copy.inclusion = InclusionLevel.NOT_IN_NAV  # a README becomes a page, of none's menu
+                files.append(copy)
     return files
 
 
