@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -30,7 +31,6 @@ MOST_CLIPPED = 0.5
 
 LEAST_LIKENESS = 0.2
 """The likeness below which a result is doubted: noise has up to 0.1, the strongest styles 0.4."""
-
 
 FLAT = 0.02
 """The deviation of the luma below which a result shows nothing; the photograph's is 0.2."""
@@ -79,6 +79,7 @@ def _listed(values: tuple[float, ...]) -> str:
     return ",".join(f"{value:g}" for value in values)
 
 
+@lru_cache(maxsize=8)
 def photograph(height: int, width: int, channels: int) -> Array:
     """Returns a picture like a photograph, (H, W) or (H, W, 3) in 0..1, the same at every call.
 
@@ -102,7 +103,9 @@ def photograph(height: int, width: int, channels: int) -> Array:
         picture += 0.35 * large.reshape(picture.shape) / octave
         octave *= 2
     low, high = np.percentile(picture, (1, 99))
-    return np.clip((picture - low) / (high - low) * 0.94 + 0.03, 0, 1).squeeze()
+    picture = np.clip((picture - low) / (high - low) * 0.94 + 0.03, 0, 1).squeeze()
+    picture.flags.writeable = False
+    return picture
 
 
 def guess(proto: ModelProto, card: ModelCard, size: tuple[int, int], trial: Trial) -> ModelCard:

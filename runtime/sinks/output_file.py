@@ -169,7 +169,6 @@ class OutputFile:
                 stream=like.stream,
                 times=None,
                 opacity=like.alpha,
-                transfer=like.colour.transfer,
             )
             shown = Shown(source=film, likeness=likeness, start=like.start)
         prove(promise, self.partial, self.path, frames=frames, shown=shown)

@@ -41,7 +41,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..colour import LUMA_WEIGHTS, MATRICES, guess_matrix, rgb_from_yuv_matrix, yuv_from_rgb_matrix
-from ..frame import Colour, Matrix
+from ..frame import HLG, PQ, Colour, Matrix
 from ..media.pixel_format import is_mirrored, reading_of
 from ..media.probe import has_opacity, is_untimed
 from ..media.pyav import open_input
@@ -102,8 +102,8 @@ COLOURED = 64
 """Frames whose colours are kept."""
 SHORT = 250
 """Frames up to which a file is compared whole: one group of pictures."""
-HDR = frozenset({16, 18})
-"""Transfer functions PQ and HLG: what is shown of them in another one is another matter."""
+HDR = frozenset({PQ, HLG})
+"""Transfer functions: what is shown of them in another one is another matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +163,6 @@ class Film:
     times: Values | None
     """Seconds of its frames, in order; None for unknown."""
     opacity: bool
-    transfer: int
-    """H.273 code point; 2 is unspecified."""
 
     @classmethod
     def of(cls, found: Found) -> Self:
@@ -175,7 +173,6 @@ class Film:
             stream=found.stream,
             times=found.pictures if decoded else found.times,
             opacity=bool(found.pixels) and reading_of(found.pixels).alpha,
-            transfer=found.transfer,
         )
 
 
@@ -200,13 +197,14 @@ def compare_pictures(
     times = output.times
     if source.opacity != output.opacity or times is None:
         return ()
-    if source.transfer != output.transfer and not HDR.isdisjoint((source.transfer, output.transfer)):
-        likeness = "painted"
     told, reached = Likenesses(), float("-inf")
     few = budget is not None
     with Reader(source, few=few) as ones, Reader(output, few=few) as others:
         if ones.opaque != others.opaque or min(ones.side, others.side) < SMALLEST:
             return ()
+        # As the files say it themselves: a run that tone-maps knows its source as SDR.
+        if ones.transfer != others.transfer and not HDR.isdisjoint((ones.transfer, others.transfer)):
+            likeness = "painted"
 
         def spent() -> bool:
             return budget is not None and ones.decoded + others.decoded >= budget
@@ -277,6 +275,7 @@ class Reader:
         self.opaque = not has_opacity(self._stream)
         # Of bare streams FFmpeg guesses times, from where it began to read.
         self.timed = not is_untimed(self._container)
+        self.transfer = int(self._stream.codec_context.color_trc)
         self.side = min(self._stream.codec_context.width, self._stream.codec_context.height)
         self._times = film.times if film.times is not None else ()
         self._size: tuple[int, int] | None = None

@@ -19,6 +19,7 @@ from velatura.runtime.media.options import ToneMap
 from velatura.runtime.sources import Source
 from velatura.runtime.sources.tone_mapped import ToneMappedSource
 
+from ..own_data import scenes
 from . import videos
 from .commands import velatura
 from .test_encoders import write
@@ -45,18 +46,20 @@ def patches(transfer: int) -> list[np.ndarray]:
     return [np.rint(p).astype(np.uint16).repeat(8, 0).repeat(8, 1) for p in planes]
 
 
-def clip(path: Path, transfer: int) -> Path:
+def clip(path: Path, transfer: int, planes: list[np.ndarray] | None = None) -> Path:
+    planes = planes or patches(transfer)
+    high, wide = planes[0].shape
     with av.open(str(path), "w") as out:
         stream = out.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p10le"
+        stream.width, stream.height, stream.pix_fmt = wide, high, "yuv444p10le"
         context = stream.codec_context
         context.color_primaries, context.color_trc, context.colorspace = 9, transfer, 9
         context.color_range = 1
         for index in range(3):
-            frame = av.VideoFrame(64, 48, "yuv444p10le")
-            for plane, values in zip(frame.planes, patches(transfer), strict=True):
-                rows = np.frombuffer(plane, np.uint16).reshape(48, -1)  # type: ignore[call-overload]
-                rows[:, :64] = values
+            frame = av.VideoFrame(wide, high, "yuv444p10le")
+            for plane, values in zip(frame.planes, planes, strict=True):
+                rows = np.frombuffer(plane, np.uint16).reshape(high, -1)  # type: ignore[call-overload]
+                rows[:, :wide] = values
             frame.color_primaries, frame.color_trc, frame.colorspace = 9, transfer, 9
             frame.color_range = 1
             frame.pts, frame.time_base = index, Fraction(1, 25)
@@ -138,6 +141,19 @@ def test_a_phones_clip_becomes_plain_h264(
     found = videos.read(tmp_path / "o.mp4")
     assert (found.codec, found.pix_fmt, len(found.luma)) == ("h264", "yuv420p", 3)
     assert (found.matrix, found.primaries, found.transfer) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("curve", ["bt2390", "hable"])
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+def test_another_brightness_is_not_taken_for_a_wrong_picture(
+    transfer: int, curve: ToneMap, tmp_path: Path
+) -> None:
+    """In a picture with details, and large enough for a run's own look at it."""
+    luma = scenes(1, (192, 128))[0].mean(2) / 255
+    planes = [64 + 876 * 0.6 * luma, np.full_like(luma, 512), np.full_like(luma, 512)]
+    source = clip(tmp_path / "in.mkv", transfer, [np.rint(p).astype(np.uint16) for p in planes])
+    job = Job(source=str(source), sink=str(tmp_path / "o.mkv"), codec="ffv1", tone_map=curve)
+    assert run_job(job, quiet=True) == 0
 
 
 def test_sdr_is_left_as_it_is(tmp_path: Path, capsys: Any) -> None:
