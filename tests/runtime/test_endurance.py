@@ -1,5 +1,6 @@
 """Long films and many short ones: nothing grows."""
 
+import ctypes
 import gc
 import json
 import os
@@ -10,7 +11,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -153,19 +153,22 @@ def test_many_short_runs_leave_nothing_behind(tmp_path: Path) -> None:
         )  # fmt: skip
         assert run_job(job, quiet=True) == 0
 
+    def held() -> Sample:
+        gc.collect()
+        # What has been freed and the allocator keeps for later depends on who ran beside whom.
+        ctypes.CDLL(None).malloc_trim(0)
+        return look(os.getpid())
+
     for number in range(12):
         once(number)
-    gc.collect()
-    seen, own = [look(os.getpid())], threading.active_count()
+    seen, own = [held()], threading.active_count()
     for number in range(30):
         once(number)
         if number % 10 == 9:
-            gc.collect()
-            seen.append(look(os.getpid()))
+            seen.append(held())
     assert seen[-1].files == seen[0].files
     assert threading.active_count() == own
     assert seen[-1].threads <= seen[0].threads
-    # What a run leaves behind, each ten leave; an allocator that takes a piece more does so once.
-    grown = [after.memory - before.memory for before, after in pairwise(seen)]
-    assert min(grown) < 2 << 20, f"{[round(each / 2**20, 1) for each in grown]} MiB"
+    grown = seen[-1].memory - seen[0].memory
+    assert grown < 6 << 20, f"{[round(each.memory / 2**20, 1) for each in seen]} MiB"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mkv", "out.mp4"]
