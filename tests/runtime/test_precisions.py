@@ -269,6 +269,7 @@ assert not told, told
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.quick_rows(1)
 @pytest.mark.parametrize(("pixels", "measured"), [(1000, False), (10**10, True), (None, True)])
 def test_a_short_job_does_not_wait_for_a_measurement(
     pixels: int | None, measured: bool, tmp_path: Path

@@ -1095,6 +1095,7 @@ def test_a_budget_begins_with_what_fits_it() -> None:
 # The process's end
 
 
+@pytest.mark.quick_rows(1)
 @pytest.mark.parametrize(
     ("options", "size"), [("mode='pipelined'", (320, 180)), ("budget_ms=10.0", (480, 270))]
 )
