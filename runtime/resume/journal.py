@@ -333,6 +333,20 @@ def journal_folder(target: Path) -> Path:
     return target.with_name(f".{target.name}.journal")
 
 
+def frames_left(target: Path) -> int:
+    """Returns the frames that a run that was cut off left in an output's journal; 0 where there is
+    none.
+
+    To be shown: the segments are counted, not read, and no lock is taken.
+    """
+    folder = journal_folder(target)
+    try:
+        length = State.from_bytes((folder / NAME).read_bytes()).length
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return 0
+    return length * next(n for n in count() if not segment_path(folder, n).exists())
+
+
 def leftover(target: Path, *, remove: bool) -> bool:
     """Returns whether an earlier run left a journal, and removes it if asked to.
 
