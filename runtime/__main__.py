@@ -204,6 +204,7 @@ def include_dir() -> None:
 
 for command in (
     commands.build, commands.cache, commands.bench, commands.live, commands.devices, commands.serve,
+    commands.studio,
 ):  # fmt: skip
     app.command()(command)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..backends.nvidia.library import Hardware, Name
-from ..errors import EngineError
+from ..errors import EngineError, SinkError
 from ..jobs.options import (
     STRENGTH,
     Channels,
@@ -370,3 +370,39 @@ def serve(
             precision=precision,
         )
         raise SystemExit(run_serve(shm, work, size, clients, as_json=stats == "json", quiet=quiet))
+
+
+def studio(
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="A folder of videos that the page may look into. [uploads only]"),
+    ] = None,
+    workspace: Annotated[
+        Path | None,
+        typer.Option(help="Where uploads, queue and results are kept. [the user's data folder]"),
+    ] = None,
+    max_upload: Annotated[float, typer.Option(min=0.001, help="Gigabytes of an upload at most.")] = 20,
+    host: Annotated[str, typer.Option(help="Address of the page.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Its port; 0 takes a free one.")] = 0,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="VELATURA_TOKEN",
+            help="In the page's address; must be given beyond this machine. [a random one]",
+        ),
+    ] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Serve a page to choose videos and models and to render a queue of them, until Ctrl-C."""
+    with reporting(debug, False):
+        try:
+            from ..studio.server import run_studio
+        except ImportError as error:
+            raise SinkError(f"the studio needs {error.name}: pip install 'velatura[live]'") from error
+        raise SystemExit(
+            run_studio(
+                workspace, host=host, port=port, token=token, folder=folder,
+                limit=round(max_upload * 1e9), quiet=quiet,
+            )
+        )  # fmt: skip

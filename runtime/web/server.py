@@ -13,7 +13,7 @@ from .panel import LIMIT, Panel
 from .pictures import Jpegs, Newest, png
 from .session import Session
 from .shared import History, Shared, state, to_json
-from .site import Site, read_page
+from .site import PACKAGE, Site, read_page
 
 PAGES = 8
 """Pages that may be open at a time."""
@@ -51,9 +51,7 @@ class Server(Site):
         rtc: bool,
     ) -> None:
         """`port` 0 takes one that is free; `rtc` without aiortc raises ImportError."""
-        super().__init__(
-            host, port, token=token, page=read_page(__package__, FILES), name="velatura-view"
-        )
+        super().__init__(host, port, token=token, page=read_page(PACKAGE, FILES), name="velatura-view")
         self._sessions: set[Session] = set()
         self._snapshots = asyncio.Lock()
         self._newest = Newest(self._loop)

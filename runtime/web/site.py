@@ -20,6 +20,8 @@ from ..worker import DaemonThread
 
 TOKEN = 16
 """Characters that a token needs at least."""
+PACKAGE = __name__.rpartition(".")[0]
+"""The package with the live page and what pages share."""
 PATIENCE = 5.0
 """Seconds that `close` waits for the server."""
 
