@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from ..cache import write_whole
-from ..errors import SinkError
+from ..errors import SinkError, VelaturaError
 from ..jobs.batch_state import NAME as BATCH
 from ..jobs.batch_state import Entry, read_entries
 from ..resume.journal import frames_left
@@ -306,8 +306,9 @@ class Renders:
                 continue
             try:
                 await (self._make if render.state == "waiting" else self._verify)(render)
-            except OSError as error:  # no process, no file: the queue goes on with the next
-                render.process, render.trouble = None, f"it could not be started: {error}"
+            except (OSError, ValueError, VelaturaError) as error:
+                # No process, no file, a full disk: the queue goes on with the next.
+                render.trouble = f"it could not be made: {error}"
             self._changed()
 
     async def _make(self, render: Render) -> None:
@@ -335,9 +336,7 @@ class Renders:
     async def _hear(self, render: Render, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         async for line in process.stdout:
-            if not (line.startswith(b"{") and line.endswith(b"\n")):
-                continue  # a library's own words, or the last ones of a process that was killed
-            told: dict[str, Any] = json.loads(line)
+            told = _told(line)
             if "note" in told:
                 render.notes = (*render.notes[-19:], str(told["note"]))
             elif "frames" in told:
@@ -384,6 +383,16 @@ async def _spawn(what: str, folder: Path) -> asyncio.subprocess.Process:
             sys.executable, "-m", "velatura.runtime.studio.child", what, str(folder),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, limit=LINE,
         )  # fmt: skip
+
+
+def _told(line: bytes) -> dict[str, Any]:
+    """Returns what a line of a process tells; nothing for a library's own words, and for the last ones
+    of a process that was killed."""
+    try:
+        found: Any = json.loads(line)
+    except ValueError:
+        return {}
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
