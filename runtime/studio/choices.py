@@ -114,9 +114,13 @@ def _part(name: str, value: Any) -> float:
 
 def _mixed() -> dict[str, Callable[[str, Any], Any]]:
     """Returns the checks of what mixes a result with the original, as far as a run has it."""
-    hints = get_type_hints(Job)
     names = [name for name in ("strength", "keep_colours") if name in FLAGS]
-    return {name: _switch if hints[name] is bool else _part for name in names}
+    return {name: _switch if _is_switch(name) else _part for name in names}
+
+
+def _is_switch(name: str) -> bool:
+    hint = get_type_hints(Job)[name]
+    return bool in (hint, *get_args(hint))
 
 
 CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
@@ -134,11 +138,10 @@ CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
 
 def offered() -> dict[str, Any]:
     """Returns what a page needs to know to offer the choices."""
-    hints = get_type_hints(Job)
     codecs = [CODECS[ENCODERS[name]] for name in CODEC_NAMES[1:]]
     return {
         "mixed": [
-            {"name": name, "switch": hints[name] is bool, "help": FLAGS[name].help} for name in _mixed()
+            {"name": name, "switch": _is_switch(name), "help": FLAGS[name].help} for name in _mixed()
         ],
         "suffixes": list(SUFFIXES),
         "qualities": list(get_args(Quality)),

@@ -122,8 +122,11 @@ class Films:
         return iter(tuple(self._films.values()))
 
     def get(self, id: str) -> Film | None:
-        """Returns the film of that name, if there is one."""
-        return self._films.get(id)
+        """Returns the film of that name, if there is one, and its file is the one that was added."""
+        film = self._films.get(id)
+        if film is None or film.own or self._is_inside(film.path):
+            return film
+        return None
 
     def upload(self, name: str, size: int | None) -> Upload:
         """Returns a file to be filled; `size` are the bytes that will come, where that is known.
@@ -230,9 +233,11 @@ class Films:
             own = held["path"] is None
             path = place / Path(held["file"]).name if own else Path(held["path"])
             film = Film(id=place.name, name=held["name"], path=path, own=own, facts=held["facts"])
-        except (OSError, ValueError, TypeError, KeyError):
+        except FileNotFoundError:
             shutil.rmtree(place, ignore_errors=True)  # an upload that was cut off
             return
+        except (OSError, ValueError, TypeError, KeyError):
+            return  # a newer velatura's, or damaged: nothing is thrown away for that
         if path.is_file() and (own or self._is_inside(path)):
             self._films[film.id] = film
 

@@ -260,10 +260,15 @@ class Renders:
                 _kill(process)
                 await process.wait()
             try:
-                return json.loads(said)
+                report: dict[str, Any] = json.loads(said)
             except ValueError:
                 gone = self._planning is not process
-                raise SinkError("given up" if gone else _last_words(folder, process)) from None
+                told = "another plan was asked for" if gone else _last_words(folder, process)
+                raise SinkError(told) from None
+            else:
+                if any(render.process is not None for render in self):
+                    report.get("notes", []).append("tried beside a render: alone it takes less time")
+                return report
             finally:
                 if self._planning is process:
                     self._planning = None
@@ -312,7 +317,6 @@ class Renders:
             self._changed()
 
     async def _make(self, render: Render) -> None:
-        self._end_plan()
         (render.folder / VERIFIED).unlink(missing_ok=True)
         render.notes, render.verified = (), None
         process = await _spawn("render", render.folder)

@@ -321,25 +321,31 @@ function pills(place, group, list, chosen) {
   }));
 }
 
-// What mixes the result with the original, where this velatura's runs have it.
+// What mixes the result with the original, where this velatura's runs have it: as the model's card says
+// until a person says otherwise.
 function mixes() {
   at("mixed").hidden = !offer.mixed.length;
   at("mixes").replaceChildren(...offer.mixed.map(({ name, switch: isSwitch, help }) => {
-    const text = WORDS[name] ?? name, place = element("p");
+    const text = WORDS[name] ?? name, place = element("p"), label = element("label", "", { title: help });
+    const input = element("input", "", { type: isSwitch ? "checkbox" : "range", name, id: `mix-${name}` });
     if (isSwitch) {
-      const label = element("label", "", { className: "tick", title: help });
-      label.append(element("input", "", { type: "checkbox", name, id: `mix-${name}` }), element("span", text));
+      label.className = "tick";
+      input.indeterminate = true;
+      label.append(input, element("span", text));
       place.append(label);
     } else {
-      const label = element("label", text, { title: help });
-      label.htmlFor = `mix-${name}`;
-      const usual = name === "strength" ? 1 : 0, value = element("output", `${usual * 100} %`);
-      label.append(value);
-      const input = element("input", "", { type: "range", min: 0, max: 1, step: 0.05, name, id: `mix-${name}` });
-      input.value = usual;
-      input.addEventListener("input", () => { value.textContent = `${Math.round(input.value * 100)} %`; });
+      Object.assign(input, { min: 0, max: 1, step: 0.05, value: 1 });
+      const value = element("output", "by the model");
+      label.htmlFor = input.id;
+      label.append(element("span", text), value);
       place.append(label, input);
+      input.addEventListener("input", () => {
+        value.textContent = `${Math.round(input.value * 100)} %`;
+        input.dataset.said = "";
+        drawAfter();
+      });
     }
+    input.addEventListener("change", () => { input.dataset.said = ""; });
     return place;
   }));
 }
@@ -355,8 +361,7 @@ function choices() {
   if (at("steady").valueAsNumber > 0 && picked("style")) found.stabilize = at("steady").valueAsNumber;
   for (const { name, switch: isSwitch } of offer.mixed) {
     const input = at(`mix-${name}`);
-    const value = isSwitch ? input.checked : input.valueAsNumber;
-    if (value !== (isSwitch ? false : name === "strength" ? 1 : 0)) found[name] = value;
+    if ("said" in input.dataset) found[name] = isSwitch ? input.checked : input.valueAsNumber;
   }
   return found;
 }

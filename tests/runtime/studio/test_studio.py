@@ -3,7 +3,10 @@
 import asyncio
 import json
 import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +24,7 @@ from velatura.runtime.studio.films import plain_name
 from velatura.runtime.studio.server import Studio
 
 from .. import videos
+from ..commands import velatura
 from .desk import Desk, render_of, told, until
 
 LIMIT = 4_000_000
@@ -112,6 +116,30 @@ def test_bad_places_are_refused(tmp_path: Path) -> None:
         Studio(tmp_path / "file")
     with pytest.raises(SinkError, match="reached from other machines"):
         Studio(tmp_path / "two", host="0.0.0.0")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(SinkError, match="is taken"):
+            Studio(tmp_path / "three", port=taken.getsockname()[1])
+    Studio(tmp_path / "three").close()  # the refused one has left its place
+    done = velatura("studio", "--workspace", tmp_path / "four", "--folder", tmp_path / "nowhere")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "no folder" in done.stderr
+
+
+def test_the_command_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "velatura.runtime", "studio", "--workspace", str(tmp_path / "there")],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        desk = Desk(process.stdout.readline().strip())
+        assert b"velatura studio" in desk.send("GET", "/")[1]
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        process.stdout.close()
 
 
 # Videos
@@ -150,6 +178,11 @@ def test_a_video_of_the_folder_stays_where_it_is(studio: Studio, desk: Desk, fol
     desk.ask("DELETE", f"/api/films/{film['id']}")
     assert (folder / "more" / "inner.mp4").is_file()
     assert left(studio) == []
+    # What was added is not followed to another place.
+    film = desk.ask("POST", "/api/films", {"path": "more/inner.mp4"})["id"]
+    (folder / "more" / "inner.mp4").unlink()
+    (folder / "more" / "inner.mp4").symlink_to(folder.parent / "outside.mp4")
+    assert desk.refused("GET", f"/api/films/{film}/file")[0] == 404
 
 
 @pytest.mark.parametrize(("name", "plain"), [
