@@ -311,6 +311,9 @@ def test_a_broken_file_or_a_list_of_others_is_refused(studio: Studio, desk: Desk
         assert status == 422, name
         assert name.partition(".")[0] in words
         assert str(studio.workspace) not in words
+    # Beside what it names, FFmpeg would follow it.
+    (folder / "more" / "list.mp4").write_bytes(b"ffconcat version 1.0\nfile inner.mp4\n")
+    assert desk.refused("POST", "/api/films", {"path": "more/list.mp4"})[0] == 422
     assert left(studio) == []
 
 
