@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
 
+from ..jobs.batch import Suffixes
 from ..jobs.job import FLAGS, Job
 from ..media.codecs import CODECS, ENCODERS
 from ..media.options import Quality
@@ -62,6 +63,10 @@ class Choices:
     def job(self, source: Path, sink: Path) -> Job:
         """Returns the job of a file."""
         return Job(source=str(source), sink=str(sink), **self.fields)
+
+    def check(self) -> None:
+        """Raise SinkError for an encoder, or its options, that such a file cannot have."""
+        Suffixes(self.suffix, self.job(Path(), Path()).encoding)
 
 
 def _models(name: str, value: Any) -> tuple[str, ...]:

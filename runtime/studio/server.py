@@ -261,6 +261,7 @@ class Studio(Site):
 
     async def _plan(self, request: web.Request) -> web.StreamResponse:
         film, choices = self._film(request), Choices.parse(await _body(request))
+        await asyncio.to_thread(choices.check)
         report = await self._renders.plan(film, choices)
         return _json(report, status=422 if "error" in report else 200)
 
@@ -269,7 +270,9 @@ class Studio(Site):
         film = self._films.get(_text(given, "film"))
         if film is None:
             raise web.HTTPNotFound(text="There is no such film any more.")
-        render = self._renders.add(film, Choices.parse(given.get("choices")))
+        choices = Choices.parse(given.get("choices"))
+        await asyncio.to_thread(choices.check)
+        render = self._renders.add(film, choices)
         return _json(render.to_json(), status=201)
 
     async def _steer(self, request: web.Request) -> web.StreamResponse:

@@ -427,16 +427,18 @@ def test_a_request_that_is_no_json_is_refused(desk: Desk) -> None:
 
 def test_a_plan_says_what_a_render_would_take(studio: Studio, desk: Desk, clip: Path) -> None:
     film = desk.upload(clip)["id"]
-    report = desk.ask("POST", f"/api/films/{film}/plan", {"models": ["upscale-2x"]})
-    assert report["output"]["size"] == "192x128"
+    report = desk.ask("POST", f"/api/films/{film}/plan", {"quality": "draft"})
+    assert report["output"]["size"] == "96x64"
     assert report["seconds"]["likely"] > 0
     assert report["streams"] == ["stream 1 (audio, aac) is copied"]
     assert report["fits"] is True
-    status, words = desk.refused(
-        "POST", f"/api/films/{film}/plan", {"models": [], "codec": "h264", "suffix": ".webm"}
-    )
-    assert status == 422
-    assert "webm" in words
+    for choices in ({"codec": "h264", "suffix": ".webm"}, {"preset": "warp"}, {"crf": 60}):
+        body = {"film": film, "choices": choices}
+        for refused in (
+            desk.refused("POST", f"/api/films/{film}/plan", choices),
+            desk.refused("POST", "/api/renders", body),
+        ):
+            assert refused[0] == 422, refused
     assert list((studio.workspace / "renders").iterdir()) == []
 
 
