@@ -32,6 +32,8 @@ PATIENCE = 15.0
 """Seconds that a render may take to stop, before its process is killed."""
 LOG = "log.txt"
 VERIFIED = "verify.json"
+FIGURES = ("frames_out", "fps", "seconds", "output_bytes", "output_seconds")
+"""Of a run's report, what a page is told."""
 LINE = 1 << 20
 """Bytes of a line that a process may write."""
 PLANNING = 120.0
@@ -128,6 +130,7 @@ class Render:
         """Returns what a page is told."""
         entry, state = self.entry, self.state
         failed = state == "failed"
+        report = None if entry is None else entry.report
         return {
             "id": self.id,
             "film": self.film,
@@ -141,10 +144,10 @@ class Render:
             "left": self.left,
             "notes": list(self.notes),
             "error": (self.trouble or (entry.error if entry is not None else "")) if failed else "",
-            "report": None if entry is None else entry.report,
+            "report": None if report is None else {name: report.get(name) for name in FIGURES},
             "output": str(self.sink) if self.has_output else None,
             "file": self.sink.name,
-            "verified": self.verified,
+            "verified": None if self.verified is None else _verdict(self.verified),
             "verifying": self.verifying,
         }
 
@@ -188,7 +191,10 @@ class Renders:
     async def stop(self) -> None:
         """End the process at work; the same queue goes on there next time."""
         self._ending = True
+        planning = self._planning
         self._end_plan()
+        if planning is not None:
+            await planning.wait()
         for render in self:
             if render.process is not None:
                 await self._halt(render)
@@ -368,6 +374,7 @@ class Renders:
             render.verified = {"error": f"verify ended with exit code {process.returncode}"}
         finally:
             _kill(process)
+            await process.wait()
             render.verifying = False
 
 
@@ -387,6 +394,13 @@ async def _spawn(what: str, folder: Path) -> asyncio.subprocess.Process:
             sys.executable, "-m", "velatura.runtime.studio.child", what, str(folder),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, limit=LINE,
         )  # fmt: skip
+
+
+def _verdict(report: dict[str, Any]) -> dict[str, Any]:
+    """Returns verify's report in a few figures; the whole has an address of its own."""
+    checks = report.get("checks", [])
+    wrong = sum(not check["holds"] for check in checks)
+    return {"checks": len(checks), "wrong": wrong, "error": report.get("error", "")}
 
 
 def _told(line: bytes) -> dict[str, Any]:

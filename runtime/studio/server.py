@@ -121,6 +121,7 @@ class Studio(Site):
             ("DELETE", render, self._remove_render),
             ("GET", f"{render}/file", self._render_file),
             ("GET", f"{render}/still", self._still),
+            ("GET", f"{render}/verified", self._verified),
         ):
             router.add_route(method, path, _answering(handler))
 
@@ -288,6 +289,9 @@ class Studio(Site):
         self._stills.forget(render.sink)
         await self._renders.remove(render)
         return _json({})
+
+    async def _verified(self, request: web.Request) -> web.StreamResponse:
+        return _json(self._render(request).verified or {})
 
     async def _render_file(self, request: web.Request) -> web.StreamResponse:
         render = self._output(request)

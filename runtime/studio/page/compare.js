@@ -46,6 +46,7 @@ export class Player {
     this.seconds = film?.seconds ?? render.report?.output_seconds ?? 0;
     this.compare.shape(film?.shape ?? [16, 9], "56vh");
     this.at("result-time").max = this.seconds || 1;
+    this.at("result-time").step = film ? (1 / film.rate).toFixed(6) : 0.04;
     this.at("result-time").value = 0;
     this.before.hidden = this.after.hidden = false;
     for (const still of this.stills) still.hidden = true;

@@ -150,8 +150,8 @@ function choose(one) {
   stage.shape(one.shape);
   const slider = at("time");
   slider.max = one.seconds ? Math.max(one.seconds - 0.5 / one.rate, 0.001) : 1;
-  slider.step = 0.001;
-  time = one.seconds ? one.seconds / 2 : 0;
+  slider.step = (1 / one.rate).toFixed(6); // an arrow key goes one frame on
+  time = one.seconds ? Math.round(one.seconds / 2 * one.rate) / one.rate : 0;
   at("about").textContent = [`${one.width} × ${one.height}`, `${one.rate} fps`, one.codec, one.audio.length ? one.audio.join(", ") : "no sound", one.hdr ? "HDR" : ""].filter(Boolean).join(" · ");
   at("curtain").hidden = false;
   at("curtain").textContent = "Reading the picture";
@@ -406,7 +406,7 @@ at("look").addEventListener("change", ({ target }) => {
   if (target.name === "tone") upscalers();
   if (target.id === "codec" || target.id === "suffix") codec();
   unplan();
-  if (target.name !== "quality" && !target.closest(".grid")) drawAfter();
+  if (target.name !== "quality" && !target.closest("details")) drawAfter();
 });
 at("steady").addEventListener("input", ({ target }) => {
   at("steady-value").textContent = target.valueAsNumber ? `${Math.round(target.valueAsNumber * 100)} %` : "off";
@@ -538,7 +538,7 @@ function set(place, text) { if (place.textContent !== text) place.textContent = 
 
 function verdict(report) {
   if (report.error) return "could not be checked";
-  return report.holds ? `all ${report.checks.length} checks hold` : `${report.checks.filter((one) => !one.holds).length} checks do not hold`;
+  return report.wrong ? `${report.wrong} of ${report.checks} checks do not hold` : `all ${report.checks} checks hold`;
 }
 
 function actions(id, render) {
@@ -594,15 +594,24 @@ function facts(render) {
   const found = render.verified;
   at("report").hidden = !found && !render.verifying;
   set(at("report-title"), found ? `Compared with the source: ${verdict(found)}` : "Comparing it with the source…");
-  const key = JSON.stringify(found);
+  const key = `${render.id} ${JSON.stringify(found)}`;
   if (at("checks").dataset.key === key) return;
   at("checks").dataset.key = key;
-  at("checks").replaceChildren(...(found?.checks ?? []).map((one) => {
-    const row = element("tr");
-    row.dataset.holds = String(one.holds);
-    row.append(...[one.where, one.kind, one.promised, one.found, one.holds ? "yes" : `no: ${one.meaning}`].map((text) => element("td", text)));
-    return row;
-  }));
+  at("checks").replaceChildren();
+  if (found) checks(render.id, key);
+}
+
+async function checks(id, key) {
+  try {
+    const report = await (await ask(`/api/renders/${id}/verified`)).json();
+    if (at("checks").dataset.key !== key) return;
+    at("checks").replaceChildren(...(report.checks ?? []).map((one) => {
+      const row = element("tr");
+      row.dataset.holds = String(one.holds);
+      row.append(...[one.where, one.kind, one.promised, one.found, one.holds ? "yes" : `no: ${one.meaning}`].map((text) => element("td", text)));
+      return row;
+    }));
+  } catch (error) { at("result-notice").textContent = error.message; }
 }
 
 at("result").addEventListener("close", () => { opened = null; player.close(); });

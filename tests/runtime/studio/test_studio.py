@@ -81,7 +81,7 @@ def test_no_route_answers_without_the_token(studio: Studio, desk: Desk) -> None:
     router = web.UrlDispatcher()
     studio._route(router)
     routes = [(route.method, route.get_info()) for route in router.routes()]
-    assert len(routes) >= 17
+    assert len(routes) >= 18
     for method, info in routes:
         path = info.get("path") or info["formatter"].format(film="0" * 16, render="0" * 16, do="pause")
         body = b"{}" if method in ("POST", "PUT") else None
@@ -463,7 +463,10 @@ def test_a_queue_outlives_its_studio_and_ends_in_a_checked_file(tmp_path: Path, 
         until(lambda: render_of(second, render)["verified"])
         found = render_of(second, render)
         assert (found["state"], found["error"], found["frames"]) == ("done", "", 30)
-        assert found["verified"]["holds"] is True
+        assert found["verified"]["checks"] > 10
+        assert (found["verified"]["wrong"], found["verified"]["error"]) == (0, "")
+        report = desk.ask("GET", f"/api/renders/{render}/verified")
+        assert (report["holds"], len(report["checks"])) == (True, found["verified"]["checks"])
         assert found["file"] == "a clip-upscale-2x.mp4"
         whole = Path(found["output"]).read_bytes()
         made = videos.read(Path(found["output"]))

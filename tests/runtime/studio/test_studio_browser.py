@@ -114,6 +114,11 @@ def test_a_whole_job_is_clicked_through_and_a_reload_in_its_middle_loses_nothing
     page.run("document.querySelector('#time').focus()")
     page.press("End")
     page.until(f"document.querySelector('#before').src !== '{first}'", PATIENCE)
+    last = page.run("document.querySelector('#time').valueAsNumber")
+    page.press("ArrowLeft")
+    assert last - page.run("document.querySelector('#time').valueAsNumber") == pytest.approx(
+        0.04, abs=1e-3
+    )
 
     # Sharp is another model of the same size.
     page.click("input[name=tone][value=sharp]")
@@ -184,7 +189,7 @@ def test_every_control_has_a_name_and_a_phone_has_no_scroll_bar_across(
     page.close()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_tabs_show_one_queue(browser: Chromium, studio: Studio) -> None:
     desk = Desk(studio.url)
     film = desk.ask("POST", "/api/films", {"path": "clip.mp4"})["id"]
