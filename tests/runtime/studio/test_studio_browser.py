@@ -64,6 +64,13 @@ def take(page: Page, name: str) -> None:
     page.run(f"{entry}.click()")
 
 
+def pick(page: Page, path: Path) -> None:
+    """Pick a file of this machine, which is uploaded."""
+    root = page.call("DOM.getDocument")["root"]["nodeId"]
+    node = page.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+    page.call("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
+
+
 def press(page: Page, text: str) -> None:
     """A button of the first render of the queue."""
     button = (
@@ -83,7 +90,7 @@ def picture(page: Page, name: str) -> None:
 
 
 def test_a_whole_job_is_clicked_through_and_a_reload_in_its_middle_loses_nothing(
-    browser: Chromium, studio: Studio
+    browser: Chromium, studio: Studio, folder: Path
 ) -> None:
     page = connected(browser, studio.url)
     assert "token" not in page.run("location.href")
@@ -93,9 +100,11 @@ def test_a_whole_job_is_clicked_through_and_a_reload_in_its_middle_loses_nothing
     page.until("document.querySelector('#browser-notice').textContent.includes('broken.mp4 cannot be')")
     assert len(page.complaints) == 1  # the refusal, which a browser notes by itself
     page.complaints.clear()
-    take(page, "clip.mp4")
+    page.run("document.querySelector('#browser [data-close]').click()")
+    pick(page, folder / "clip.mp4")
     page.until("!document.querySelector('#before').hidden", PATIENCE)
     assert page.run("document.querySelector('#before').naturalWidth") == 96
+    assert [(film["name"], film["own"]) for film in told(studio)["films"]] == [("clip.mp4", True)]
 
     # By the keyboard: the cards are radio buttons.
     page.run("document.querySelector('input[name=upscale]').focus()")
