@@ -156,6 +156,12 @@ def list_devices(kind: SourceKind) -> list[Device]:
     return _module(kind).list_devices(kind.name)
 
 
+def needs_live(uri: str) -> bool:
+    """Returns whether an address is of what does not wait for its reader, and is no file."""
+    kind = next((kind for kind in KINDS if kind.takes(uri)), _FILE)
+    return bool(kind.live) and not kind.run and not Path(uri).is_file()
+
+
 def _waiting(uri: str) -> SourceKind:
     """Returns the kind of what waits for its reader."""
     return next((kind for kind in KINDS if kind.run and kind.takes(uri)), _FILE)

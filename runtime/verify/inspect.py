@@ -16,7 +16,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from ..errors import SourceError
+from ..errors import SourceError, missing
 from ..media.pixel_format import is_mirrored
 from ..media.probe import is_untimed, usual_rate
 from ..media.pyav import open_input, ratio
@@ -330,7 +330,7 @@ def _sketch(frame: VideoFrame) -> Values:
 
 def _open(path: Path) -> InputContainer:
     if not path.is_file():
-        raise SourceError(f"no file at {path}")
+        raise SourceError(missing(path))
     try:
         return open_input(os.path.abspath(path))  # noqa: PTH100
     except FFmpegError as error:
