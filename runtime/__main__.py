@@ -23,8 +23,10 @@ from .jobs.options import (
     Json,
     Overwrite,
     Quiet,
+    check_moments,
     complete_model,
     fail,
+    moment,
     reporting,
     sister,
     usage,
@@ -208,6 +210,12 @@ def verify(
     video_stream: Annotated[
         int | None, typer.Option(min=0, help="Which of several videos of SOURCE, as the run was told.")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Where the run was told to begin.")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Where the run was told to end.")
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -215,8 +223,19 @@ def verify(
     from .jobs.verify import verify as run_verify
 
     with reporting(debug, as_json):
+        given = {"--start": start, "--end": end}
+        begin, until = (moment(name, text) if text else None for name, text in given.items())
+        check_moments(begin, until)
         raise SystemExit(
-            run_verify(source, output, deep=deep, as_json=as_json, video_stream=video_stream)
+            run_verify(
+                source,
+                output,
+                deep=deep,
+                as_json=as_json,
+                video_stream=video_stream,
+                start=begin,
+                end=until,
+            )
         )
 
 
@@ -320,7 +339,7 @@ def main() -> None:
     except UsageError as error:
         error.show()
         if wants_json(words):
-            told = {"error": error.format_message(), "kind": "UsageError", "notes": []}
+            told: dict[str, Any] = {"error": error.format_message(), "kind": "UsageError", "notes": []}
             typer.echo(json.dumps({**told, "exit_code": error.exit_code}))
         raise SystemExit(error.exit_code) from None
     except typer.Abort:

@@ -30,7 +30,9 @@ from .options import (
     RANGE,
     STRENGTH,
     card_flags,
+    check_moments,
     complete_model,
+    moment,
     numbers,
     pair,
     part_of_one,
@@ -176,6 +178,22 @@ class Job:
         read=lambda option, given: part_of_one(option, given) or None,
         metavar="STRENGTH",
     )
+    start: str | None = _option(
+        "Picture",
+        None,
+        help="Begin there: seconds, hh:mm:ss.mmm, or a frame's number (250f).",
+        read=moment,
+        sparse=True,
+        metavar="TIME",
+    )
+    end: str | None = _option(
+        "Picture",
+        None,
+        help="End before that: the same.",
+        read=moment,
+        sparse=True,
+        metavar="TIME",
+    )
     bake: bool = _option("Picture", False, help="Turn pictures upright and make their pixels square.")
     frames: int | None = _option("Picture", None, help="Stop after this many frames.", min=1)
     audio: bool = _option("Sound", True, "--audio/--no-audio", help="Copy the audio.")
@@ -273,6 +291,7 @@ class Job:
             value = given[name]
             if value is not None:
                 values[name] = flag.read(flag.name, value) if flag.read is not None else value
+        check_moments(values.get("start"), values.get("end"))
         return cls(source=source, sink=sink, **values)
 
     def settings(self) -> dict[str, Any]:
@@ -338,6 +357,8 @@ def open_input(job: Job) -> Source:
         tone_map=job.tone_map,
         video_stream=job.video_stream,
         audio_stream=job.audio_stream,
+        start=job.start,
+        end=job.end,
     )
 
 

@@ -198,6 +198,25 @@ def red_green_blue(option: str, text: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def moment(option: str, text: str) -> str:
+    """Returns a moment of a source in its plainest words."""
+    from ..sources.cut import Moment
+
+    try:
+        return Moment.parse(text).text
+    except ValueError as error:
+        usage(f"{option} {error}")
+
+
+def check_moments(start: str | None, end: str | None) -> None:
+    from ..sources.cut import Moment, check_order
+
+    try:
+        check_order(Moment.parse(start) if start else None, Moment.parse(end) if end else None)
+    except ValueError as error:
+        usage(str(error))
+
+
 def rate_of(text: str | None) -> Fraction | None:
     if text is None:
         return None
