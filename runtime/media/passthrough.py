@@ -323,6 +323,10 @@ class PassingStreams:
             return (0.0, _without(packet, -begin)) if end > 0 else None
         if passage.kind == "audio" and self._output.format.name in SKIPPING:
             return timed if end > (NEARLY - LEADING.get(passage.codec, 1)) * length else None
+        if passage.kind == "audio" and self._output.format.name == "avi" and end > NEARLY * length:
+            # All of it begins at once there: it is late by less than a packet.
+            packet.pts = packet.dts = 0
+            return 0.0, packet
         return None
 
     def _sounded(self, index: int, packet: Any) -> "Iterator[tuple[float, Packet[Any]]]":
@@ -445,10 +449,11 @@ SKIPPING = frozenset({"mp4", "mov", "ipod"})
 """Containers that say from where on sound is played: it may begin within a packet."""
 
 LEADING = {
-    "opus": 4, "mp3": 2, "flac": 0, "alac": 0, "pcm_alaw": 0, "pcm_mulaw": 0,
+    "opus": 4, "mp3": 2, "ac3": 0, "eac3": 0, "flac": 0, "alac": 0, "pcm_alaw": 0, "pcm_mulaw": 0,
 }  # fmt: skip
 """Packets of sound before the first that is played which its decoder needs: one where pieces overlap;
-80 ms of Opus (RFC 7845), the bits that MP3 keeps for later, none of what is coded piece by piece."""
+80 ms of Opus (RFC 7845), the bits that MP3 keeps for later, none of what is coded piece by piece. Of
+AC-3, which it parses anew, FFmpeg forgets what is not to be played."""
 
 NEARLY = 0.01
 """Part of a packet that does not count, since times are rounded."""

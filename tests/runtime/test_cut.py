@@ -228,6 +228,27 @@ def test_the_sound_is_cut_with_the_picture(
         assert np.abs(again).max() <= 1, "the first samples are whole, too"
 
 
+@pytest.mark.parametrize(
+    ("audio", "source", "sink"),
+    [
+        ("ac3", "ac3.mkv", "out.mp4"),  # of which FFmpeg forgets what is not to be played
+        ("mp2", "mp2.ts", "out.mov"),
+        ("aac", "film.mp4", "out.avi"),  # which begins all at once
+        ("aac", "film.mp4", "out.ts"),
+    ],
+)
+def test_a_part_holds_what_it_should_in_other_files(
+    mp4: Path, tmp_path: Path, audio: str, source: str, sink: str
+) -> None:
+    path, target = mp4.with_name(source), tmp_path / sink
+    if not path.exists():
+        film(path, audio=audio)
+    for number in (24, 31, 43):  # another part of a packet each
+        cut = ("--start", f"{number}f", "--end", "80f")
+        velatura("run", path, target, "-m", "identity", "--overwrite", *cut, check=True)
+        velatura("verify", path, target, *cut, check=True)
+
+
 def test_subtitles_and_chapters_are_moved_and_cut(mkv: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.mkv"
     velatura("run", mkv, target, "-m", "identity", "--start", "24f", "--end", "72f", check=True)
