@@ -82,8 +82,8 @@ def _part(
             and found.reached(number, Fraction(time) - Fraction(info.start), info.time_base)
         )
         bounds.append(next(reached, float("inf")))
-    if start is None:
-        bounds[0] = info.start
+    if start is None or Moment.parse(start).zero:
+        bounds[0] = float("-inf")
     if bounds[0] >= bounds[1]:
         raise SourceError(f"{source} has no frame between --start and --end")
     return bounds[0], bounds[1]

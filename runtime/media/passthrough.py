@@ -22,6 +22,7 @@ from av.stream import Disposition
 from ..errors import SinkError
 from ..frame import VideoInfo
 from .options import AudioCodec, Encoding
+from .probe import start_of
 from .tracks import OnPacket
 
 TEXT = frozenset({"ass", "ssa", "subrip", "srt", "webvtt", "mov_text", "text"})
@@ -102,6 +103,8 @@ class PassingStreams:
         self._packets: Iterator[tuple[float, Packet[Any]]] = iter(())
         self._next: tuple[float, Packet[Any]] | None = None
         self._part = like.part
+        # What comes before the beginning of the whole, as an encoder's priming does, stays.
+        self._begins_later = like.part and like.start > start_of(self._input)
         self._waiting: dict[int, deque[Timed]] = {}
         """Of a part: packets that may outlast it, by stream, until it is known that they do not."""
         self._shown: set[int] = set()
@@ -270,7 +273,7 @@ class PassingStreams:
                 if self._ways[index := ready.stream.index] == ("convert", "audio"):
                     yield from self._sounded(index, ready)
                 elif (moved := self._moved(ready)) is not None:
-                    moved = self._begins(index, moved) if self._part else moved
+                    moved = self._begins(index, moved) if self._begins_later else moved
                     if moved is not None:
                         yield moved
             waiting.clear()
@@ -337,7 +340,7 @@ class PassingStreams:
         source: Any = self._input.streams[index]
         target = self._streams[index]
         heard: list[Any] = []
-        if self._part and packet is not None:
+        if self._begins_later and packet is not None:
             time = packet.pts if packet.pts is not None else packet.dts
             if float(time * packet.time_base) < self._start - SETTLING:
                 return
@@ -354,7 +357,7 @@ class PassingStreams:
                 length = Fraction(frame.samples, frame.sample_rate) / frame.time_base
                 shift = round(self._start / frame.time_base)
                 frame.pts = self._later(index, frame.pts - shift, round(length))
-                if self._part and frame.pts < 0:
+                if self._begins_later and frame.pts < 0:
                     frame = _heard_from(frame, -frame.pts)
                     if frame is None:
                         continue
