@@ -348,6 +348,15 @@ def test_moments_that_are_none_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_that_is_taken_costs_no_reading(mp4: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.mkv").write_text("mine")
+    # What lies before --start would have to be decoded to find out that nothing lies behind it.
+    done = velatura("run", mp4, tmp_path / "out.mkv", "-m", "identity", "--start", "500f")
+    assert done.returncode == 4
+    assert "--overwrite" in done.stderr
+    assert (tmp_path / "out.mkv").read_text() == "mine"
+
+
 def test_what_comes_once_is_not_cut(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for source in ("-", str(tmp_path / "pipe")):
