@@ -21,7 +21,7 @@ from ..errors import SinkError, SourceError, StageError, TruncatedSourceError, V
 from ..frame import Frame
 from ..meter import peak_memory
 from ..pump import Pump, Snapshot, Stats
-from ..resume.journal import Share, leftover
+from ..resume.journal import Share, journal_folder, leftover
 from ..sinks import Sink
 from ..sinks.segmented_file import JournalSink, OnlySink, ShareSink
 from ..sources import Source
@@ -83,7 +83,15 @@ def run_job(
     if comparison is not None and not outcome.interrupted:
         from .compare import compare
 
-        compare(job.source, job.sink, comparison, overwrite=job.overwrite, say=say.tell)
+        compare(
+            job.source,
+            job.sink,
+            comparison,
+            overwrite=job.overwrite,
+            say=say.tell,
+            start=job.start,
+            end=job.end,
+        )
     if outcome.loss is not None:
         if as_json:  # it is in the one object
             fail(str(outcome.loss), outcome.loss.exit_code)
@@ -101,6 +109,7 @@ def execute(
     """
     begin = time.perf_counter()
     before = _written(job.source)
+    _check_name(job)
     with ExitStack() as stack:
         source = stack.enter_context(open_input(job))
         # Checked before the models load: a wrong output name should not cost that wait.
@@ -123,7 +132,7 @@ def execute(
                 stats = _process(job, source, engines, sink, say, progress)
             if whole and stats.interrupted:
                 raise KeyboardInterrupt
-            _finish(sink, stats, source, limited=job.frames is not None)
+            _finish(sink, stats, source, limited=job.frames is not None or job.end is not None)
         except BaseException:
             sink.abort()
             if sink.left:
@@ -146,6 +155,13 @@ def execute(
     elif stats.damage:
         say.note(f"tolerated: {stats.damage.lost} frames lost ({stats.damage.reason})")
     return Outcome(report, stats.interrupted, loss)
+
+
+def _check_name(job: Job) -> None:
+    """Raises SinkError for a name that is taken, before frames are read that only lead to --start."""
+    path = Path(job.sink)
+    if job.start and not job.overwrite and path.is_file() and not journal_folder(path).exists():
+        raise SinkError(f"{path} exists: --overwrite replaces it")
 
 
 def _written(source: str) -> tuple[int, int, int, int] | None:
