@@ -248,8 +248,11 @@ class PostProcess:
         self._read.motion, self._read.depth = motion, depth
 
     def listen(self, tell: Tell) -> None:
-        """Call `tell` with failures and changes from now on, each a line of text, from any thread."""
+        """Call `tell` with failures and changes from now on, each a line of text, from any thread; at
+        once with what is to be said of the mask."""
         self._log.listen(tell)
+        for note in self._painter.blending.notes:
+            tell(note)
 
     def stats(self) -> PostStats:
         """Returns the figures so far."""

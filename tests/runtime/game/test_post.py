@@ -324,6 +324,15 @@ def test_colours_are_kept_for_as_long_as_that_is_wanted() -> None:
         assert np.array_equal(post(color), negative(color))
 
 
+def test_a_mask_of_another_size_is_scaled_and_told() -> None:
+    levels = np.zeros((48, 80), np.uint8)
+    with game(mask=levels) as (post, _, told):
+        assert told == ["the mask of 80x48 is scaled to 160x96"]
+        assert [event.text for event in post.stats().events][:1] == told[:1]
+        color = picture(1)
+        assert np.array_equal(post(color), color)
+
+
 def test_a_mask_that_fits_no_picture_is_refused(tmp_path: Path) -> None:
     for mask, error, said in (
         (np.zeros((10, 160), np.uint8), SourceError, "another shape"),
