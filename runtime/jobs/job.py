@@ -401,7 +401,8 @@ def stages_of(
         stages = [Stabilize(stages, job.stabilize, spell=segment or segmented_file.SEGMENT)]
     blending = blending.of([engine.card for engine in engines])
     if stages and not blending.idle:
-        stages = [Blend(stages, blending)]
+        blend = Blend(blending)
+        stages = [blend.keep, *stages, blend]
     if job.bake:
         stages.append(Upright())
     if job.size is not None:
@@ -412,10 +413,9 @@ def stages_of(
 def lead_of(stages: Sequence[Stage]) -> int:
     """Returns the number of frames before a segment that must be processed, too, so that its own are
     right."""
-    from ..stages import Blend, Stabilize
+    from ..stages import Stabilize
 
-    inner = [one for stage in stages if isinstance(stage, Blend) for one in stage.stages]
-    return max((s.overlap for s in (*stages, *inner) if isinstance(s, Stabilize)), default=0)
+    return max((stage.overlap for stage in stages if isinstance(stage, Stabilize)), default=0)
 
 
 def journals(job: Job, like: VideoInfo) -> bool:

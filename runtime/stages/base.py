@@ -34,18 +34,6 @@ class Chain:
         self.in_flight = 1 if self._pipelined is None else self._pipelined.in_flight
 
     @property
-    def models(self) -> tuple[str, ...]:
-        """The names of the models in it, in order."""
-        found: list[str] = []
-        for stage in self.stages:
-            engine = getattr(stage, "engine", None)
-            if engine is not None:
-                found.append(str(engine.card.name))
-            elif isinstance(stage, Chain):
-                found += stage.models
-        return tuple(found)
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """The stages' notes."""
         return tuple(note for stage in self.stages for note in getattr(stage, "notes", ()))

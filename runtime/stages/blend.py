@@ -4,7 +4,8 @@ One implementation for files, live runs and games: Blending mixes a result with 
 from, Mask says where, Blend is the stage.
 """
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, cast
@@ -17,7 +18,6 @@ from ..card import ModelCard
 from ..colour import LUMA_WEIGHTS, rgb_from_yuv_matrix, to_format
 from ..errors import SourceError
 from ..frame import Array, Frame, PixelFormat
-from .base import Chain, Stage
 from .geometry import SAME_SHAPE, Resize
 
 Floats = npt.NDArray[np.float32]
@@ -192,23 +192,36 @@ class Blending:
         return _scaled(opacity.astype(np.float32) / np.float32(peak), size)
 
 
-class Blend(Chain):
-    """Stages whose result is blended with the frame it is made from:
-    `Blend([Neural(engine)], Blending(strength=0.5))`."""
+class Blend:
+    """Blends results with the frames that they were made from: two stages, around those that make them.
 
-    def __init__(self, stages: Sequence[Stage], blending: Blending) -> None:
-        super().__init__(stages)
+    ```
+    blend = Blend(Blending(strength=0.5))
+    stages = [blend.keep, Neural(engine), blend]
+    ```
+
+    Between the two frames stay in order and keep their numbers, as in a pump.
+    """
+
+    def __init__(self, blending: Blending) -> None:
         self.blending = blending
-        self.__name__ = " and ".join([*self.models, "blended"])
+        self._kept: deque[Frame] = deque()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The stages' notes, and what is said of the mask."""
-        return (*super().notes, *self.blending.notes)
+        """What is said of the mask."""
+        return self.blending.notes
 
-    def submit(self, frame: Frame) -> Callable[[], Frame]:
-        pending = super().submit(frame)
-        return lambda: self.blending(pending(), frame)
+    def keep(self, frame: Frame) -> Frame:
+        """Returns the frame, which is kept for its result."""
+        self._kept.append(frame)
+        return frame
+
+    def __call__(self, made: Frame) -> Frame:
+        frame = self._kept.popleft()
+        while frame.index != made.index:  # of a run that was broken off, as a sample is
+            frame = self._kept.popleft()
+        return self.blending(made, frame)
 
 
 def _coloured(made: Frame, original: Frame) -> tuple[Array, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..frame import Array, Frame, PixelFormat
 from ..stages.base import Chain, Stage
+from ..stages.neural import Neural
 from .planes import Floats, Mask, Planes, cv, grid
 from .reprojection_map import Track, Tracker
 
@@ -485,7 +486,8 @@ class Stabilize(Chain):
         self._stabiliser = Stabiliser(strength)
         self.overlap = min(self._stabiliser.overlap, spell or 0)
         """The number of frames before a restart that its history is built up over."""
-        self.__name__ = " and ".join([*self.models, "stabilised"])
+        names = [str(stage.engine.card.name) for stage in self.stages if isinstance(stage, Neural)]
+        self.__name__ = " and ".join([*names, "stabilised"])
         self._spell = spell
         self._first: int | None = None
         self._last = 0

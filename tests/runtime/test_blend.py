@@ -54,7 +54,7 @@ def painted(frame: Frame) -> Frame:
 @pytest.mark.parametrize("format", [*FORMATS, GRAY], ids=str)
 def test_none_of_a_result_is_the_source_bit_by_bit(format: PixelFormat) -> None:
     frame = noise(format)
-    given = Blend([painted], Blending(strength=0.0, keep_colours=True, mask=Mask(banded())))(frame)
+    given = Blending(strength=0.0, keep_colours=True, mask=Mask(banded()))(painted(frame), frame)
     assert all(np.array_equal(a, b) for a, b in zip(given.planes, frame.planes, strict=True))
     made = painted(frame)
     assert Blending(strength=1.0, keep_colours=False)(made, frame) is made
@@ -77,6 +77,21 @@ def test_where_the_mask_is_black_nothing_is_touched(format: PixelFormat, keep: b
         far = (slice(-10 // down, None), slice(0, 40 // across))
         assert np.abs(one[far].astype(int) - all_of_it[far]).max() <= 1
         assert not np.array_equal(one[far], other[far])
+
+
+def test_every_result_meets_the_frame_that_it_was_made_from() -> None:
+    """Of several in flight, and after a run that was broken off in their midst."""
+    frames = [replace(noise(RGB, seed), index=seed) for seed in range(5)]
+    blend = Blend(Blending(strength=0.5))
+    for number, frame in enumerate(frames):
+        assert blend.keep(frame) is frame
+        if number:
+            before = frames[number - 1]
+            if number == 2:
+                continue  # its result never comes
+            made = blend(replace(painted(before), index=before.index))
+            wanted = (before.planes[0].astype(float) + painted(before).planes[0]) / 2
+            assert np.abs(made.planes[0] - wanted).max() <= 1
 
 
 def test_a_mask_is_soft_on_its_light_side_only() -> None:
