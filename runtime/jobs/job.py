@@ -8,7 +8,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_type_hints
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, Protocol, TypeVar, get_type_hints
 
 import typer
 
@@ -25,8 +26,11 @@ from .options import (
     CHANNELS,
     DEVIATION,
     FIT,
+    KEEP_COLOURS,
+    MASK,
     MEAN,
     MODELS,
+    PART,
     RANGE,
     STRENGTH,
     card_flags,
@@ -41,6 +45,9 @@ from .options import (
     red_green_blue,
     width_height,
 )
+
+if TYPE_CHECKING:
+    from ..stages import Blending
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -105,6 +112,14 @@ def _option(
     return field(default=default, metadata={"flag": flag})
 
 
+def _contents(path: str) -> str:
+    """Returns what stands for a file in a journal: what it holds, whatever its name."""
+    try:
+        return f"a file of SHA-256 {hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]}"
+    except OSError:  # refused by name where it is opened
+        return path
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """The options of one run. A new one is one field: the command line and journals follow from it."""
@@ -122,6 +137,11 @@ class Job:
         told=list,
         autocompletion=complete_model,
     )
+    strength: float | None = _option(None, help=PART, sparse=True, min=0.0, max=1.0)
+    keep_colours: bool | None = _option(
+        None, "--keep-colours/--no-keep-colours", help=KEEP_COLOURS, sparse=True
+    )
+    mask: str | None = _option(None, help=MASK, told=_contents, sparse=True, metavar="FILE.png")
     size: tuple[int, int] | None = _option(
         "Picture",
         None,
@@ -397,7 +417,34 @@ def _engine(
     )
 
 
-def stages_of(job: Job, engines: list[Engine], *, segment: int | None = None) -> list[Stage]:
+class Blended(Protocol):
+    """What a job and a live session say of blending."""
+
+    @property
+    def strength(self) -> float | None: ...
+
+    @property
+    def keep_colours(self) -> bool | None: ...
+
+    @property
+    def mask(self) -> str | None: ...
+
+
+def blending_of(job: Blended, info: VideoInfo) -> "Blending":
+    """Returns what the job says of how results and the source's frames are blended; the models' cards
+    may say more. Raises SourceError for a mask that is none, or does not fit the source."""
+    from ..stages import Blending, Mask
+
+    mask = None
+    if job.mask is not None:
+        size = (info.width, info.height)
+        mask = Mask.load(job.mask).fitted(size, aspect=float(info.aspect), rotation=info.rotation)
+    return Blending(strength=job.strength, keep_colours=job.keep_colours, mask=mask)
+
+
+def stages_of(
+    job: Job, engines: list[Engine], blending: "Blending", *, segment: int | None = None
+) -> list[Stage]:
     """Returns the stages that a frame passes through, in order.
 
     Models see the picture as it is coded, which is how they were trained; --size means the picture that
@@ -405,11 +452,15 @@ def stages_of(job: Job, engines: list[Engine], *, segment: int | None = None) ->
     the process that makes them: it processes the `lead_of` frames before the segment first.
     """
     from ..sinks import segmented_file
-    from ..stages import Conform, Neural, Resize, Stabilize, Upright
+    from ..stages import Blend, Conform, Neural, Resize, Stabilize, Upright
 
     stages: list[Stage] = [Neural(engine) for engine in engines]
     if job.stabilize:
         stages = [Stabilize(stages, job.stabilize, spell=segment or segmented_file.SEGMENT)]
+    blending = blending.of([engine.card for engine in engines])
+    if stages and not blending.idle:
+        blend = Blend(blending)
+        stages = [blend.keep, *stages, blend]
     if job.bake:
         stages.append(Upright())
     if job.size is not None:

@@ -15,6 +15,9 @@ from ..zoo import named_models
 
 MODELS = "Zoo name or .onnx file; repeat to chain several."
 STRENGTH = "Keep results on what they show, 0 (off) to 1. [off]"
+PART = "How much of the models' work is seen: 0 (none) to 1. [by the model's card, else 1]"
+KEEP_COLOURS = "The source's colours under the models' light and dark. [by the model's card, else no]"
+MASK = "Picture of SOURCE's size: black is left untouched, white is the models', gray between."
 RANGE = "For a foreign model: 1, 255, -1..1 or LOW..HIGH; IN:OUT where its results differ."
 MEAN = "For a foreign model: what it subtracts, R,G,B in the numbers of --range."
 DEVIATION = "For a foreign model: what it divides by then, R,G,B."
@@ -27,6 +30,11 @@ def complete_model(incomplete: str) -> list[str]:
     return [name for name in named_models() if name.startswith(incomplete)]
 
 
+Part = Annotated[float | None, typer.Option("--strength", min=0.0, max=1.0, help=PART)]
+KeepColours = Annotated[
+    bool | None, typer.Option("--keep-colours/--no-keep-colours", help=KEEP_COLOURS)
+]
+MaskFile = Annotated[str | None, typer.Option("--mask", metavar="FILE.png", help=MASK)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
