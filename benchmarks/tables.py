@@ -592,7 +592,7 @@ def aims(
     real_time = {
         name: row["card"]["grid_4px"]
         for name, row in quality["models"].items()
-        if row["task"] == "style" and name != "johnson-half"
+        if row["task"] == "style"
     }
     grid = max(real_time, key=lambda name: real_time[name])
     macs = peers["upscale-2x"]["macs_per_pixel"] / peers["FSRCNN_x2.pb"]["macs_per_pixel"]

@@ -231,6 +231,9 @@ class VideoInfo:
     """All files that are read: none of them may be written to."""
     start: float = 0.0
     """Seconds on the file's own clock that count as time 0."""
+    part: bool = False
+    """True if frames were left out before time 0, or after the last: other streams are cut there,
+    too."""
     notes: tuple[str, ...] = ()
     """Notes on guesses and on what will be left out, one line each."""
 

@@ -1,6 +1,9 @@
-"""A contact sheet of the zoo: one photograph in every style, and one detail through every upscaler.
+"""A contact sheet of the zoo: photographs and screens in every style, a detail through every upscaler.
 
-python samples/contact_sheet.py PHOTOGRAPH [-o SHEET.jpg]
+python samples/contact_sheet.py PHOTOGRAPH... [--before FOLDER] [-o SHEET.jpg]
+
+Beside the photographs stand a game, a night and an interface, drawn by seed. With --before, the styles
+of another folder of models, such as an earlier zoo, stand below those of the same name.
 """
 
 import argparse
@@ -12,6 +15,7 @@ import torch
 from velatura.runtime import open_engine
 from velatura.runtime.zoo import zoo_models
 from velatura.training.degrade import bicubic_downscale
+from velatura.training.synthetic import interface, night, sprites_on_black
 
 HEIGHT = 300
 DETAIL = 96
@@ -28,14 +32,25 @@ def labelled(image: Image, text: str) -> Image:
     return np.vstack([picture, legend])
 
 
-def styles(photo: Image) -> list[Image]:
-    """The photograph and what each style makes of it."""
-    found = [labelled(photo, "photograph")]
-    for name in zoo_models():
-        with open_engine(name, precision="fp32") as engine:
-            if engine.card.task == "style":
-                found.append(labelled(np.array(engine.run(photo)), name))
-    return found
+def screens() -> list[Image]:
+    """A game, a night and an interface, as the training draws them, of seeds that it does not use."""
+    draw = np.random.default_rng(2**32 + 1)
+    return [np.ascontiguousarray(kind(384, draw)) for kind in (sprites_on_black, night, interface)]
+
+
+def styles(pictures: list[Image], before: Path | None) -> list[Image]:
+    """The pictures, and below them what each style makes of them, as rows."""
+    rows = [[labelled(picture, "original") for picture in pictures]]
+    for name, files in zoo_models().items():
+        older = before / f"{name}.onnx" if before else None
+        models = [(files["fp32"], name), *([(older, f"{name}, before")] if older else [])]
+        for path, text in models:
+            if not path.is_file():
+                continue
+            with open_engine(str(path), precision="fp32") as engine:
+                if engine.card.task == "style":
+                    rows.append([labelled(np.array(engine.run(p)), text) for p in pictures])
+    return [np.hstack(row) for row in rows]
 
 
 def upscaled(photo: Image) -> list[Image]:
@@ -79,14 +94,20 @@ def sheet(cells: list[Image], columns: int) -> Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("photograph", type=Path)
+    parser.add_argument("photographs", type=Path, nargs="+", metavar="PHOTOGRAPH")
+    parser.add_argument("--before", type=Path, metavar="FOLDER", help="models to stand below ours")
     parser.add_argument("-o", "--out", type=Path, default=Path("contact_sheet.jpg"))
     arguments = parser.parse_args()
-    photo = cv2.imread(str(arguments.photograph))
-    if photo is None or min(photo.shape[:2]) < 2 * DETAIL:
-        parser.exit(3, f"contact_sheet: {arguments.photograph} is no picture of {2 * DETAIL} pixels\n")
-    rgb = np.ascontiguousarray(photo[:, :, ::-1])
-    pages = [sheet(styles(rgb), 3), sheet(upscaled(rgb), 4)]
+    if arguments.before and not arguments.before.is_dir():
+        parser.exit(3, f"contact_sheet: no folder {arguments.before}\n")
+    photos: list[Image] = []
+    for path in arguments.photographs:
+        photo = cv2.imread(str(path))
+        if photo is None or min(photo.shape[:2]) < 2 * DETAIL:
+            parser.exit(3, f"contact_sheet: {path} is no picture of {2 * DETAIL} pixels\n")
+        photos.append(np.ascontiguousarray(photo[:, :, ::-1]))
+    rows = styles([*photos, *screens()], arguments.before)
+    pages = [*rows, sheet(upscaled(photos[0]), 4)]
     width = max(page.shape[1] for page in pages)
     padded = [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in pages]
     cv2.imwrite(str(arguments.out), np.vstack(padded)[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 86])

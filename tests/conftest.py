@@ -10,6 +10,7 @@ from velatura.runtime import zoo
 from velatura.runtime.cache import FOLDER_VARIABLE
 
 from . import own_data as data
+from . import rows
 from .skips import OnlyListed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(rows)
     if config.getoption("--only-listed-skips"):
         config.pluginmanager.register(OnlyListed.read(ROOT / "tests" / "skips.toml"))
     # A shell's background job is given an ignored SIGINT, and gives it to every process that it starts:

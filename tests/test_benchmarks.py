@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 
+@pytest.mark.quick_rows(3)
 @pytest.mark.parametrize("name", list(zoo_models()))
 def test_pytorch_computes_what_the_engine_does(name: str) -> None:
     from benchmarks.as_torch import GraphModule

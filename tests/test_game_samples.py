@@ -58,6 +58,7 @@ def drawn(folder: str, code: str, target: Path) -> Drawn:
     return found
 
 
+@pytest.mark.quick_rows(1)
 @pytest.mark.parametrize(
     ("engine", "script", "options", "panel"),
     [

@@ -11,6 +11,7 @@ import typer
 from ..backends.nvidia.library import Hardware, Name
 from ..errors import EngineError, SinkError
 from ..jobs.options import (
+    MASK,
     STRENGTH,
     Channels,
     Debug,
@@ -18,10 +19,13 @@ from ..jobs.options import (
     Fitting,
     InPrecision,
     Json,
+    KeepColours,
+    MaskFile,
     Mean,
     Models,
     OnBackend,
     Overwrite,
+    Part,
     Quiet,
     ValueRange,
     capabilities,
@@ -237,6 +241,9 @@ def live(
         float | None,
         typer.Option(metavar="STRENGTH", help=STRENGTH),
     ] = None,
+    strength: Part = None,
+    keep_colours: KeepColours = None,
+    mask: MaskFile = None,
     seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
     retries: Annotated[
         int | None, typer.Option(help="Attempts to reconnect in a row. [no end]")
@@ -299,6 +306,9 @@ def live(
             governed=governor,
             rung=rung,
             stabilize=part_of_one("--stabilize", stabilize),
+            strength=strength,
+            keep_colours=keep_colours,
+            mask=mask,
             seconds=seconds,
             audio=audio,
             retries=retries,
@@ -339,9 +349,12 @@ def serve(
     stabilize: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="How much history steadies frames with motion.")
     ] = 0.9,
-    strength: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="How much of the models' work is seen.")
-    ] = 1.0,
+    strength: Part = None,
+    keep_colours: KeepColours = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.png", help=f"{MASK} alpha: each frame's own, 0 as black."),
+    ] = None,
     backend: OnBackend = "auto",
     precision: InPrecision = "auto",
     stats: Annotated[
@@ -366,6 +379,8 @@ def serve(
             budget_ms=budget_ms,
             stability=stabilize,
             strength=strength,
+            keep_colours=keep_colours,
+            mask=mask,
             backend=backend,
             precision=precision,
         )

@@ -21,13 +21,22 @@ from ..errors import SinkError, SourceError, StageError, TruncatedSourceError, V
 from ..frame import Frame
 from ..meter import peak_memory
 from ..pump import Pump, Snapshot, Stats
-from ..resume.journal import Share, leftover
+from ..resume.journal import Share, journal_folder, leftover
 from ..sinks import Sink
 from ..sinks.segmented_file import JournalSink, OnlySink, ShareSink
 from ..sources import Source
 from ..sources.segment_part import PartSource
 from ..stages import Stage
-from .job import Job, journals, lead_of, open_engines, open_input, open_output, stages_of
+from .job import (
+    Job,
+    blending_of,
+    journals,
+    lead_of,
+    open_engines,
+    open_input,
+    open_output,
+    stages_of,
+)
 from .options import fail
 from .progress import BuildView, Reporter
 
@@ -83,7 +92,15 @@ def run_job(
     if comparison is not None and not outcome.interrupted:
         from .compare import compare
 
-        compare(job.source, job.sink, comparison, overwrite=job.overwrite, say=say.tell)
+        compare(
+            job.source,
+            job.sink,
+            comparison,
+            overwrite=job.overwrite,
+            say=say.tell,
+            start=job.start,
+            end=job.end,
+        )
     if outcome.loss is not None:
         if as_json:  # it is in the one object
             fail(str(outcome.loss), outcome.loss.exit_code)
@@ -101,9 +118,11 @@ def execute(
     """
     begin = time.perf_counter()
     before = _written(job.source)
+    _check_name(job)
     with ExitStack() as stack:
         source = stack.enter_context(open_input(job))
-        # Checked before the models load: a wrong output name should not cost that wait.
+        # Checked before the models load: a wrong mask or output name should not cost that wait.
+        blending = blending_of(job, source.info)
         sink = _sink(job, source, say)
         sink.ready = ready
         try:
@@ -116,14 +135,16 @@ def execute(
             sink.likeness = _likeness(engines)
             sink.choose([(engine.backend, engine.precision) for engine in engines])
             said = [*source.info.notes, *(n for engine in engines for n in engine.notes), *sink.notes]
+            said += blending.notes
             for line in said:
                 say.note(line)
             opened = time.perf_counter() - begin
             with say.progress(_less(total, sink.kept)) as progress:
-                stats = _process(job, source, engines, sink, say, progress)
+                stages = stages_of(job, engines, blending)
+                stats = _process(job, source, engines, stages, sink, say, progress)
             if whole and stats.interrupted:
                 raise KeyboardInterrupt
-            _finish(sink, stats, source, limited=job.frames is not None)
+            _finish(sink, stats, source, limited=job.frames is not None or job.end is not None)
         except BaseException:
             sink.abort()
             if sink.left:
@@ -146,6 +167,13 @@ def execute(
     elif stats.damage:
         say.note(f"tolerated: {stats.damage.lost} frames lost ({stats.damage.reason})")
     return Outcome(report, stats.interrupted, loss)
+
+
+def _check_name(job: Job) -> None:
+    """Raises SinkError for a name that is taken, before frames are read that only lead to --start."""
+    path = Path(job.sink)
+    if job.start and not job.overwrite and path.is_file() and not journal_folder(path).exists():
+        raise SinkError(f"{path} exists: --overwrite replaces it")
 
 
 def _written(source: str) -> tuple[int, int, int, int] | None:
@@ -205,12 +233,12 @@ def _process(
     job: Job,
     source: Source,
     engines: list[Engine],
+    stages: list[Stage],
     sink: Sink,
     say: Reporter,
     progress: Callable[[Snapshot], None],
 ) -> Stats:
     """Process all frames that no earlier run made, here or in workers."""
-    stages = stages_of(job, engines)
     shared = job.workers > 1 and isinstance(sink, JournalSink) and not sink.published
     if job.workers > 1 and not shared and not sink.kept:
         say.note("one process makes it: it is too short for segments")
@@ -338,7 +366,8 @@ def _work(job: Job, share: Share, talk: Connection) -> None:
         with ExitStack() as stack:
             source = stack.enter_context(open_input(job))
             engines = open_engines(job, stack, _unheard, share.choices)
-            stages = stages_of(job, engines, segment=share.state.length)
+            blending = blending_of(job, source.info)
+            stages = stages_of(job, engines, blending, segment=share.state.length)
             lead = lead_of(stages)
             part = PartSource(
                 source, lambda n: share.takes(n) or share.leads(n, lead), limit=job.frames

@@ -14,7 +14,7 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from ..errors import SourceError
+from ..errors import SourceError, missing
 from .pyav import open_input
 from .tracks import main_video
 
@@ -52,7 +52,7 @@ def open_container(uri: str) -> tuple[InputContainer, Pipe | None]:
     if path.is_dir():
         raise SourceError(f"{path} is a folder; for its pictures give '{path}/*.png'")
     if not path.exists():
-        raise SourceError(f"no file at {path}")
+        raise SourceError(missing(path))
     if not path.is_file():
         # Opening a named pipe waits here until a writer opens it.
         return _open_pipe(_named_pipe(path), uri)

@@ -4,12 +4,12 @@ A model may paint over a picture, and an upscaler sharpen it. Its structure, the
 and, where the picture is else the same, levels and colours must be the source's.
 
 All bounds are from a measurement: 29 clips (films, test patterns, a game, drawings), three successive
-frames at three places of each, at most 320 pixels wide, through the ten models of the zoo in FP32.
+frames at three places of each, at most 320 pixels wide, through ten models in FP32.
 Structure is the correlation of the luma's details (`_details`), of a file the median:
 
     upscalers                       0.999 to 1.000
     the identity, H.264 at CRF 40   0.97 to 1.00 (12 clips)
-    styles                          0.335 (johnson-half, a game), 0.56 (composition-vii) to 0.97
+    styles                          0.335 (the paper's net, a game), 0.56 (composition-vii) to 0.97
     another film                    at most 0.24 through upscalers, 0.16 through styles
 
 Motion is the correlation of the differences between two frames, where the source's is at least 1 of

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from velatura.export.game_engines import graph_for
 from velatura.export.game_parity import expected, measure_parity
 from velatura.export.opset import opset_of, with_opset
 from velatura.export.targets import TARGETS, UNITY, UNREAL
-from velatura.export.to_onnx import save
+from velatura.export.to_onnx import save, to_onnx
 from velatura.runtime import ModelCard, PostProcess, open_engine
 from velatura.runtime.backends.precision_choice import sample_picture
 from velatura.runtime.card import read_card
@@ -30,14 +31,24 @@ from velatura.runtime.errors import ModelError
 from velatura.runtime.zoo import zoo_models
 
 from ..rows import soaking
+from .test_export import checkpoint
 
 ZOO = list(zoo_models())
-SOME = ("upscale-2x", "starry-night", "johnson-half")
+PAPER = "johnson-style"
+"""The paper's network, which no shipped model has: small, with random weights."""
+SOME = ("upscale-2x", "starry-night", PAPER)
 """One of each network."""
 GAMES = Path(__file__).resolve().parents[2] / "samples/games"
 
 
-def shipped(name: str) -> tuple[ModelProto, ModelCard]:
+@cache
+def paper() -> tuple[ModelProto, ModelCard]:
+    return to_onnx(checkpoint(PAPER))
+
+
+def model_of(name: str) -> tuple[ModelProto, ModelCard]:
+    if name == PAPER:
+        return paper()
     proto = onnx.load(str(zoo_models()[name]["fp32"]))
     card = read_card(proto)
     assert card is not None
@@ -89,9 +100,9 @@ def node(kind: str, *inputs: str, to: str | list[str] = "result", **attributes: 
 # What is exported.
 
 
-@pytest.mark.parametrize("name", soaking(ZOO, but=SOME))
-def test_every_shipped_model_is_written_for_both_engines(name: str, tmp_path: Path) -> None:
-    proto, card = shipped(name)
+@pytest.mark.parametrize("name", soaking([*ZOO, PAPER], but=SOME))
+def test_every_model_is_written_for_both_engines(name: str, tmp_path: Path) -> None:
+    proto, card = model_of(name)
     for size in (None, (90, 162)):
         written: list[bytes] = []
         for target in TARGETS.values():
@@ -119,7 +130,7 @@ def test_every_shipped_model_is_written_for_both_engines(name: str, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["upscale-4x", "wave"])
 def test_the_runtime_takes_the_file_as_any_other(name: str, tmp_path: Path) -> None:
-    proto, card = shipped(name)
+    proto, card = model_of(name)
     for size, picture_size in ((None, (75, 131)), ((64, 96), (64, 96)), ((64, 96), (90, 120))):
         model, made = graph_for(proto, card, UNITY, size=size)
         path = tmp_path / "game.onnx"
@@ -137,10 +148,10 @@ def test_the_runtime_takes_the_file_as_any_other(name: str, tmp_path: Path) -> N
             assert np.abs(result - wanted).max() < 1
 
 
-@pytest.mark.parametrize("name", ["johnson-half", "starry-night", "upscale-2x"])
+@pytest.mark.parametrize("name", [PAPER, "starry-night", "upscale-2x"])
 def test_free_dimensions_fixed_by_name_leave_none_free(name: str) -> None:
     """So NNE's DirectML runtime does it: it overrides them by name, and wants concrete outputs."""
-    proto, card = shipped(name)
+    proto, card = model_of(name)
     model, _ = graph_for(proto, card, UNREAL)
     found = session(model, height=128, width=192).get_outputs()[0].shape
     assert found == [1, 3, 128 * card.scale, 192 * card.scale]
@@ -148,8 +159,8 @@ def test_free_dimensions_fixed_by_name_leave_none_free(name: str) -> None:
 
 @pytest.mark.parametrize("opset", [13, 14, 16, 17])
 def test_other_operator_sets_compute_the_same(opset: int) -> None:
-    for name in ("upscale-2x", "johnson-half"):
-        proto, card = shipped(name)
+    for name in ("upscale-2x", PAPER):
+        proto, card = model_of(name)
         model, _ = graph_for(proto, card, UNREAL, opset=opset)
         assert opset_of(model) == opset
         picture = np.random.default_rng(opset).random((1, 3, 64, 80), np.float32)
@@ -158,7 +169,7 @@ def test_other_operator_sets_compute_the_same(opset: int) -> None:
 
 @pytest.mark.parametrize("name", ["upscale-2x", "wave"])
 def test_half_precision_keeps_float32_at_the_ends(name: str, tmp_path: Path) -> None:
-    proto, card = shipped(name)
+    proto, card = model_of(name)
     model, made = graph_for(proto, card, UNREAL, half=True)
     assert made.precision == "fp16"
     kinds = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4}
@@ -175,7 +186,7 @@ of 1 for 255/219 it was 49.0, with red's and blue's weights exchanged 43.7. Chro
 
 
 def test_an_upscaler_has_the_runtimes_luma() -> None:
-    proto, card = shipped("upscale-2x")
+    proto, card = model_of("upscale-2x")
     model, _ = graph_for(proto, card, UNITY)
     picture = sample_picture(96, 160, 3)
     found = run(model, (picture.transpose(2, 0, 1)[None] / 255).astype(np.float32))[0] * 255.0
@@ -204,14 +215,14 @@ def test_parity_sees_a_slip_in_what_is_added(
     assert spec.loader is not None
     fresh = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fresh)
-    proto, card = shipped("upscale-2x" if slip != "pads" else "wave")
+    proto, card = model_of("upscale-2x" if slip != "pads" else "wave")
     model, made = graph_for(proto, card, UNITY, size=(62, 98))
     save(model, made, tmp_path / "slip.onnx")
     assert min(one.db for one in fresh.measure_parity(proto, card, tmp_path / "slip.onnx", made)) < 60
 
 
 def test_an_upscaler_keeps_colours_and_stays_in_range() -> None:
-    proto, card = shipped("upscale-2x")
+    proto, card = model_of("upscale-2x")
     model, _ = graph_for(proto, card, UNITY)
     for colour in ((0, 0, 0), (1, 1, 1), (1, 0, 0), (0, 0, 1), (0.2, 0.5, 0.3)):
         picture = np.ones((1, 3, 20, 24), np.float32) * np.array(colour, np.float32)[:, None, None]
@@ -505,8 +516,8 @@ def test_the_page_names_the_operators_that_are_written(engine: str) -> None:
     (row,) = re.findall(r"^\| operators \| (.*) \|$", page, re.MULTILINE)
     named = set(re.findall(r"\b[A-Z]\w+", row))
     used: set[str] = set()
-    for name in ZOO:
-        proto, card = shipped(name)
+    for name in (*ZOO, PAPER):
+        proto, card = model_of(name)
         for size in (None, (90, 162)):
             model, _ = graph_for(proto, card, TARGETS[engine], size=size)
             used |= {one.op_type for one in model.graph.node}
@@ -648,7 +659,7 @@ def test_half_precision_that_is_too_coarse_is_refused_or_forced(tmp_path: Path) 
 
 def test_the_model_itself_is_never_overwritten(tmp_path: Path) -> None:
     source = tmp_path / "m.onnx"
-    save(*shipped("upscale-2x"), source)
+    save(*model_of("upscale-2x"), source)
     before = source.read_bytes()
     assert "is the model itself" in export(source, source, "--for", "unity", code=4)
     assert source.read_bytes() == before

@@ -52,6 +52,7 @@ def loud(gain: float) -> tuple[onnx.ModelProto, ModelCard]:
     return proto, card
 
 
+@pytest.mark.quick_rows(3)
 @pytest.mark.parametrize("name", ZOO)
 def test_no_extreme_picture_overflows_a_shipped_model(name: str) -> None:
     proto = onnx.load(str(zoo_models()[name]["fp32"]))
@@ -67,6 +68,7 @@ def test_no_extreme_picture_overflows_a_shipped_model(name: str) -> None:
     assert graph.overflow is None, "nor do halves, each rounded, add up to one"
 
 
+@pytest.mark.quick_rows(3)
 @pytest.mark.parametrize(
     ("where", "least"), [("own_data", 54), pytest.param("data_root", 58, marks=pytest.mark.soak)]
 )

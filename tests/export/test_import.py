@@ -20,6 +20,7 @@ from velatura.runtime import open_engine
 from velatura.runtime.card import read_card
 from velatura.runtime.zoo import FOLDER_VARIABLE, named_models, own_models
 
+from ..rows import soaking
 from ..runtime import networks, videos
 from ..runtime.commands import velatura
 
@@ -85,7 +86,7 @@ def there(made: Path, own: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("key", list(NETS))
+@pytest.mark.parametrize("key", soaking(NETS, but=["compact", "dncnn"]))
 def test_architectures_agree_with_pytorch(key: str, tmp_path: Path) -> None:
     """Half of them as .pth, half as .safetensors; the engine is held to the network as it was built."""
     net = random_net(key)

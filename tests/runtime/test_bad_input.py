@@ -155,6 +155,7 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
         subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.quick_rows(3)
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 241), (241, 3), (17, 1)])
 @pytest.mark.parametrize("models", [("upscale-2x",), ("starry-night", "upscale-2x")])
 def test_smallest_and_odd_sizes(size: tuple[int, int], models: tuple[str, ...], tmp_path: Path) -> None:
@@ -181,6 +182,7 @@ def cut(path: Path, target: Path, part: float) -> Path:
     return target
 
 
+@pytest.mark.quick_rows(2)
 @pytest.mark.parametrize("name", ["film.mp4", "turned.mp4"])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
 def test_files_cut_at_random_places(own_clips: Path, name: str, suffix: str, tmp_path: Path) -> None:

@@ -473,6 +473,7 @@ q.Queue.put = last
 """
 
 
+@pytest.mark.quick_rows(1)
 @pytest.mark.parametrize(
     ("death", "code", "made", "kept"),
     [

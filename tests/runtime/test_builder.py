@@ -120,6 +120,7 @@ def test_each_generation_gets_an_engine_of_its_own(rtx: nvidia_library.Library) 
     assert len(engines) == len(GENERATIONS)
 
 
+@pytest.mark.quick_rows(4)
 @pytest.mark.parametrize("name", ["upscale-2x", "starry-night"])
 @pytest.mark.parametrize("bits", [8, 10])
 @pytest.mark.parametrize("size", [None, (240, 320)])

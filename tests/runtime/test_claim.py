@@ -35,6 +35,7 @@ def test_one_output_has_one_owner(name: str, overwrite: bool, tmp_path: Path) ->
     assert names(target.parent) == made
 
 
+@pytest.mark.quick_rows(1)
 @pytest.mark.parametrize("journals", [("--journal", "--no-journal"), ("--no-journal", "--journal")])
 def test_with_a_journal_or_without(journals: tuple[str, str], source: Path) -> None:
     """The second run begins while the first has all its pictures and no name yet."""

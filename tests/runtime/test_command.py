@@ -111,7 +111,7 @@ def test_a_source_that_is_written_to_is_changed_and_not_damaged(
 
 
 def test_no_slip_suggests_to_throw_something_away(clip: Path, tmp_path: Path) -> None:
-    for slip in ("--start", "--restar", "--overwrit"):
+    for slip in ("--starts", "--restar", "--overwrit"):
         done = velatura("run", clip, tmp_path / "out.mkv", slip)
         assert done.returncode == 2
         assert f"No such option: {slip}" in done.stderr
@@ -136,10 +136,10 @@ def test_frames_size_and_encoding_options(clip: Path, tmp_path: Path) -> None:
 def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
     """A run of some seconds reports its progress in whole lines, without control characters."""
     code = (
-        "import velatura.runtime.jobs.progress as v; v.LineView.EVERY = 0.2; "
+        "import velatura.runtime.jobs.progress as v; v.LineView.EVERY = 0.05; "
         "from velatura.runtime.__main__ import main; main()"
     )
-    arguments = ["run", "pattern:320x240?frames=150", str(tmp_path / "o.mkv"), "-m", "upscale-2x"]
+    arguments = ["run", "pattern:160x120?frames=150", str(tmp_path / "o.mkv"), "-m", "upscale-2x"]
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
     )
@@ -153,7 +153,7 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
 
 def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
     master, slave = pty.openpty()
-    arguments = ["run", "pattern:320x240?frames=200", str(tmp_path / "o.mkv"), "-m", "upscale-2x"]
+    arguments = ["run", "pattern:160x120?frames=200", str(tmp_path / "o.mkv"), "-m", "upscale-2x"]
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
     with subprocess.Popen(
         [*VELATURA, *arguments], stdout=slave, stderr=slave, env=environment

@@ -213,6 +213,7 @@ def run_and_verify(source: Path, target: Path, capsys: pytest.CaptureFixture[str
     holds(source, target, capsys)
 
 
+@pytest.mark.quick_rows(4)
 @pytest.mark.parametrize("name", CLIPS)
 def test_clips_hold(
     own_clips: Path, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -277,6 +278,7 @@ GOOD: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.quick_rows(8)
 @pytest.mark.parametrize("name", GOOD)
 def test_a_file_holds_what_itself_and_its_copies_promise(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -294,6 +296,7 @@ def test_a_file_holds_what_itself_and_its_copies_promise(
                 holds(source, rewrite(source, tmp_path / f"copy{other}"), capsys)
 
 
+@pytest.mark.quick_rows(3)
 @pytest.mark.parametrize("name", ["b-frames", "open groups", "variable rate", "late start",
                                   "hidden frames", "fields", "a quarter of a turn"])  # fmt: skip
 def test_what_a_run_makes_of_it_holds(
@@ -717,6 +720,7 @@ SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.quick_rows(12)
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".mov", ".flv", ".nut", ".h264"])
 @pytest.mark.parametrize("name", SOURCES)
 def test_verify_agrees_with_run(

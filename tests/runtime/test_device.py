@@ -149,6 +149,7 @@ def test_frames_that_nobody_asks_for_are_let_go(rig: Rig) -> None:
 # What it costs.
 
 
+@pytest.mark.quick_rows(3)
 @pytest.mark.parametrize("graphs", [True, False])
 @pytest.mark.parametrize("size", [(160, 192), (159, 191)])
 def test_a_frame_costs_one_wait_two_copies_and_no_memory(

@@ -126,6 +126,7 @@ LOSSLESS = {
 MOST_BITS = {"ffv1": 16, "hevc": 12, "h264": 10}
 
 
+@pytest.mark.quick_rows(18)
 @pytest.mark.parametrize("codec", LOSSLESS)
 @pytest.mark.parametrize("name", YUV)
 def test_every_depth_and_layout_is_kept_exactly_where_the_encoder_has_it(
@@ -275,6 +276,7 @@ def film(tmp_path: Path, size: tuple[int, int] = (320, 240), frames: int = 12) -
     return path
 
 
+@pytest.mark.quick_rows(2)
 @pytest.mark.parametrize(
     ("codec", "suffix", "near_lossless"),
     [("h264", ".mp4", 46), ("hevc", ".mp4", 46), ("av1", ".mp4", 44), ("vp9", ".webm", 44)],

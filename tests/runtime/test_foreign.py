@@ -49,6 +49,7 @@ def test_inspection_finds_what_a_peer_wants(name: str, peers: Path) -> None:
     assert (card.scale, card.value_range, card.fixed_size) == (scale, value_range, fixed)
 
 
+@pytest.mark.quick_rows(2)
 @pytest.mark.parametrize("backend", cpu_backends())
 @pytest.mark.parametrize("name", list(PEERS))
 def test_a_peer_computes_what_its_own_file_does(

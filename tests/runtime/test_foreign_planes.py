@@ -171,6 +171,7 @@ def test_every_peer_is_listed(data_root: Path) -> None:
     assert {path.name for path in (data_root / "peers").iterdir()} == set(PEERS)
 
 
+@pytest.mark.quick_rows(3)
 @pytest.mark.parametrize("name", list(PEERS))
 def test_every_peer_runs_or_is_refused_by_its_name(name: str, data_root: Path) -> None:
     path = data_root / "peers" / name

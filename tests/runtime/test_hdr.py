@@ -52,6 +52,7 @@ WANTED = [
 ]  # fmt: skip
 
 
+@pytest.mark.quick_rows(14)
 @pytest.mark.parametrize("transfer", [PQ, HLG])
 @pytest.mark.parametrize("bits", [10, 12])
 @pytest.mark.parametrize(

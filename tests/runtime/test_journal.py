@@ -29,6 +29,7 @@ from .cutting import (
 )
 
 
+@pytest.mark.quick_rows(2)
 @pytest.mark.parametrize(
     ("number", "how"),
     [(0, "flipped"), (1, "cut"), (1, "removed"), (2, "removed"), (2, "empty"), (2, "flipped")],
@@ -52,6 +53,7 @@ def test_a_damaged_segment_is_made_again(
     assert contents(target) == uncut
 
 
+@pytest.mark.quick_rows(2)
 @pytest.mark.parametrize("left", ["", "{", '{"sha256": "", "state": "{}"}', "[]", None])
 def test_a_damaged_journal_begins_anew(left: str | None, source: Path, uncut: dict[str, Any]) -> None:
     target = source.with_name("out.mp4")
@@ -264,6 +266,7 @@ def test_ctrl_c_finishes_the_file(source: Path, uncut: dict[str, Any]) -> None:
     assert "exists: --overwrite replaces it" in run(source, target, "--journal").stderr
 
 
+@pytest.mark.quick_rows(1)
 @pytest.mark.parametrize("moment", ["Journal.finish", "OutputFile.publish", "Journal.remove"])
 def test_killed_while_ctrl_c_finishes(moment: str, source: Path, uncut: dict[str, Any]) -> None:
     """Before its name is given the whole film is still to be had; after it, the short one is it."""

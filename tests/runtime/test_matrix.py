@@ -17,7 +17,7 @@ from . import filming
 from .filming import LINES, Film, samples
 from .matrix import MATRIX, ORDER, SHAPES, SOUNDS, TARGETS, Clip, cover, is_rgb, pairs, values
 
-QUICK, ALL = 96, 420
+QUICK, ALL = 40, 420
 CLIPS = cover(ALL)
 ROUNDED = 0.0021
 """Seconds: Matroska and FLV round to 1 ms, both files may."""
@@ -402,6 +402,7 @@ NOT_HELD = {
 }
 
 
+@pytest.mark.quick_rows(30)
 @pytest.mark.parametrize("suffix", NOT_HELD)
 @pytest.mark.parametrize("sound", [name for name in SOUNDS if name != "none"])
 def test_sound_passes_or_is_converted(
@@ -450,6 +451,7 @@ LARGE = (
 )  # fmt: skip
 
 
+@pytest.mark.quick_rows(3)
 @pytest.mark.parametrize("name", SMALL)
 def test_real_clips(name: str, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check_real(clips / name, tmp_path, capsys)

@@ -173,6 +173,7 @@ def test_every_zoo_name_is_found() -> None:
             assert find_model(name, precision=precision) == path
 
 
+@pytest.mark.quick_rows(1)
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

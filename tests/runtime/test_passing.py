@@ -138,6 +138,7 @@ def chapters(path: Path) -> list[tuple[str, float, float]]:
         ]
 
 
+@pytest.mark.quick_rows(2)
 @pytest.mark.parametrize("journal", [False, True])
 @pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv"])
 def test_a_film_that_ends_early_has_its_own_chapters(name: str, journal: bool, tmp_path: Path) -> None:

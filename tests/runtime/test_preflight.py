@@ -87,6 +87,7 @@ def counted_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dry_run_sample, "time", clock)
 
 
+@pytest.mark.quick_rows(1)
 @pytest.mark.usefixtures("counted_time")
 @pytest.mark.parametrize("codec", ["h264", "ffv1"])
 def test_a_clip_takes_what_was_foretold(codec: str, tmp_path: Path, foretell: Foretell) -> None:

@@ -56,6 +56,7 @@ def die_at_random(source: Path, uncut: dict[str, Any], times: int, draw: random.
     return cuts
 
 
+@pytest.mark.soak
 def test_killed_at_random(source: Path, uncut: dict[str, Any]) -> None:
     assert die_at_random(source, uncut, 5, random.Random(5)) == 5
 
@@ -108,6 +109,7 @@ def varied(folder: Path, kind: str) -> Path:
     return videos.make(folder / "in.mkv", size=(65, 47), frames=35, pix_fmt="yuv444p")
 
 
+@pytest.mark.quick_rows(2)
 @pytest.mark.parametrize(
     "kind", ["variable", *(pytest.param(k, marks=pytest.mark.soak) for k in OTHERS)]
 )
@@ -135,6 +137,7 @@ def test_every_codec_joins(
     assert plain["sound"] == whole["sound"]
 
 
+@pytest.mark.quick_rows(2)
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
 def test_the_same_pictures_make_the_same_file(codec: str, tmp_path: Path) -> None:
     """Else a segment that is made again would differ; x264 with AVX-512 differs at this size."""

@@ -143,6 +143,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("shown") / "in.mkv", film())
 
 
+@pytest.mark.quick_rows(13)
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("name", WRONGS)
 def test_wrong_outputs_are_caught(

@@ -176,6 +176,7 @@ def test_variable_frame_rate_keeps_its_times(tmp_path: Path) -> None:
         assert [round(frame.seconds * 1000) for frame in source] == times
 
 
+@pytest.mark.quick_rows(16)
 @pytest.mark.parametrize("rate", [24, 25, 30, Fraction(24000, 1001), Fraction(30000, 1001)])
 @pytest.mark.parametrize(
     ("suffix", "codec"),

@@ -272,6 +272,7 @@ def test_slow_changes_arrive() -> None:
     assert np.abs(after.planes[0].astype(int) - level).max() <= 1
 
 
+@pytest.mark.quick_rows(1)
 @pytest.mark.parametrize("pace", [3.0, 0.5])
 def test_a_fade_is_followed(pace: float) -> None:
     """By its light, though pixels hardly change from one frame to the next."""
@@ -284,6 +285,7 @@ def test_a_fade_is_followed(pace: float) -> None:
     assert abs(after.planes[0].mean() - result.mean()) < 3
 
 
+@pytest.mark.quick_rows(1)
 @pytest.mark.parametrize("velocity", [(0.0, 0.0), (0.08, 0.08), (0.5, 0.3), (0.93, 0.1)])
 def test_a_long_way_neither_blurs_nor_swells(velocity: tuple[float, float]) -> None:
     """The same part of a pixel, again and again: whatever is gained or lost at a step adds up."""
@@ -314,6 +316,7 @@ def coded(image: Image, format: PixelFormat, number: int, **more: Any) -> Frame:
     return picture((np.ascontiguousarray(wide[..., 1]), *chroma), number, format, **more)
 
 
+@pytest.mark.quick_rows(3)
 @pytest.mark.parametrize("format", FORMATS, ids=str)
 def test_every_format(format: PixelFormat, views: list[View], made: list[Image]) -> None:
     stage = Stabiliser()

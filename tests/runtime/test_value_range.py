@@ -89,6 +89,7 @@ def test_a_photograph_tells_the_range(
     assert np.corrcoef(found.ravel(), picture.ravel())[0, 1] > 0.8
 
 
+@pytest.mark.quick_rows(3)
 @pytest.mark.parametrize("name", list(zoo_models()))
 def test_our_own_networks_would_be_guessed_right(name: str, tmp_path: Path) -> None:
     proto = onnx.load(str(zoo_models()[name]["fp32"]))

@@ -155,6 +155,7 @@ def random_network(seed: int) -> Made:
     return Made(networks.model(nodes, weights, shape), layout, scale, top)
 
 
+@pytest.mark.quick_rows(2)
 @pytest.mark.parametrize("quarter", rows(ALL))
 def test_a_random_network_gives_its_own_picture_or_a_warning(quarter: int, tmp_path: Path) -> None:
     """Against ONNX Runtime, fed by hand in the range that the network was made for."""

@@ -33,6 +33,7 @@ def growth(once: Callable[[], object], *, warm_up: int = 8, times: int = 12) -> 
         tracemalloc.stop()
 
 
+@pytest.mark.quick_rows(2)
 @pytest.mark.parametrize("backend", cpu_backends())
 @pytest.mark.parametrize("model", ["upscale-2x", "starry-night"])
 @pytest.mark.parametrize("size", [(240, 320), (241, 319)])

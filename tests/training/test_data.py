@@ -113,6 +113,7 @@ def test_two_halves_of_a_batch_are_the_batch(photos: Path) -> None:
     assert torch.equal(crops.batch(5, 4), halves)
 
 
+@pytest.mark.quick_rows(1)
 @pytest.mark.parametrize("degradation", ["bicubic", "gaussian", "video"])
 def test_workers_deliver_what_one_process_makes(photos: Path, degradation: str) -> None:
     crops = PhotoCrops([photos], crop=24, seed=1, luma=True)

@@ -87,6 +87,7 @@ class StoppedError(Exception):
     pass
 
 
+@pytest.mark.quick_rows(1)
 @pytest.mark.parametrize("kind", ["upscaler", "style"])
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     data_root: Path, tmp_path: Path, kind: str, request: pytest.FixtureRequest
@@ -332,6 +333,7 @@ def whole(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tup
     return curve(folder)
 
 
+@pytest.mark.quick_rows(1)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_run_goes_on_with_the_same_loss_curve(
     data_root: Path, tmp_path: Path, whole: list[tuple[int, float]], number: signal.Signals
@@ -384,6 +386,7 @@ fit(replace(recipe, batch=batch), root=root, folder=folder, options=options)
         torch.testing.assert_close(shared.net[name], weight, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.soak
 def test_two_processes_end_together_when_the_time_is_up(data_root: Path, tmp_path: Path) -> None:
     """Each has a clock of its own; one that left before the other would be waited for for ever."""
     code = """

@@ -28,6 +28,7 @@ def photo(data_root: Path) -> torch.Tensor:
     return centre_square(read_image(data_root / "eval/kodak24/kodim07.png"), 96)
 
 
+@pytest.mark.quick_rows(1)
 @pytest.mark.parametrize("start", ["noise", "photo"])
 def test_the_objective_falls_and_is_what_is_said(
     objective: StyleObjective, photo: torch.Tensor, start: str
@@ -67,6 +68,11 @@ def test_two_paintings_give_the_weighted_mean_of_their_gram_matrices(data_root: 
     single = target(style_sizes=(128,))
     for layer in recipe.style:
         torch.testing.assert_close(both[layer], (a[layer] + single[layer]) / 2)
+
+
+@pytest.fixture(autouse=True)
+def _data_for_the_command(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VELATURA_DATA", str(data_root))
 
 
 def invoke(*words: object) -> tuple[int, str]:
@@ -125,7 +131,6 @@ def test_the_command_trains_on_ones_own_painting_and_photographs(
         (["upscale-2x", "--method", "optimize"], "needs a style recipe"),
     ],
 )
-@pytest.mark.usefixtures("data_root")
 def test_bad_input_says_what_is_wrong(words: list[str], complaint: str, tmp_path: Path) -> None:
     code, told = invoke(*words, "-o", tmp_path / "run")
     assert code == 3

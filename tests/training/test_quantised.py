@@ -129,6 +129,7 @@ def test_a_block_rounds_its_folded_kernel(block: Any) -> None:
         torch.testing.assert_close(block(x), found, rtol=0, atol=0)
 
 
+@pytest.mark.quick_rows(1)
 @pytest.mark.parametrize("name", ["upscale-2x", "upscale-4x-sharp", "starry-night"])
 @torch.no_grad()
 def test_a_net_computes_what_its_int8_export_will(name: str) -> None:
@@ -177,6 +178,7 @@ class StoppedError(Exception):
     pass
 
 
+@pytest.mark.quick_rows(1)
 @pytest.mark.parametrize("kind", ["upscaler", "style"])
 def test_an_interrupted_run_goes_on_with_its_ranges(
     data_root: Path, tmp_path: Path, kind: str, request: pytest.FixtureRequest
@@ -221,6 +223,7 @@ fit(recipe, root=root, folder=folder, options=Options(device="cpu", init=given))
         torch.testing.assert_close(shared.net[name], value, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.soak
 def test_fine_tuning_mends_what_int8_loses(data_root: Path, tmp_path: Path, upscaler: Recipe) -> None:
     """One channel, 64 times as large as the others, leaves those four of the 256 steps.
 

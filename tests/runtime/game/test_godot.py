@@ -56,6 +56,7 @@ def test_frames_of_godot_come_back_on_its_screen(tmp_path: Path) -> None:
     assert set(segment.FOLDER.glob(f"{segment.PREFIX}godot-*")) <= before, "nothing is left"
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @needs_godot
 def test_a_style_in_godot(tmp_path: Path) -> None:

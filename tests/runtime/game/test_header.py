@@ -117,6 +117,7 @@ class TestCompiling:
     def test_as_c(self, standard: str, tmp_path: Path) -> None:
         compile_c(_BODY.format("h"), tmp_path / "out", f"-std={standard}", "-O2")
 
+    @pytest.mark.quick_rows(2)
     @pytest.mark.parametrize("header", ["h", "hpp"])
     @pytest.mark.parametrize("standard", ["c++11", "c++17", "c++20"])
     def test_as_cpp(self, standard: str, header: str, tmp_path: Path) -> None:

@@ -341,6 +341,7 @@ class Liar:
             time.sleep(0.0002)
 
 
+@pytest.mark.quick_rows(2)
 @pytest.mark.parametrize("seed", range(4))
 def test_a_hostile_server_never_harms_a_client(seed: int) -> None:
     liar = Liar(seed)

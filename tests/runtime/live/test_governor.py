@@ -135,6 +135,7 @@ def test_a_hog_is_answered_within_three_seconds_and_forgotten_within_ten(
     assert done.rung_at(end + 10) <= before
 
 
+@pytest.mark.quick_rows(5)
 @pytest.mark.parametrize("factor", [1.9, 2.1, 2.3, 2.5, 3.0, 5.0, 8.0])
 @pytest.mark.parametrize("rate", [30.0, 60.0])
 def test_it_does_not_flap_under_constant_load(factor: float, rate: float) -> None:

@@ -92,6 +92,7 @@ def clicks(samples: np.ndarray) -> np.ndarray:
     return begins[np.insert(np.diff(begins) > 0.5, 0, True)] if len(begins) else begins
 
 
+@pytest.mark.quick_rows(1)
 @pytest.mark.parametrize("ppm", [0, 150, -150, 800])
 def test_sound_stays_with_the_clock_for_minutes(ppm: float) -> None:
     """A sound card whose second is longer or shorter: under 20 ms of drift, and no gap."""
