@@ -16,7 +16,7 @@ from ..errors import EngineError, SourceError
 from ..frame import Frame
 from ..jobs.job import Job, stages_of
 from ..sources import open_source
-from ..stages import Resize
+from ..stages import Blending, Resize
 from ..web.pictures import jpeg, shown
 from ..worker import DaemonThread
 from .choices import Choices
@@ -159,7 +159,8 @@ class Stills:
     def _made(self, frame: Frame, job: Job) -> Frame:
         # One frame has no history to be held to.
         engines = [self._engine(name, frame.width * frame.height) for name in job.models]
-        for stage in stages_of(replace(job, stabilize=None), engines):
+        blending = Blending(strength=job.strength, keep_colours=job.keep_colours)
+        for stage in stages_of(replace(job, stabilize=None), engines, blending):
             frame = stage(frame)
         return frame
 

@@ -390,6 +390,11 @@ def test_a_frame_is_shown_before_and_after(
     assert opened == ["upscale-2x"], "the engine stays open"
     small = cv2.resize(decoded(desk.picture(f"{film}/after?at=0.4", chosen)), (96, 64))
     assert np.abs(small.astype(int) - before).mean() < 12
+    none = decoded(desk.picture(f"{film}/after?at=0.4", {**chosen, "strength": 0.0}))
+    assert np.abs(cv2.resize(none, (96, 64)).astype(int) - before).mean() < 6
+    assert [one["name"] for one in desk.ask("GET", "/api/models")["choices"]["mixed"]] == [
+        "strength", "keep_colours",
+    ]  # fmt: skip
     assert decoded(desk.picture(f"{film}/glance?at=99")).shape == (64, 96, 3)
 
 
@@ -397,7 +402,8 @@ def test_a_frame_is_shown_before_and_after(
     {"models": ["/etc/passwd.onnx"]}, {"models": ["../wave"]}, {"models": "wave"}, {"models": [1]},
     {"models": ["wave"] * 9}, {"quality": "best"}, {"crf": True}, {"crf": -1}, {"crf": 1.5},
     {"preset": "fast; rm"}, {"codec": "rawvideo"}, {"audio": 1}, {"stabilize": 2},
-    {"stabilize": float("nan")}, {"suffix": ".sh"}, {"sink": "/tmp/x.mp4"}, {"overwrite": True},
+    {"stabilize": float("nan")}, {"strength": 1.5}, {"keep_colours": 1},
+    {"suffix": ".sh"}, {"sink": "/tmp/x.mp4"}, {"overwrite": True},
     {"enc": [["a", "b"]]}, [], "x", None,
 ])  # fmt: skip
 def test_a_choice_that_is_none_is_refused(studio: Studio, desk: Desk, chosen: Any, clip: Path) -> None:
