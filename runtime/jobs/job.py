@@ -137,11 +137,13 @@ class Job:
         told=list,
         autocompletion=complete_model,
     )
-    strength: float | None = _option(None, help=PART, sparse=True, min=0.0, max=1.0)
+    strength: float | None = _option("Picture", None, help=PART, sparse=True, min=0.0, max=1.0)
     keep_colours: bool | None = _option(
-        None, "--keep-colours/--no-keep-colours", help=KEEP_COLOURS, sparse=True
+        "Picture", None, "--keep-colours/--no-keep-colours", help=KEEP_COLOURS, sparse=True
     )
-    mask: str | None = _option(None, help=MASK, told=_contents, sparse=True, metavar="FILE.png")
+    mask: str | None = _option(
+        "Picture", None, help=MASK, told=_contents, sparse=True, metavar="FILE.png"
+    )
     size: tuple[int, int] | None = _option(
         "Picture",
         None,
