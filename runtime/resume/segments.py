@@ -65,8 +65,8 @@ class Segment:
         """Returns whether the source was read on here from where it was read to in the segment
         before."""
         before, own = other.trace, self.trace
-        if before is None or own is None:
-            return True
+        if own is None or before is None:
+            return own is None or not own.sought
         return own.before == before.end and (before.steady or not own.sought)
 
     @classmethod
