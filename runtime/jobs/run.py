@@ -225,7 +225,7 @@ def _process(
         least=sink.frames,
     ) as part:
         if job.workers == 1 or sink.published:
-            return _process_rest(part, stages, sink, lead, progress)
+            return _process_rest(part, stages, sink, lead, say, progress)
         sink.prepare(prime(stages, part))
         index = sink.index(partial(part.index, every=sink.length, ahead=max(lead, 1)))
     # The workers open their own.
@@ -241,6 +241,7 @@ def _process_rest(
     stages: list[Stage],
     sink: JournalSink,
     lead: int,
+    say: Reporter,
     progress: Callable[[Snapshot], None],
 ) -> Stats:
     """Process all frames that no earlier run made, in this process.
@@ -250,16 +251,15 @@ def _process_rest(
     """
     if sink.kept:
         prime(stages, part)
-        traces = sink.traces
+        traces, start = sink.traces, None
         if traces and all(trace.steady for trace in traces):
             index = sink.index(partial(part.index, every=sink.length, ahead=max(lead, 1)))
-            begin = len(traces) * sink.length
-            part.take(
-                len(traces),
-                start=index.start(begin - max(lead, 1)) if index is not None else None,
-                before=traces[-1].end,
-                rest=True,
-            )
+            if index is not None:
+                start = index.start(len(traces) * sink.length - max(lead, 1))
+        if traces and start is not None:
+            part.take(len(traces), start=start, before=traces[-1].end, rest=True)
+        else:
+            say.note("they are read again, as the source cannot be sought in")
     sink.trace = part.trace
     begin = part.first.index + sink.kept
     only = OnlySink(sink, lambda frame: frame.index >= begin)
