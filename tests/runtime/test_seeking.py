@@ -139,6 +139,13 @@ def rotated(folder: Path) -> Path:
     return path
 
 
+def pictures(folder: Path) -> Path:
+    for number in range(COUNT):
+        picture = av.VideoFrame.from_ndarray(videos.drawing((64, 48), number), format="rgb24")
+        picture.save(str(folder / f"{number:03d}.png"))
+    return folder / "%03d.png"
+
+
 def damaged(folder: Path) -> Path:
     """One packet in the middle is not what was coded; its frame is lost, or wrong."""
     plain = videos.make(folder / "plain.mkv", codec="mpeg4", frames=COUNT, options={"g": "8"})
@@ -193,6 +200,7 @@ CLIPS = {
     "late fields": Clip(late_fields),
     "two sizes": Clip(two_sizes, shifted=True),
     "rotated": Clip(rotated),
+    "pictures": Clip(pictures),
     "damaged": Clip(damaged, shifted=True, code=8),
     "cut short": Clip(cut_short),
     "other rate": Clip(b_frames, ("--fps", "30"), seeks=False),
