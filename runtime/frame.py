@@ -1,5 +1,6 @@
 """Frame: one picture with its time and the description of its colours. No input or output here."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Literal, Self
@@ -173,6 +174,15 @@ class Frame:
     def length(self) -> Fraction | None:
         """The time for which it is shown, in seconds; None where that is unknown."""
         return self.duration * self.time_base if self.duration else None
+
+    def digest(self) -> str:
+        """Returns a hash of the pixels, their description and the time; the number does not count."""
+        hashed = hashlib.sha256()
+        told = (self.format, self.pts, self.time_base, self.colour, self.aspect, self.rotation)
+        hashed.update(repr((*told, self.duration, self.planes[0].shape)).encode())
+        for plane in (*self.planes, *(() if self.alpha is None else (self.alpha,))):
+            hashed.update(np.ascontiguousarray(plane).data)
+        return hashed.hexdigest()
 
     def with_planes(
         self, planes: tuple[Array, ...], format: PixelFormat, colour: Colour | None = None

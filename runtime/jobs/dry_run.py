@@ -229,7 +229,8 @@ def _notes(job: Job, info: VideoInfo, trial: Trial) -> list[str]:
         notes.append("the time is that of one process; several share this machine's cores")
     if trial.kept:
         notes.append(
-            f"{trial.kept} frames of an earlier run are there; reading them again comes on top"
+            f"{trial.kept} frames of an earlier run are there; where the source cannot be sought in, "
+            "reading them again comes on top"
         )
     return list(dict.fromkeys(notes))
 

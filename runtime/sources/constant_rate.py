@@ -56,6 +56,10 @@ class RateSource(Source):
         return replace(frame, pts=place, time_base=1 / self._rate, index=index, duration=1)
 
     @property
+    def steady(self) -> bool:
+        return self._source.steady
+
+    @property
     def damage(self) -> Damage:
         return self._source.damage
 

@@ -183,6 +183,10 @@ class CutSource(Source):
         return replace(frame, pts=frame.pts - self._shift, index=index)
 
     @property
+    def steady(self) -> bool:
+        return self._source.steady
+
+    @property
     def damage(self) -> Damage:
         return Damage() if self._over is not None else self._source.damage
 
