@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 from av.error import FFmpegError
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
 
 from ..errors import SourceError
@@ -16,7 +17,7 @@ from ..media.decode import ALPHA_DECODERS, Clock, Reader
 from ..media.deinterlace import PROGRESSIVE, Picture, Plan, deinterlaced, plan
 from ..media.demux import check_audio, choose_stream, listed, open_container
 from ..media.matroska import is_cut
-from ..media.pixel_format import colour_of, is_mirrored, read_planes
+from ..media.pixel_format import colour_of, is_mirrored, read_planes, side_bytes
 from ..media.probe import (
     describe,
     has_opacity,
@@ -142,6 +143,7 @@ class FileSource(Source):
             index=index,
             duration=picture.duration,
             alpha=alpha,
+            captions=side_bytes(picture.image, Type.A53_CC),
         )
 
     def _read(self) -> None:

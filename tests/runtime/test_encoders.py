@@ -22,7 +22,7 @@ from velatura.runtime.frame import Array, Colour, Hdr, PixelFormat, VideoInfo
 from velatura.runtime.media import codecs
 from velatura.runtime.media.codecs import Codec, encoder_of, merged
 from velatura.runtime.media.encode import Coding, VideoEncoder
-from velatura.runtime.media.matroska import state_aspect
+from velatura.runtime.media.matroska import state
 from velatura.runtime.media.pixel_format import fill, in_depth, layout_of, picture_of
 from velatura.runtime.media.timestamps import Clock
 from velatura.runtime.sinks import segmented_file, why_no_journal
@@ -710,7 +710,7 @@ def test_a_file_without_room_is_left_as_it_is(tmp_path: Path) -> None:
     path = videos.make(tmp_path / "in.mkv", frames=2)
     data = path.read_bytes()
     file = io.BytesIO(data)
-    state_aspect(file, Fraction(16, 15), SIZE)
+    state(file, Fraction(16, 15), SIZE)
     assert file.getvalue() == data
 
 
