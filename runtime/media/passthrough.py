@@ -19,6 +19,7 @@ from av.stream import Disposition
 from ..errors import SinkError
 from ..frame import VideoInfo
 from .options import AudioCodec, Encoding
+from .pyav import open_input
 from .tracks import OnPacket
 
 TEXT = frozenset({"ass", "ssa", "subrip", "srt", "webvtt", "mov_text", "text"})
@@ -87,7 +88,7 @@ class PassingStreams:
     ) -> None:
         """`timecode` is what the output states, whose own track is then not copied."""
         assert like.path is not None
-        self._input: InputContainer = av.open(like.path)
+        self._input: InputContainer = open_input(like.path)
         self._output = output
         self._encoding = encoding or Encoding()
         self._timecode = timecode
@@ -160,7 +161,7 @@ class PassingStreams:
     def _attachment(self, stream: Any, codec: str) -> tuple[str, str, bytes]:
         """Returns (name, type, contents) of an attachment, or of cover art that becomes one."""
         if codec in PICTURES and stream.type == "video":
-            with av.open(str(self._input.name)) as again:
+            with open_input(str(self._input.name)) as again:
                 container: Any = again
                 packets: Iterator[Any] = container.demux(container.streams[stream.index])
                 picture = next((bytes(packet) for packet in packets if packet.size), b"")

@@ -15,7 +15,7 @@ from ..colour import MATRICES, guess_matrix
 from ..frame import Colour, VideoInfo
 from .hdr import dynamic_hdr, read_hdr
 from .pixel_format import RANGES, Reading, is_mirrored
-from .pyav import ratio
+from .pyav import open_input, ratio
 from .side_data import draws_grain, read_side_data
 
 _NO_TIMES = 0x80
@@ -78,7 +78,7 @@ def start_of(container: InputContainer) -> float:
 def orientation_of(path: str, index: int) -> tuple[int, bool]:
     """Returns the degrees, counter-clockwise, by which players turn a stream, and whether they mirror
     it first; for decoders that are not told."""
-    with av.open(os.path.abspath(path)) as container:  # noqa: PTH100
+    with open_input(os.path.abspath(path)) as container:  # noqa: PTH100
         for image in container.decode(container.streams[index]):
             found = cast("VideoFrame", image)
             return found.rotation % 360, is_mirrored(found)

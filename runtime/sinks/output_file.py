@@ -20,6 +20,7 @@ from ..media.codecs import CODECS, codec_of, spoken
 from ..media.encode import Coding, Kept, VideoEncoder
 from ..media.live_audio import Hearing, PassingSound, sound_codec
 from ..media.passthrough import Passage, PassingStreams
+from ..media.pyav import open_input
 from ..media.side_data import MATROSKA, MP4, Carried, carried
 from ..resume.output_lock import Claim, partial_path
 from ..verify.expected import Promise, Tally
@@ -315,7 +316,7 @@ def reporting(path: Path) -> Generator[None]:
 def _refuse_late(like: VideoInfo, *, audio: bool) -> None:
     """Raise SinkError for a source with a stream that begins late: AVI starts all streams at once."""
     assert like.path is not None
-    with av.open(like.path) as container:
+    with open_input(like.path) as container:
         for stream in container.streams:
             main = stream.index == like.stream
             heard = audio and like.audio_stream in (None, stream.index)

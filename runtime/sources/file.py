@@ -189,6 +189,13 @@ class FileSource(Source):
                 f"{self.uri}: not one picture of the video can be decoded{reason}; "
                 "the file may be cut off"
             )
+        pipe = self._pipe is not None
+        if container.format.name == "avi" and self._reader.guessed and not (self._counting or pipe):
+            # AVI knows the times of decoding alone: FFmpeg guesses the others from the level.
+            self._counting = True
+            self._reopen()
+            container, stream, pictures = self._container, self._stream, self._pictures
+            ahead = list(islice(pictures, len(ahead)))
         images = [picture.image for picture in ahead]
         first = float((images[0].pts or 0) * base)
         if self._pipe is None and max(first, 0.0) < self._begin and not is_untimed(container):
