@@ -64,6 +64,8 @@ class Codec:
     """The option that trades speed for size."""
     presets: tuple[str, ...] = ()
     """Its values; empty where FFmpeg checks them."""
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """The words that its other options take, where FFmpeg hands them on to the library."""
     full_chroma: Mapping[Quality, str] = field(default_factory=dict[Quality, str])
     """The values of `preset` that are for 4:4:4 only, by quality; all of them begin as these do."""
     params: str | None = None
@@ -126,6 +128,20 @@ CODECS: Mapping[str, Codec] = {
         crf=("crf", 0, 51),
         preset="preset",
         presets=_X_PRESETS,
+        values={
+            "preset": _X_PRESETS,
+            "tune": (
+                "film",
+                "animation",
+                "grain",
+                "stillimage",
+                "psnr",
+                "ssim",
+                "fastdecode",
+                "zerolatency",
+            ),
+            "profile": ("baseline", "main", "high", "high10", "high422", "high444"),
+        },
         params="x264-params",
     ),
     "libx265": Codec(
@@ -145,6 +161,10 @@ CODECS: Mapping[str, Codec] = {
         crf=("crf", 0, 51),
         preset="preset",
         presets=_X_PRESETS,
+        values={
+            "preset": _X_PRESETS,
+            "tune": ("psnr", "ssim", "grain", "animation", "fastdecode", "zerolatency"),
+        },
         params="x265-params",
     ),
     "libsvtav1": Codec(

@@ -429,9 +429,21 @@ def _options(encoder: str, encoding: Encoding, like: VideoInfo | None) -> dict[s
     return merged(encoder, ours, dict(encoding.options))
 
 
+_NUMBERS = frozenset({2, 3, 4, 5, 18, 20})
+"""FFmpeg's types of options that are whole numbers, fractions, or on and off."""
+_ALWAYS = frozenset(
+    {"default", "max", "min", "none", "all", "auto", "true", "false", "yes", "no", "on", "off"}
+)
+"""Words that FFmpeg may take for a number."""
+
+
 def _check_known(encoder: str, encoding: Encoding) -> None:
-    """Raise SinkError for options that the encoder does not have."""
-    if not encoding.options:
+    """Raise SinkError for options that the encoder does not have, and for values that it refuses."""
+    facts = codec_of(encoder)
+    given = [(f"--enc {name}=", name, value) for name, value in encoding.options]
+    if encoding.preset is not None and facts.preset is not None and not facts.presets:
+        given.append(("--preset ", facts.preset, encoding.preset))
+    if not given:
         return
     offered = av.CodecContext.create(encoder, "w").supported_options
     private = tuple(option.name for option in offered.private)
@@ -441,3 +453,31 @@ def _check_known(encoder: str, encoding: Encoding) -> None:
             params = codec_of(encoder).params
             own = f"; options of its library go into --enc {params}=KEY=VALUE" if params else ""
             raise SinkError(f"{spoken(encoder)} has no option {name!r}{nearest(name, known)}{own}")
+    options: dict[str, Any] = {option.name: option for option in (*offered.generic, *offered.private)}
+    for flag, name, value in given:
+        taken = _refused(options[name], value, facts.values.get(name, ()))
+        if taken:
+            raise SinkError(f"{flag}{value}: {spoken(encoder)} takes {taken}")
+
+
+def _refused(option: Any, value: str, words: tuple[str, ...]) -> str:
+    """Returns what an option takes, in words, where it refuses a value; else nothing.
+
+    What may be an expression is left to FFmpeg.
+    """
+    if words:
+        parts = value.replace(",", " ").replace("+", " ").split()
+        return "" if parts and all(part in words for part in parts) else ", ".join(words)
+    if int(option.type) not in _NUMBERS:
+        return ""
+    names = tuple(choice.name for choice in option.choices or ())
+    numbers = f"{option.min:.10g} to {option.max:.10g}"
+    takes = ", ".join((*names, numbers))
+    if value in names:
+        return ""
+    try:
+        number = float(value)
+    except ValueError:
+        plain = value.replace("_", "").isalpha()
+        return takes if plain and value.lower() not in _ALWAYS else ""
+    return "" if option.min <= number <= option.max else takes

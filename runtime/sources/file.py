@@ -15,7 +15,7 @@ from ..errors import SourceError
 from ..frame import Damage, Frame
 from ..media.decode import ALPHA_DECODERS, Clock, Reader
 from ..media.deinterlace import PROGRESSIVE, Picture, Plan, deinterlaced, plan
-from ..media.demux import check_audio, choose_stream, listed, open_container
+from ..media.demux import check_audio, choose_stream, listed, open_container, refuse_encrypted
 from ..media.matroska import is_cut
 from ..media.pixel_format import colour_of, is_mirrored, read_planes, side_bytes
 from ..media.probe import (
@@ -183,6 +183,8 @@ class FileSource(Source):
         self._read()
         pictures = self._pictures
         ahead = list(islice(pictures, 1 if order == PROGRESSIVE else _AHEAD))
+        if (not ahead or self._reader.failed) and self._pipe is None:
+            refuse_encrypted(self.uri, stream.index)
         if not ahead:
             reason = f": {self._reader.reason}" if self._reader.reason else ""
             raise SourceError(
