@@ -117,10 +117,11 @@ def refuse_encrypted(path: str, index: int) -> None:
 def _encryption(path: str, index: int) -> str:
     """Returns how the video of a file is encrypted, in words; empty where nothing tells of it."""
     with open_input(os.path.abspath(path)) as container:  # noqa: PTH100
-        stream: Any = container.streams[index]
+        media: Any = container
+        stream = media.streams[index]
         if "enc_key_id" in stream.metadata:
             return "ContentEncryption of Matroska"
-        packets: Iterator[Any] = container.demux(stream)
+        packets: Iterator[Any] = media.demux(stream)
         with suppress(FFmpegError):
             if any(packet.has_sidedata("encryption_info") for packet in islice(packets, 50)):
                 return "Common Encryption of MP4"
