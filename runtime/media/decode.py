@@ -127,6 +127,8 @@ class Reader:
         """Seconds on the file's clock at which the last packet of any stream ends."""
         self.ticks = 0
         """Ticks of the stream that have come, where a frame usually lasts one."""
+        self.guessed = False
+        """True if the first packet is shown later than it is decoded."""
         self.position = 0
         """Bytes up to the end of the last packet."""
         self._packets: Iterator[Packet[Any]] | None = None
@@ -213,6 +215,8 @@ class Reader:
     def _account(self, packet: "Packet[Any]") -> None:
         self.discarded += packet.is_discard
         self._clock.sent(packet.dts)
+        if not self._sent and packet.dts is not None and packet.pts is not None:
+            self.guessed = packet.pts > packet.dts
         self._sent += 1
         self.incomplete += packet.is_corrupt
         self._tick(packet.dts)

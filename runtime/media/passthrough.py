@@ -23,6 +23,7 @@ from ..errors import SinkError
 from ..frame import VideoInfo
 from .options import AudioCodec, Encoding
 from .probe import start_of
+from .pyav import open_input
 from .tracks import OnPacket
 
 TEXT = frozenset({"ass", "ssa", "subrip", "srt", "webvtt", "mov_text", "text"})
@@ -43,7 +44,7 @@ PICTURES = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "image/jpe
 Timed = tuple[float, "Packet[Any]"]
 """A packet with the seconds of the output at which it begins."""
 
-Way = Literal["copy", "convert", "attach", "drop"]
+Way = Literal["copy", "convert", "attach", "state", "drop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Passage:
     codec: str
     way: Way
     target: str = ""
-    """The codec that it is converted to."""
+    """The codec that it is converted to, or the timecode that is stated."""
     reason: str = ""
     """The reason for dropping it."""
 
@@ -66,6 +67,8 @@ class Passage:
         if self.way in ("copy", "attach"):
             covers = self.way == "attach" and self.kind != "attachment"
             return f"{name} becomes an attachment" if covers else f"{name} is copied"
+        if self.way == "state":
+            return f"{name} is written anew: {self.target}"
         if self.way == "convert":
             lost = "; its styles are lost" if self.codec in ("ass", "ssa") else ""
             return f"{name} is converted to {self.target}{lost}"
@@ -88,11 +91,14 @@ class PassingStreams:
         audio: bool,
         on_packet: OnPacket,
         encoding: Encoding | None = None,
+        timecode: str = "",
     ) -> None:
+        """`timecode` is what the output states, whose own track is then not copied."""
         assert like.path is not None
-        self._input: InputContainer = av.open(like.path)
+        self._input: InputContainer = open_input(like.path)
         self._output = output
         self._encoding = encoding or Encoding()
+        self._timecode = timecode
         self._on_packet = on_packet
         self._start = like.start
         self._main = like.stream
@@ -129,7 +135,7 @@ class PassingStreams:
             if passage.way == "attach":
                 self._output.add_attachment(*self._attachment(stream, passage.codec))
                 continue
-            if passage.way == "drop":
+            if passage.way in ("drop", "state"):
                 continue
             if passage.way == "convert" and passage.kind == "audio":
                 added = _encoded_sound(self._output, stream, passage.target, self._encoding)
@@ -152,6 +158,8 @@ class PassingStreams:
         for name, value in self._input.metadata.items():
             if name.lower() not in OWN_METADATA:
                 self._output.metadata[name] = value
+        if self._timecode:
+            self._output.metadata["timecode"] = self._timecode
         if self._output.format.name not in LATE_CHAPTERS:
             self._write_chapters()
         self._packets = self._read()
@@ -167,7 +175,7 @@ class PassingStreams:
     def _attachment(self, stream: Any, codec: str) -> tuple[str, str, bytes]:
         """Returns (name, type, contents) of an attachment, or of cover art that becomes one."""
         if codec in PICTURES and stream.type == "video":
-            with av.open(str(self._input.name)) as again:
+            with open_input(str(self._input.name)) as again:
                 container: Any = again
                 packets: Iterator[Any] = container.demux(container.streams[stream.index])
                 picture = next((bytes(packet) for packet in packets if packet.size), b"")
@@ -226,6 +234,10 @@ class PassingStreams:
             elif cover and self._output.format.name not in KEEPS_COVERS:
                 reason = f"{suffix} files would show it as a second film"
                 yield Passage(stream.index, "cover art", codec, "drop", reason=reason)
+            elif kind == "data" and "timecode" in stream.metadata:
+                way: Way = "state" if self._timecode else "drop"
+                reason = f"{suffix} files hold none that fits"
+                yield Passage(stream.index, kind, "timecode", way, target=self._timecode, reason=reason)
             elif _accepts(self._output, stream):
                 yield Passage(stream.index, "cover art" if cover else kind, codec, "copy")
             elif kind == "audio":
@@ -544,8 +556,10 @@ def _timed(packets: "list[Packet[Any]]") -> "Iterator[tuple[float, Packet[Any]]]
 
 MILLISECOND = Fraction(1, 1000)
 
-OWN_METADATA = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands", "duration"})
-"""Metadata that is about the container itself, not about the film."""
+OWN_METADATA = frozenset(
+    {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "timecode"}
+)
+"""Metadata that is about the container itself, not about the film, or is written by itself."""
 
 PLAIN_HEADER = "\r\n".join(
     (

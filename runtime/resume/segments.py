@@ -24,7 +24,7 @@ from av.video.stream import VideoStream
 from ..cache import digest_of
 from ..errors import SinkError
 from ..frame import Frame
-from ..media.encode import Coding, VideoEncoder, encode
+from ..media.encode import Coding, VideoEncoder
 from ..media.packet_index import Trace
 from ..media.timestamps import Clock
 
@@ -346,7 +346,8 @@ class SegmentCoder:
         assert self._writer is not None
         picture = self._encoder.picture(frame, self._coding)
         self._clock.stamp(picture, self._coding.ticks(frame), self._coding.time_base, frame.length)
-        self._writer.add(self._clock.timed(encode(self._stream, picture), end=False))
+        packets = self._encoder.packets(self._stream, picture, frame.captions)
+        self._writer.add(self._clock.timed(packets, end=False))
         self.frames += 1
 
     def end(self) -> tuple[SegmentWriter, int, bytes]:
@@ -357,7 +358,7 @@ class SegmentCoder:
         """
         assert self._stream is not None
         assert self._writer is not None
-        self._writer.add(self._clock.timed(encode(self._stream, None), end=True))
+        self._writer.add(self._clock.timed(self._encoder.packets(self._stream, None), end=True))
         if source_prints(self._files) != self._known:
             raise SinkError(
                 "the source was changed or replaced while it was read: --restart begins anew"

@@ -125,6 +125,8 @@ class JournalSink(Sink):
             with reporting(self.path):
                 if self._coder.open:
                     self._end_segment(final=not self._interrupted)
+                # Captions may begin late.
+                self.notes = tuple(dict.fromkeys((*self.notes, *self._encoder.notes)))
                 if not self._journal.published:
                     self._join()
                 self._journal.remove()

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
@@ -16,10 +17,10 @@ from ..errors import SourceError
 from ..frame import Damage, Frame
 from ..media.decode import ALPHA_DECODERS, Clock, Reader
 from ..media.deinterlace import PROGRESSIVE, Picture, Plan, deinterlaced, plan
-from ..media.demux import check_audio, choose_stream, listed, open_container
+from ..media.demux import check_audio, choose_stream, listed, open_container, refuse_encrypted
 from ..media.matroska import is_cut
 from ..media.packet_index import Key, PacketIndex, Start
-from ..media.pixel_format import colour_of, is_mirrored, read_planes
+from ..media.pixel_format import colour_of, is_mirrored, read_planes, side_bytes
 from ..media.probe import (
     describe,
     has_opacity,
@@ -207,6 +208,7 @@ class FileSource(Source):
             index=index,
             duration=picture.duration,
             alpha=alpha,
+            captions=side_bytes(picture.image, Type.A53_CC),
         )
 
     def _read(self) -> None:
@@ -246,12 +248,21 @@ class FileSource(Source):
         self._read()
         pictures = self._pictures
         ahead = list(islice(pictures, 1 if order == PROGRESSIVE else _AHEAD))
+        if (not ahead or self._reader.failed) and self._pipe is None:
+            refuse_encrypted(self.uri, stream.index)
         if not ahead:
             reason = f": {self._reader.reason}" if self._reader.reason else ""
             raise SourceError(
                 f"{self.uri}: not one picture of the video can be decoded{reason}; "
                 "the file may be cut off"
             )
+        pipe = self._pipe is not None
+        if container.format.name == "avi" and self._reader.guessed and not (self._counting or pipe):
+            # AVI knows the times of decoding alone: FFmpeg guesses the others from the level.
+            self._counting = True
+            self._reopen()
+            container, stream, pictures = self._container, self._stream, self._pictures
+            ahead = list(islice(pictures, len(ahead)))
         images = [picture.image for picture in ahead]
         first = float((images[0].pts or 0) * base)
         if self._pipe is None and max(first, 0.0) < self._begin and not is_untimed(container):

@@ -20,6 +20,7 @@ from ..errors import SourceError, missing
 from ..media.pixel_format import is_mirrored
 from ..media.probe import is_untimed, usual_rate
 from ..media.pyav import open_input, ratio
+from ..media.side_data import stated
 from ..media.tracks import Span, Track, Values, earliest, main_video
 
 HELD = 64 << 20
@@ -69,6 +70,8 @@ class Found:
     """All other streams, in the file's order."""
     chapters: int
     """The number of chapters."""
+    states: frozenset[str]
+    """Side data that it states, by the names of `media.side_data`."""
     cut: str
     """The reason why the file seems to be cut off; empty where it does not."""
     tail: str
@@ -221,6 +224,7 @@ class _Reader:
             transfer=int(tick.color_trc),
             tracks=tuple(span.track() for span in self._spans.values()),
             chapters=chapters,
+            states=stated(self._container, stream, last) if last is not None else frozenset(),
             cut=self._cut(video, shown),
             tail=decoder.tail(step / base),
             failed=decoder.failed,
