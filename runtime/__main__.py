@@ -1,48 +1,49 @@
 """The command `velatura`. Subcommands import what they need when they are called."""
 
+import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand
 
 from .cli import commands
+from .cli.parsing import (
+    CarefulCommand,
+    Commands,
+    in_terminal,
+    offer_models,
+    refuse_live,
+    wants_json,
+)
 from .jobs.job import Job, takes_job
-from .jobs.options import Debug, Json, Overwrite, Quiet, fail, reporting, sister, usage
+from .jobs.options import (
+    Debug,
+    Json,
+    Overwrite,
+    Quiet,
+    check_moments,
+    complete_model,
+    fail,
+    moment,
+    reporting,
+    sister,
+    usage,
+)
 from .sinks import RUN_SINKS
 from .sources import RUN_SOURCES
 
 app = typer.Typer(
     name="velatura",
-    help="Restyle and upscale video with real-time neural networks.",
+    cls=Commands,
+    help="Restyle and upscale video with real-time neural networks.\n\n"
+    "`velatura in.mp4 out.mp4 -m wave` is `velatura run` of the same.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-DESTRUCTIVE = frozenset(["--overwrite", "--restart"])
-"""Options that throw something away, which nobody must be talked into by a slip of the pen."""
-
-
-class CarefulCommand(TyperCommand):
-    """A command that suggests no destructive option for one that does not exist, such as --start."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, args)
-        except typer.BadParameter:
-            raise
-        except Exception as error:  # its class is Typer's own, without a public name
-            near: list[str] | None = getattr(error, "possibilities", None)
-            if near:
-                kept = [name for name in near if name not in DESTRUCTIVE]
-                error.possibilities = kept  # pyright: ignore[reportAttributeAccessIssue]
-            raise
 
 
 @app.command(cls=CarefulCommand)
@@ -58,27 +59,43 @@ def run(
     ],
     to: Annotated[
         str | None,
-        typer.Option(metavar="SUFFIX", help="Of a batch: suffix of all outputs. [as the sources]"),
+        typer.Option(
+            metavar="SUFFIX", help="Suffix of all outputs. [as the sources]", rich_help_panel="Batch"
+        ),
     ] = None,
     recursive: Annotated[
-        bool, typer.Option("--recursive", help="Of a batch: look into the folder's folders, too.")
+        bool,
+        typer.Option(
+            "--recursive", help="Look into the folder's folders, too.", rich_help_panel="Batch"
+        ),
     ] = False,
     retry: Annotated[
-        bool, typer.Option("--retry", help="Of a batch: try again what failed in an earlier run.")
+        bool,
+        typer.Option(
+            "--retry", help="Try again what failed in an earlier run.", rich_help_panel="Batch"
+        ),
     ] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Of a batch: go on with files that arrive, until Ctrl-C.")
+        bool,
+        typer.Option(
+            "--watch", help="Go on with files that arrive, until Ctrl-C.", rich_help_panel="Batch"
+        ),
     ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Try a short sample: time, size, room, what is kept, and three stills."
+            "--dry-run",
+            help="Try a short sample: time, size, room, what is kept, and three stills.",
+            rich_help_panel="Output",
         ),
     ] = False,
     comparison: Annotated[
         Path | None,
         typer.Option(
-            "--compare", metavar="FILE", help="Then put SOURCE and SINK side by side in FILE."
+            "--compare",
+            metavar="FILE",
+            help="Then put SOURCE and SINK side by side in FILE.",
+            rich_help_panel="Output",
         ),
     ] = None,
     quiet: Quiet = False,
@@ -95,6 +112,12 @@ def run(
 
     with reporting(debug, as_json and sink != "-"):
         job = Job.of_command(source, sink, given)
+        refuse_live(source, sink, job.models)
+        unasked = job.settings() == Job(source=source, sink=sink).settings()
+        # Without a person to read it, a run without a model converts.
+        if unasked and not (quiet or as_json) and in_terminal():
+            offer_models(source, sink)
+            raise SystemExit(2)
         options = BatchOptions(to=to, recursive=recursive, retry=retry, watch=watch)
         if names_videos(source):
             if dry_run or comparison is not None:
@@ -138,6 +161,10 @@ def models(
     names: Annotated[
         list[str] | None, typer.Argument(help="For remove: what `velatura import` has added.")
     ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Measure the speed of each on this machine, where unknown."),
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -146,17 +173,24 @@ def models(
 
     with reporting(debug, as_json):
         if action == "remove":
+            if measure:
+                usage("--measure is for the list")
             remove_models(names or usage("remove needs a name"), as_json=as_json)
         elif names:
             usage("list takes no names")
         else:
-            list_models(as_json=as_json)
+            list_models(as_json=as_json, measure=measure)
 
 
 @app.command()
 def info(
     what: Annotated[
-        str, typer.Argument(metavar="MODEL|VIDEO", help="A model's name, .onnx file or video.")
+        str,
+        typer.Argument(
+            metavar="MODEL|VIDEO",
+            help="A model's name, .onnx file or video.",
+            autocompletion=complete_model,
+        ),
     ],
     as_json: Json = False,
     debug: Debug = False,
@@ -176,6 +210,12 @@ def verify(
     video_stream: Annotated[
         int | None, typer.Option(min=0, help="Which of several videos of SOURCE, as the run was told.")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Where the run was told to begin.")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Where the run was told to end.")
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -183,8 +223,19 @@ def verify(
     from .jobs.verify import verify as run_verify
 
     with reporting(debug, as_json):
+        given = {"--start": start, "--end": end}
+        begin, until = (moment(name, text) if text else None for name, text in given.items())
+        check_moments(begin, until)
         raise SystemExit(
-            run_verify(source, output, deep=deep, as_json=as_json, video_stream=video_stream)
+            run_verify(
+                source,
+                output,
+                deep=deep,
+                as_json=as_json,
+                video_stream=video_stream,
+                start=begin,
+                end=until,
+            )
         )
 
 
@@ -204,9 +255,13 @@ def include_dir() -> None:
 
 for command in (
     commands.build, commands.cache, commands.bench, commands.live, commands.devices, commands.serve,
+    commands.studio,
 ):  # fmt: skip
-    app.command()(command)
+    app.command(cls=CarefulCommand)(command)
 
+
+UsageError: Any = typer.BadParameter.__base__
+"""What is wrong with a line of words: Typer gives its class no public name."""
 
 _EXTRAS = {"evaluate": "export"}
 """Extras of commands that are not named after them."""
@@ -278,7 +333,19 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    app(prog_name=Path(sys.argv[0]).name if sys.argv[0].endswith("velatura") else "velatura")
+    name = Path(sys.argv[0]).name if sys.argv[0].endswith("velatura") else "velatura"
+    words = sys.argv[1:]
+    try:
+        code: object = app(prog_name=name, standalone_mode=False)
+    except UsageError as error:
+        error.show()
+        if wants_json(words):
+            told: dict[str, Any] = {"error": error.format_message(), "kind": "UsageError", "notes": []}
+            typer.echo(json.dumps({**told, "exit_code": error.exit_code}))
+        raise SystemExit(error.exit_code) from None
+    except typer.Abort:
+        fail("stopped", 1)
+    raise SystemExit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

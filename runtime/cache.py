@@ -1,12 +1,13 @@
 """EngineCache: built engines and stored measurements on disk, safe from crashes and other processes."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -103,6 +104,20 @@ class EngineCache:
             data = build()
             self.put(key, data)
             return data, True
+
+    def figures(self, name: str, kinds: Sequence[str]) -> list[tuple[dict[str, Any], bytes]]:
+        """Returns (key, data) of all entries of that name whose precision is one of `kinds`, which are
+        those of measurements; the latest first. Engines are not read."""
+        found: list[tuple[float, dict[str, Any], bytes]] = []
+        for kind in kinds:
+            pattern = self.path_of({"name": name, "backend": "@", "precision": kind}).name
+            pattern = glob.escape(pattern.rpartition("-")[0]).replace("-_-", "-*-") + f"-*{SUFFIX}"
+            for path in self.folder.glob(pattern):
+                with contextlib.suppress(OSError):
+                    read = _read(path)
+                    if read is not None and (read[0]["name"], read[0]["precision"]) == (name, kind):
+                        found.append((path.stat().st_mtime, *read))
+        return [(key, data) for _, key, data in sorted(found, key=lambda one: -one[0])]
 
     def entries(self) -> list[Entry]:
         """Returns all files, in the order of their names."""

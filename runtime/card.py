@@ -72,6 +72,10 @@ class ModelCard:
     """Receptive-field radius in input pixels: the margin that a tile needs around its own pixels."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     """The number format of weights and activations inside the graph."""
+    strength: float = field(default=1.0, metadata=OF_RECIPE)
+    """The part of its result that is in the picture where nothing else is asked for, 0..1."""
+    keep_colours: bool = field(default=False, metadata=OF_RECIPE)
+    """True if its result gets the frame's own chroma where nothing else is asked for."""
     recipe: str = ""
     training: str = ""
     """The length of the training, in words: steps, batch, hours, machine."""
@@ -92,6 +96,8 @@ class ModelCard:
                 )
         if min(self.scale, self.size_multiple) < 1 or self.halo < 0:
             raise ModelError("model card: scale and size_multiple start at 1, halo at 0")
+        if not 0 <= self.strength <= 1:
+            raise ModelError(f"model card: a strength of {self.strength:g} is not within 0..1")
         for low, high in (self.value_range, self.output_range or (0.0, 1.0)):
             if not low < high:
                 raise ModelError(f"model card: the range {low:g}..{high:g} does not rise")

@@ -1,6 +1,21 @@
 """The error classes, grouped by what a caller catches; each has the command's exit code for it."""
 
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
 from typing import ClassVar, Self
+
+
+def missing(path: Path) -> str:
+    """Returns that there is no such file, and the names near it that there are."""
+    if not path.parent.is_dir():
+        return f"no file at {path}: there is no folder {path.parent}"
+    try:
+        names = [entry.name for entry in islice(path.parent.iterdir(), 10_000)]
+    except OSError:  # a folder that may not be listed
+        names = []
+    near = [str(path.with_name(name)) for name in get_close_matches(path.name, names, n=2)]
+    return f"no file at {path}" + (f"; did you mean {' or '.join(near)}?" if near else "")
 
 
 class VelaturaError(Exception):

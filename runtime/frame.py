@@ -1,5 +1,6 @@
 """Frame: one picture with its time and the description of its colours. No input or output here."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Literal, Self
@@ -103,6 +104,48 @@ class Hdr:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spherical:
+    """The projection of a picture that is seen from within a sphere (Google's Spherical Video V2)."""
+
+    projection: str
+    """`equirectangular`, or `cubemap`, `half equirectangular`, `fisheye` and others."""
+    yaw: int = 0
+    """Degrees in 16.16 fixed point; as `pitch` and `roll` are."""
+    pitch: int = 0
+    roll: int = 0
+    bounds: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """What is cut off at left, top, right and bottom, in 0.32 fixed point of the whole."""
+    padding: int = 0
+    """Pixels from the edge of each face of a cubemap that are not shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stereo:
+    """The places of the pictures for two eyes in one."""
+
+    layout: str
+    """`side by side`, `top and bottom`, `alternating frames`, `checkerboard`, `rows`, `columns`."""
+    inverted: bool = False
+    """True if the right eye's picture comes first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideData:
+    """What a video states of itself beside its pictures and their colours."""
+
+    spherical: Spherical | None = None
+    stereo: Stereo | None = None
+    ambient: tuple[Fraction, Fraction, Fraction] | None = None
+    """The light around the viewer: lux, and CIE 1931 x, y."""
+    timecode: str = ""
+    """That of the first frame, `HH:MM:SS:FF`; a `;` before the frames is drop frame."""
+    captions: bool = False
+    """True if frames have closed captions (`Frame.captions`)."""
+    others: tuple[str, ...] = ()
+    """Names of what nothing here writes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
     """One picture. Planes may be read-only views of a decoder's memory: write to copies only.
 
@@ -137,6 +180,8 @@ class Frame:
     live."""
     alpha: Array | None = None
     """(H, W) opacity, from 0 to the peak of the format's depth whatever the range; None is opaque."""
+    captions: bytes = b""
+    """Closed captions of CEA-608 and 708 that come with it, three bytes each (ATSC A/53, cc_data)."""
 
     def __post_init__(self) -> None:
         shapes = self.format.plane_shapes(self.width, self.height)
@@ -173,6 +218,15 @@ class Frame:
     def length(self) -> Fraction | None:
         """The time for which it is shown, in seconds; None where that is unknown."""
         return self.duration * self.time_base if self.duration else None
+
+    def digest(self) -> str:
+        """Returns a hash of the pixels, their description and the time; the number does not count."""
+        hashed = hashlib.sha256()
+        told = (self.format, self.pts, self.time_base, self.colour, self.aspect, self.rotation)
+        hashed.update(repr((*told, self.duration, self.planes[0].shape)).encode())
+        for plane in (*self.planes, *(() if self.alpha is None else (self.alpha,))):
+            hashed.update(np.ascontiguousarray(plane).data)
+        return hashed.hexdigest()
 
     def with_planes(
         self, planes: tuple[Array, ...], format: PixelFormat, colour: Colour | None = None
@@ -216,6 +270,8 @@ class VideoInfo:
     """True if frames have an opacity."""
     hdr: Hdr | None = None
     """Static HDR metadata that the file states."""
+    side: SideData = field(default_factory=SideData)
+    """Spherical and stereoscopic pictures, timecode, closed captions."""
     interlaced: bool = False
     """True if frames hold two fields of different times."""
     codec: str = ""
@@ -231,6 +287,9 @@ class VideoInfo:
     """All files that are read: none of them may be written to."""
     start: float = 0.0
     """Seconds on the file's own clock that count as time 0."""
+    part: bool = False
+    """True if frames were left out before time 0, or after the last: other streams are cut there,
+    too."""
     notes: tuple[str, ...] = ()
     """Notes on guesses and on what will be left out, one line each."""
 

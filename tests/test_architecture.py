@@ -59,7 +59,8 @@ ARROWS: dict[str, set[str]] = {
     "vapoursynth": MODELS | GROUND,
     "web": {"adaptive", "live"} | ENDS | MODELS | GROUND,
     "jobs": {"adaptive", "game", "live", "pump", "resume", "verify", "web"} | ENDS | MODELS | GROUND,
-    "cli": {"jobs"} | ENDS | MODELS | GROUND,
+    "studio": {"jobs", "pump", "resume", "web"} | ENDS | MODELS | GROUND,
+    "cli": {"jobs", "studio"} | ENDS | MODELS | GROUND,
     "__main__": {"cli", "jobs"} | ENDS,
 }
 """What each folder and module of the runtime may import, itself aside: only what stands above it."""

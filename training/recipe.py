@@ -134,6 +134,10 @@ class Recipe:
     """Part of the training after which the temporal terms count: a style is learned on stills first."""
     grid: float = _loss(task="style")
     """Weight of a style's dependence on the place in the pixel grid of the stride."""
+    strength: float = 1.0
+    """The part of the model's result in the picture where nothing else is asked for: for its card."""
+    keep_colours: bool = False
+    """Whether the frame's own chroma is kept then, too."""
     licence: str = "Apache-2.0"
     attribution: str = ""
 
@@ -157,6 +161,8 @@ class Recipe:
         for key, choices in _CHOICES.items():
             if getattr(self, key) not in choices:
                 raise ValueError(f"{origin}: {key} is {getattr(self, key)!r}, not {', '.join(choices)}")
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"{origin}: strength {self.strength:g} is not within 0..1")
         if "kind" not in self.net:
             raise ValueError(f"{origin}: net has no kind")
         if min(self.steps, self.batch, self.crop) < 1:

@@ -120,6 +120,11 @@ class Ladder:
         return self._size
 
     @property
+    def cards(self) -> tuple[ModelCard, ...]:
+        """The models' cards, in order."""
+        return tuple(self._engines[name].card for name in self.models)
+
+    @property
     def shape(self) -> Shape:
         """The shape of every frame that comes out."""
         return self.fit.shape

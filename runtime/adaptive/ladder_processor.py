@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-import cv2
 import numpy as np
 
 from ..backends import Fit as EngineFit
 from ..backends import Precision, open_engine
 from ..backoff import Backoff
 from ..cache import EngineCache
-from ..card import CardFlags
+from ..card import CardFlags, ModelCard
 from ..errors import EngineError, VelaturaError
 from ..frame import Array, Frame, VideoInfo
+from ..stages.blend import Blending
 from ..stages.geometry import Shape
 from .background_open import FIRST, MOST, Opening
 from .executor import STUCK, Patience, Running
@@ -25,19 +25,6 @@ from .processor import Processed, Processor, Steady, Tell
 
 LINE = 2
 """Width in luma columns of the line between the two sides."""
-
-
-def blended(made: Frame, original: Frame, strength: float) -> Frame:
-    """Returns `strength` (0..1) of `made` over `original`, which has its size and format."""
-    if strength >= 1:
-        return made
-    if strength <= 0:
-        return original
-    planes = tuple(
-        np.asarray(cv2.addWeighted(_whole(a), strength, _whole(b), 1 - strength, 0))
-        for a, b in zip(made.planes, original.planes, strict=True)
-    )
-    return made.with_planes(planes, made.format)
 
 
 def split(made: Frame, original: Frame, at: float) -> Frame:
@@ -58,10 +45,6 @@ def split(made: Frame, original: Frame, at: float) -> Frame:
         plane[:, max(x - wide // 2, 0) : x - wide // 2 + wide] = 1 << (format.bits - 1) if i else white
         planes.append(plane)
     return made.with_planes(tuple(planes), format)
-
-
-def _whole(plane: Array) -> Array:
-    return np.ascontiguousarray(plane)
 
 
 HEALTHY = 10.0
@@ -107,7 +90,7 @@ class LadderProcessor(Processor):
         if pinned is not None and pinned not in names:
             ladder.close()
             raise EngineError(f"there is no rung {pinned!r}; there are: {', '.join(names)}")
-        self._models = ladder.models
+        self._models: tuple[str, ...] = ladder.models
         self._patience = patience or Patience()
         self._running: Running | None = Running(ladder, self._tried, self._patience)
         self._governor = self._govern(ladder, pinned)
@@ -122,7 +105,10 @@ class LadderProcessor(Processor):
         self._closed = False
         self._said = ""
         self._work = 0.0
-        self._strength = 1.0
+        self.blending = Blending()
+        """How results and frames become one picture; what it leaves open is by the models' cards. Any
+        thread may set it."""
+        self._cards: tuple[ModelCard, ...] = ladder.cards
         self._split: float | None = None
         self.steady = Steady(self._patience.stand_in)
         """The stabiliser of results, which is off unless its strength is set."""
@@ -131,14 +117,14 @@ class LadderProcessor(Processor):
 
     @property
     def strength(self) -> float:
-        """The part of the result in the picture, 0..1. Raises ValueError when set out of range."""
-        return self._strength
+        """The part of the result in the picture, 0..1, by the models' cards until it is set. Raises
+        ValueError when set out of range."""
+        strength = self.blending.of(self._cards).strength
+        return 1.0 if strength is None else strength
 
     @strength.setter
     def strength(self, value: float) -> None:
-        if not 0 <= value <= 1:
-            raise ValueError(f"a strength of {value} is not within 0..1")
-        self._strength = float(value)
+        self.blending = replace(self.blending, strength=float(value))
 
     @property
     def split(self) -> float | None:
@@ -202,6 +188,9 @@ class LadderProcessor(Processor):
 
     def process(self, frame: Frame) -> Processed:
         begin = time.monotonic()
+        opacity = frame.alpha
+        if opacity is not None:
+            frame = replace(frame, alpha=None)  # results have none
         try:
             if self._last is None:
                 self._adopt(frame)
@@ -209,7 +198,7 @@ class LadderProcessor(Processor):
             made = self._process(self.steady.followed(frame, moves=self.carries))
             made = self.steady(frame, made or Processed(plain(), passed=True), plain)
             if not made.passed:
-                made = replace(made, frame=self._mixed(made.frame, plain))
+                made = replace(made, frame=self._mixed(made.frame, plain, opacity))
         except Exception as error:  # a frame must come out, whatever is wrong
             made = self._rescued(frame, error)
         self._seen, self._last = frame, made.frame
@@ -297,12 +286,12 @@ class LadderProcessor(Processor):
         if self._running is not None:
             self._running.ladder.fit = Fit(shape)
 
-    def _mixed(self, made: Frame, plain: Callable[[], Frame]) -> Frame:
-        strength, at = self._strength, self._split
-        if strength >= 1 and at is None:
+    def _mixed(self, made: Frame, plain: Callable[[], Frame], opacity: Array | None) -> Frame:
+        blending, at = self.blending.of(self._cards), self._split
+        if blending.idle and at is None:
             return made
         original = plain()
-        made = blended(made, original, strength)
+        made = blending(made, original, opacity)
         return made if at is None else split(made, original, at)
 
     def _rescued(self, frame: Frame, error: Exception) -> Processed:
@@ -345,7 +334,7 @@ class LadderProcessor(Processor):
             self._governor = self._govern(ladder, wanted if wanted in names else None)
         if ladder.models != self._models or self._backoff.failures:
             self._tell(f"{_names(ladder.models)} at work")
-        self._models, self._wanted = ladder.models, None
+        self._models, self._cards, self._wanted = ladder.models, ladder.cards, None
         self._began, self._reviving, self._following = time.monotonic(), None, None
         width, height = ladder.size
         shape = self._fit.shape

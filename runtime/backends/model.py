@@ -9,7 +9,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, version_converter
 
 from ..card import CardFlags, DType, Layout, ModelCard, read_card
-from ..errors import ModelError
+from ..errors import ModelError, missing
 from ..zoo import named_models
 from .base import Model
 from .foreign import as_picture_network
@@ -63,7 +63,7 @@ def find_model(name: str | Path, *, precision: str = "fp32") -> Path:
     if path.is_dir():
         raise ModelError(f"{path} is a folder, not an ONNX model")
     if path.suffix == ".onnx" or len(path.parts) > 1:
-        raise ModelError(f"no model file at {path}")
+        raise ModelError(missing(path).replace("no file", "no model file", 1))
     if str(name) == IDENTITY:
         raise ModelError(f"{IDENTITY} is no network but gives back what it gets: name a model")
     near = get_close_matches(str(name), [*known, IDENTITY], n=3, cutoff=0.5)

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..backends.nvidia.library import Hardware, Name
-from ..errors import EngineError
+from ..errors import EngineError, SinkError
 from ..jobs.options import (
+    MASK,
     STRENGTH,
     Channels,
     Debug,
@@ -18,10 +19,13 @@ from ..jobs.options import (
     Fitting,
     InPrecision,
     Json,
+    KeepColours,
+    MaskFile,
     Mean,
     Models,
     OnBackend,
     Overwrite,
+    Part,
     Quiet,
     ValueRange,
     capabilities,
@@ -237,6 +241,9 @@ def live(
         float | None,
         typer.Option(metavar="STRENGTH", help=STRENGTH),
     ] = None,
+    strength: Part = None,
+    keep_colours: KeepColours = None,
+    mask: MaskFile = None,
     seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
     retries: Annotated[
         int | None, typer.Option(help="Attempts to reconnect in a row. [no end]")
@@ -299,6 +306,9 @@ def live(
             governed=governor,
             rung=rung,
             stabilize=part_of_one("--stabilize", stabilize),
+            strength=strength,
+            keep_colours=keep_colours,
+            mask=mask,
             seconds=seconds,
             audio=audio,
             retries=retries,
@@ -339,9 +349,12 @@ def serve(
     stabilize: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="How much history steadies frames with motion.")
     ] = 0.9,
-    strength: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="How much of the models' work is seen.")
-    ] = 1.0,
+    strength: Part = None,
+    keep_colours: KeepColours = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.png", help=f"{MASK} alpha: each frame's own, 0 as black."),
+    ] = None,
     backend: OnBackend = "auto",
     precision: InPrecision = "auto",
     stats: Annotated[
@@ -366,7 +379,45 @@ def serve(
             budget_ms=budget_ms,
             stability=stabilize,
             strength=strength,
+            keep_colours=keep_colours,
+            mask=mask,
             backend=backend,
             precision=precision,
         )
         raise SystemExit(run_serve(shm, work, size, clients, as_json=stats == "json", quiet=quiet))
+
+
+def studio(
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="A folder of videos that the page may look into. [uploads only]"),
+    ] = None,
+    workspace: Annotated[
+        Path | None,
+        typer.Option(help="Where uploads, queue and results are kept. [the user's data folder]"),
+    ] = None,
+    max_upload: Annotated[float, typer.Option(min=0.001, help="Gigabytes of an upload at most.")] = 20,
+    host: Annotated[str, typer.Option(help="Address of the page.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Its port; 0 takes a free one.")] = 0,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="VELATURA_TOKEN",
+            help="In the page's address; must be given beyond this machine. [a random one]",
+        ),
+    ] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Serve a page to choose videos and models and to render a queue of them, until Ctrl-C."""
+    with reporting(debug, False):
+        try:
+            from ..studio.server import run_studio
+        except ImportError as error:
+            raise SinkError(f"the studio needs {error.name}: pip install 'velatura[live]'") from error
+        raise SystemExit(
+            run_studio(
+                workspace, host=host, port=port, token=token, folder=folder,
+                limit=round(max_upload * 1e9), quiet=quiet,
+            )
+        )  # fmt: skip

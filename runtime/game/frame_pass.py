@@ -15,6 +15,7 @@ from ..backends import Precision, open_engine
 from ..backends.identity import NAME as IDENTITY
 from ..card import CardFlags, ModelCard
 from ..frame import RGB, Frame, PixelFormat, VideoInfo
+from ..stages.blend import Blending
 from ..stages.geometry import Shape
 from ..worker import Channel
 from .picture import DEEP, FULL
@@ -70,8 +71,8 @@ class Painter:
         """`scale` None is that of the models, known once they are open."""
         self.stability = 0.9
         """The weight of the history, 0..1; any thread may set it."""
-        self.strength = 1.0
-        """The part of the result in the picture, 0..1; any thread may set it."""
+        self.blending = Blending()
+        """How results and frames become one picture; any thread may set it."""
         self._plan, self._tell, self._scale = plan, tell, scale
         self._models = tuple(models)
         self._processor: LadderProcessor | None = None
@@ -86,6 +87,15 @@ class Painter:
     def scale(self) -> int:
         """The results' size over the frames'; 1 until it is known."""
         return self._scale or 1
+
+    @property
+    def strength(self) -> float:
+        """The part of the result in the picture, 0..1; that of the models' cards where nothing else was
+        asked for, 1 until they are known."""
+        asked, processor = self.blending.strength, self._processor
+        if asked is not None:
+            return asked
+        return 1.0 if processor is None else processor.strength
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -153,12 +163,13 @@ class Painter:
         if key_of(frame) != self._key:
             self._follow(frame)
         processor = self._processor
+        if processor is not None:
+            processor.blending = self.blending
         if processor is None or self.strength <= 0:
             self.forget()
             return Painted(None)
         history = self.history(moves=frame.motion is not None)
         processor.steady.strength = self.stability if history else 0.0
-        processor.strength = self.strength
         made = processor.process(frame)
         if made.passed:
             return Painted(None, late=made.late and not self._plan.prompt)

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import cv2
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from ..adaptive.guided import linear
 from ..buffers import BufferPool
 from ..frame import RGB, Array, Colour, Frame, PixelFormat
+from ..stages.blend import Mask
 from .conventions import as_array
 
 Order = Literal["rgba", "bgra", "rgb", "bgr"]
@@ -52,8 +54,11 @@ class Pictures:
     Memory is reused once nobody references it.
     """
 
-    def __init__(self, order: Order, *, flipped: bool, encoding: ColourEncoding) -> None:
-        """Raises ValueError for an unknown order or encoding."""
+    def __init__(
+        self, order: Order, *, flipped: bool, encoding: ColourEncoding, opacity: bool = False
+    ) -> None:
+        """`opacity` gives frames the pictures' alpha, for a mask by it. Raises ValueError for an
+        unknown order or encoding."""
         if order not in ORDERS:
             raise ValueError(f"an order of {order!r} is unknown; there are: {', '.join(ORDERS)}")
         if encoding not in ("srgb", "linear"):
@@ -61,6 +66,7 @@ class Pictures:
         self._swapped = order.startswith("b")
         self._flipped = flipped
         self._linear = encoding == "linear"
+        self._opacity = opacity
         self._pool = BufferPool()
 
     def copy(self, picture: Picture) -> Picture:
@@ -86,6 +92,7 @@ class Pictures:
             index=index,
             colour=FULL,
             captured=time.monotonic(),
+            alpha=self._alpha(upright) if self._opacity and picture.shape[2] == 4 else None,
         )
         return Taken(frame, light)
 
@@ -125,6 +132,14 @@ class Pictures:
             return picture
         np.copyto(out, picture)
         return out
+
+    def _alpha(self, picture: Picture) -> Array:
+        """Returns (H, W), a copy in the frame's depth."""
+        alpha = picture[..., 3]
+        if picture.dtype == np.uint8:
+            return np.ascontiguousarray(alpha)
+        part = np.nan_to_num(np.clip(alpha.astype(np.float32), 0, 1))
+        return np.rint(part * DEEP.peak).astype(DEEP.dtype)
 
     def _rgb(self, picture: Picture) -> Array:
         """Returns (H, W, 3) in memory of its own: R, G, B, whatever the order was."""
@@ -215,6 +230,23 @@ def picture_type(dtype: npt.DTypeLike, what: str = "color") -> np.dtype[Any]:
     if found not in TYPES:
         raise ValueError(f"{what} is uint8, float16 or float32, not {found}")
     return found
+
+
+def mask_of(mask: Any, size: tuple[int, int], *, flipped: bool) -> Mask | Literal["alpha"] | None:
+    """Returns the mask of a post-process for pictures of `size` (width, height): by a file, which is
+    upright, or an array, whose rows are in the pictures' order.
+
+    Raises ValueError for an array that is no mask, SourceError for a file that is none or for another
+    shape than the pictures'.
+    """
+    if mask is None:
+        return None
+    if isinstance(mask, str) and mask == "alpha":
+        return "alpha"
+    if isinstance(mask, str | Path):
+        return Mask.load(mask).fitted(size)
+    levels = as_array(mask, "the mask")
+    return Mask(levels[::-1] if flipped else levels).fitted(size)
 
 
 def out_array(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Picture:

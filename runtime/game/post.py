@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Literal, Self
 
@@ -13,6 +14,7 @@ from ..adaptive.ladder import Opener
 from ..adaptive.processor import Tell
 from ..backends import Precision
 from ..errors import EngineError
+from ..stages.blend import Blending
 from .conventions import (  # fmt: skip
     DepthConvention,
     Jitter,
@@ -23,7 +25,16 @@ from .conventions import (  # fmt: skip
     reactive_array,
 )
 from .frame_pass import Painter, Plan, no_smaller, scale_of, zoo_opener
-from .picture import ColourEncoding, Order, Picture, Pictures, out_array, picture_array, picture_type
+from .picture import (  # fmt: skip
+    ColourEncoding,
+    Order,
+    Picture,
+    Pictures,
+    mask_of,
+    out_array,
+    picture_array,
+    picture_type,
+)
 from .pipeline import Finished, Given, Maker, Pipeline, Reader, Sparing, Vectors
 from .stats import Log, PostStats, Shown, Tally
 
@@ -75,7 +86,9 @@ class PostProcess:
         depth: DepthConvention | None = None,
         stability: float = 0.9,
         flow: bool = False,
-        strength: float = 1.0,
+        strength: float | None = None,
+        keep_colours: bool | None = None,
+        mask: Any = None,
         backend: str = "auto",
         precision: Precision = "auto",
         wait: bool = True,
@@ -97,14 +110,20 @@ class PostProcess:
 
         `stability` (0..1) blends results with the history, warped by `motion`; without motion there is
         none, unless `flow` estimates motion from the pictures, for some milliseconds a frame.
-        `strength` (0..1) is the part of the models' result in the picture.
+
+        `strength` (0..1) is the part of the models' result in the picture, `keep_colours` leaves it its
+        own chroma under the result's luma; None is what the models' cards say. Where `mask` is black
+        the picture is untouched, feathered, where it is white it is the models': a picture file, or an
+        array (h, w), its rows in the order of all others, of unsigned integers, floats of 0..1 or
+        booleans, in the shape of the pictures. "alpha" is each picture's own alpha, not feathered:
+        where that is 0 the picture is untouched.
 
         `wait` False opens the models beside the game, while pictures pass. `opener` opens engines by
         name in place of `open_engine`; with `wait` False their scale is unknown beforehand:
         `output_size` is `size` then, and their results are resized to it.
 
-        Raises ValueError for options out of their range, and the errors of opening the models:
-        ModelError, EngineError.
+        Raises ValueError for options out of their range, SourceError for a mask that cannot be read or
+        has another shape, and the errors of opening the models: ModelError, EngineError.
         """
         names = (models,) if isinstance(models, str) else tuple(models)
         _check(size, mode=mode, budget_ms=budget_ms, rate=rate)
@@ -124,8 +143,16 @@ class PostProcess:
         self.off = False
         """True if pictures are returned as they are, at once; may be set at any time."""
         step = Fraction(rate).limit_denominator(1000)
+        blending = Blending(
+            strength=strength,
+            keep_colours=keep_colours,
+            mask=mask_of(mask, self._size, flipped=flipped),
+        )
+        by_alpha = blending.mask == "alpha"
+        if by_alpha and not order.endswith("a"):
+            raise ValueError(f"pictures of order {order!r} have no alpha to be the mask")
         self._pictures = Pictures(order, flipped=flipped, encoding=encoding)
-        theirs = Pictures(order, flipped=flipped, encoding=encoding)
+        theirs = Pictures(order, flipped=flipped, encoding=encoding, opacity=by_alpha)
         self._read = Reader(
             theirs, motion or MotionConvention(), depth or DepthConvention(), flipped=flipped,
             rate=step,
@@ -139,8 +166,10 @@ class PostProcess:
             smaller=None if opener is None else no_smaller,
         )
         scale = None if wait else 1 if opener else math.prod(map(scale_of, names))
+        for note in blending.notes:
+            self._log(note)
         self._painter = Painter(names, plan, self._log, scale=scale)
-        self.stability, self.strength = stability, strength
+        self.stability, self._painter.blending = stability, blending
         self._maker = Maker(theirs, self._read, self._painter, period=1 / rate)
 
         deep = picture_type(dtype) != np.uint8
@@ -180,7 +209,19 @@ class PostProcess:
 
     @strength.setter
     def strength(self, value: float) -> None:
-        self._painter.strength = _part(value, "strength")
+        self._blend(strength=_part(value, "strength"))
+
+    @property
+    def keep_colours(self) -> bool | None:
+        """True if the picture keeps its own chroma, None if the models' cards decide."""
+        return self._painter.blending.keep_colours
+
+    @keep_colours.setter
+    def keep_colours(self, value: bool | None) -> None:
+        self._blend(keep_colours=value)
+
+    def _blend(self, **changed: Any) -> None:
+        self._painter.blending = replace(self._painter.blending, **changed)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -207,8 +248,11 @@ class PostProcess:
         self._read.motion, self._read.depth = motion, depth
 
     def listen(self, tell: Tell) -> None:
-        """Call `tell` with failures and changes from now on, each a line of text, from any thread."""
+        """Call `tell` with failures and changes from now on, each a line of text, from any thread; at
+        once with what is to be said of the mask."""
         self._log.listen(tell)
+        for note in self._painter.blending.notes:
+            tell(note)
 
     def stats(self) -> PostStats:
         """Returns the figures so far."""

@@ -34,6 +34,9 @@ VIDEOS = frozenset(
 )  # fmt: skip
 """Suffixes by which a file in a folder is taken for a video."""
 
+COMING = frozenset([".crdownload", ".download", ".part", ".partial", ".tmp"])
+"""Suffixes of files that are being fetched, and then get other names."""
+
 KEPT = frozenset(
     [".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mts", ".ts", ".webm", ".y4m"]
 )
@@ -90,6 +93,16 @@ class Selection:
         found = self._walk() if self.pattern is None else self._glob(self.pattern)
         wanted = [path for path in found if is_video(path) and _same(path) not in own]
         return sorted(wanted, key=lambda path: _natural(path.relative_to(self.base)))
+
+    def others(self, outputs: Collection[Path] = ()) -> list[Path]:
+        """Returns the files of the folder whose names are no videos', nor those of files on their way.
+
+        Of a glob there are none. Raises SourceError as `files` does.
+        """
+        own = {_same(path) for path in outputs}
+        found = self._walk() if self.pattern is None else iter(())
+        left = (p for p in found if not is_video(p) and p.suffix.lower() not in COMING)
+        return sorted(path for path in left if path.is_file() and _same(path) not in own)
 
     def target(self, file: Path, suffix: str) -> Path:
         """Returns the output of that file."""
@@ -535,6 +548,8 @@ class Watch:
         self._seen: dict[Path, _Seen] = {}
         self._settled: dict[Path, Stamp] = {}
         self._problem = ""
+        self._left: set[Path] = set()
+        """Files that were said not to be taken."""
 
     def run(self) -> None:
         """Process files that are complete, and wait for more. Ends by KeyboardInterrupt only."""
@@ -567,6 +582,11 @@ class Watch:
             self._problem = str(error)
             return []
         self._problem = ""
+        for file in self._selection.others(self._batch.queue.outputs):
+            if file not in self._left:
+                kind = file.suffix or "a name without a suffix"
+                self._batch.say.note(f"{file.name} is not taken: {kind} is no video's")
+                self._left.add(file)
         self._seen = {file: self._seen[file] for file in files if file in self._seen}
         return [(file, self._selection.target(file, self._suffixes.of(file))) for file in files]
 

@@ -184,6 +184,16 @@ class Queue:
             ) from error
 
 
+def read_entries(folder: Path) -> dict[str, Entry]:
+    """Returns the entries of a folder's batch by the outputs' names, to be shown: no lock is taken, and
+    a list that is missing or damaged holds none."""
+    try:
+        held: Any = json.loads((folder / NAME).read_bytes())
+        return {n: Entry.from_json(fields) for n, fields in held["files"].items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
 def stamp_of(path: Path) -> Stamp | None:
     """Returns the stamp of a file; None where there is none."""
     try:

@@ -5,6 +5,7 @@ import html
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ from ..errors import SinkError, SourceError
 from ..frame import Array, Frame, PixelFormat, VideoInfo
 from ..sinks import open_sink
 from ..sinks.base import PICTURES
-from ..sources import open_source
+from ..sources import Source, open_source
 from ..stages import Resize, Upright
 from .job import Job
 
@@ -53,24 +54,28 @@ def compare(
     view: View = "wipe",
     overwrite: bool = False,
     say: Callable[[str], None] = typer.echo,
+    start: str | None = None,
+    end: str | None = None,
 ) -> None:
     """Write a .png of one moment, an .html page of several, or a clip of the whole.
 
     `at` are seconds; without it the middle, for a page evenly spread. The smaller picture is enlarged
     to the larger one, bicubically; both are shown upright and in square pixels. `say` is called with
-    the closing lines. Raises SourceError, and SinkError for a target that exists or has another suffix.
+    the closing lines. `start` and `end` are the part of `first` of which `second` was made. Raises
+    SourceError, and SinkError for a target that exists or has another suffix.
     """
     check_target(target, overwrite=overwrite)
     suffix = target.suffix.lower()
+    opened = partial(open_source, start=start, end=end)
     if suffix == ".png":
-        pairs = list(_pairs(first, second, at[:1] or _spread(first, second, 1)))
+        pairs = list(_pairs(first, second, at[:1] or _spread(first, second, 1, opened), opened))
         write_png(target, joined(_only(pairs, first), view))
     elif suffix in PAGES:
-        pairs = list(_pairs(first, second, at or _spread(first, second, PAGE_PAIRS)))
+        pairs = list(_pairs(first, second, at or _spread(first, second, PAGE_PAIRS, opened), opened))
         _only(pairs, first)
         write_whole(target, _page(first, second, pairs).encode())
     else:
-        _write_clip(first, second, target, view, overwrite=overwrite)
+        _write_clip(first, second, target, view, opened, overwrite=overwrite)
         pairs = []
     for pair in pairs:
         say(f"{pair.seconds:.2f} s: {psnr(pair.first, pair.second):.1f} dB apart")
@@ -103,33 +108,36 @@ def _only(pairs: list[Pair], first: str) -> Pair:
     return pairs[0]
 
 
-def _spread(first: str, second: str, count: int) -> list[float]:
+Opened = Callable[[str], Source]
+
+
+def _spread(first: str, second: str, count: int, opened: Opened) -> list[float]:
     """Returns times that cut the common length of both videos into equal parts."""
-    length = min(filter(None, (_length(first), _length(second))), default=0.0)
+    length = min(filter(None, (_length(first, opened), _length(second))), default=0.0)
     return [length * (number + 1) / (count + 1) for number in range(count)]
 
 
-def _length(uri: str) -> float:
+def _length(uri: str, opened: Opened = open_source) -> float:
     """Returns the video's seconds; 0 where the file does not state them."""
-    with open_source(uri) as source:
+    with opened(uri) as source:
         info = source.info
         return info.duration or (info.frames or 0) / float(info.rate)
 
 
-def _pairs(first: str, second: str, times: Sequence[float]) -> Iterator[Pair]:
+def _pairs(first: str, second: str, times: Sequence[float], opened: Opened) -> Iterator[Pair]:
     """Yields the frames that both show at each time; times beyond the end show the last frame."""
-    ones, twos = shown_at(first, times), shown_at(second, times)
+    ones, twos = shown_at(first, times, opened), shown_at(second, times)
     for seconds, one, two in zip(times, ones, twos, strict=False):
         left, right = same_size(rgb8(one), rgb8(two))
         yield Pair(seconds, left, right)
 
 
-def shown_at(uri: str, times: Sequence[float]) -> list[Frame]:
+def shown_at(uri: str, times: Sequence[float], opened: Opened = open_source) -> list[Frame]:
     """Returns the frame that is shown at each of the times, which increase. Raises SourceError."""
     found: list[Frame] = []
     wanted = sorted(times)
     last: Frame | None = None
-    with open_source(uri) as source:
+    with opened(uri) as source:
         for frame in source:
             seconds = float(frame.pts * frame.time_base)
             while last is not None and len(found) < len(wanted) and seconds > wanted[len(found)] + 1e-6:
@@ -203,10 +211,12 @@ def _png(picture: Array) -> bytes:
     return data.tobytes()
 
 
-def _write_clip(first: str, second: str, target: Path, view: View, *, overwrite: bool) -> None:
+def _write_clip(
+    first: str, second: str, target: Path, view: View, opened: Opened, *, overwrite: bool
+) -> None:
     """Write every frame of the first video beside the second's at its time, while both last."""
     upright = Upright()
-    with open_source(first) as one, open_source(second) as two:
+    with opened(first) as one, open_source(second) as two:
         ones, twos = map(upright, one), map(upright, two)
         begin, shown = next(ones, None), next(twos, None)
         if begin is None or shown is None:

@@ -37,7 +37,7 @@ from .dry_run_sample import (
     take_sample,
     weights_of,
 )
-from .job import Job, journals, open_engines, open_input, open_output, stages_of
+from .job import Job, blending_of, journals, open_engines, open_input, open_output, stages_of
 from .progress import BuildView, Reporter
 from .run import terminable
 
@@ -72,6 +72,7 @@ def run_preflight(
     say = Reporter(silent=quiet or as_json)
     with terminable(), ExitStack() as stack:
         source = stack.enter_context(open_input(job))
+        blending = blending_of(job, source.info)
         journal = journals(job, source.info)
         kept = _refusals(job, source, journal=journal)
         folder = Path(
@@ -82,7 +83,8 @@ def run_preflight(
             try:
                 with BuildView("", silent=say.silent) as view:
                     engines = open_engines(job, stack, view)
-                sample = take_sample(job, source, stages_of(job, engines), sink, budget=budget)
+                stages = stages_of(job, engines, blending)
+                sample = take_sample(job, source, stages, sink, budget=budget)
             except BaseException:
                 sink.abort()
                 raise
@@ -227,7 +229,8 @@ def _notes(job: Job, info: VideoInfo, trial: Trial) -> list[str]:
         notes.append("the time is that of one process; several share this machine's cores")
     if trial.kept:
         notes.append(
-            f"{trial.kept} frames of an earlier run are there; reading them again comes on top"
+            f"{trial.kept} frames of an earlier run are there; where the source cannot be sought in, "
+            "reading them again comes on top"
         )
     return list(dict.fromkeys(notes))
 

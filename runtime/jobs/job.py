@@ -8,7 +8,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_type_hints
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, Protocol, TypeVar, get_type_hints
 
 import typer
 
@@ -25,11 +26,17 @@ from .options import (
     CHANNELS,
     DEVIATION,
     FIT,
+    KEEP_COLOURS,
+    MASK,
     MEAN,
     MODELS,
+    PART,
     RANGE,
     STRENGTH,
     card_flags,
+    check_moments,
+    complete_model,
+    moment,
     numbers,
     pair,
     part_of_one,
@@ -38,6 +45,9 @@ from .options import (
     red_green_blue,
     width_height,
 )
+
+if TYPE_CHECKING:
+    from ..stages import Blending
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -72,7 +82,12 @@ class Flag:
         return self.names[0].partition("/")[0]
 
 
+Panel = Literal["Models", "Picture", "Encoder", "Sound", "Output", "Resume", "Batch"]
+"""The groups in which the help shows options, in their order."""
+
+
 def _option(
+    panel: Panel,
     default: T,
     *names: str,
     help: str,
@@ -92,9 +107,17 @@ def _option(
         told=told,
         decides=decides,
         sparse=sparse,
-        shown=shown,
+        shown={"rich_help_panel": panel, **shown},
     )
     return field(default=default, metadata={"flag": flag})
+
+
+def _contents(path: str) -> str:
+    """Returns what stands for a file in a journal: what it holds, whatever its name."""
+    try:
+        return f"a file of SHA-256 {hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]}"
+    except OSError:  # refused by name where it is opened
+        return path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +127,7 @@ class Job:
     source: str
     sink: str
     models: tuple[str, ...] = _option(
+        "Models",
         (),
         "-m",
         "--model",
@@ -111,24 +135,36 @@ class Job:
         given=list[str] | None,
         read=lambda _, given: tuple(given),
         told=list,
+        autocompletion=complete_model,
+    )
+    strength: float | None = _option("Picture", None, help=PART, sparse=True, min=0.0, max=1.0)
+    keep_colours: bool | None = _option(
+        "Picture", None, "--keep-colours/--no-keep-colours", help=KEEP_COLOURS, sparse=True
+    )
+    mask: str | None = _option(
+        "Picture", None, help=MASK, told=_contents, sparse=True, metavar="FILE.png"
     )
     size: tuple[int, int] | None = _option(
+        "Picture",
         None,
         help="Resize to WIDTHxHEIGHT after the models.",
         given=str | None,
         read=width_height,
         told=lambda size: f"{size[0]}x{size[1]}" if size else None,
     )
-    backend: str = _option("auto", help="auto, or one of `velatura doctor`'s, or identity.")
+    backend: str = _option("Models", "auto", help="auto, or one of `velatura doctor`'s, or identity.")
     precision: Precision = _option(
-        "auto", help="auto (measured, remembered), fp32, fp16 (GPUs), bf16, int8 or int8-bf16 (CPUs)."
+        "Models",
+        "auto",
+        help="auto (measured, remembered), fp32, fp16 (GPUs), bf16, int8 or int8-bf16 (CPUs).",
     )
-    codec: str = _option("auto", help=f"{SHOWN}, or an FFmpeg encoder. [by SINK]")
-    quality: Quality = _option("good", help="draft (fast), good, or archive (large, slow).")
-    crf: int | None = _option(None, help="Constant quality; lower is better. [--quality]")
-    preset: str | None = _option(None, help="Encoder speed. [--quality]")
-    pix_fmt: str | None = _option(None, help="Pixel format of the output, e.g. yuv444p.")
+    codec: str = _option("Encoder", "auto", help=f"{SHOWN}, or an FFmpeg encoder. [by SINK]")
+    quality: Quality = _option("Encoder", "good", help="draft (fast), good, or archive (large, slow).")
+    crf: int | None = _option("Encoder", None, help="Constant quality; lower is better. [--quality]")
+    preset: str | None = _option("Encoder", None, help="Encoder speed. [--quality]")
+    pix_fmt: str | None = _option("Encoder", None, help="Pixel format of the output, e.g. yuv444p.")
     background: tuple[int, int, int] = _option(
+        "Picture",
         (0, 0, 0),
         help="Colour below what is transparent, where SINK holds no opacity: #RRGGBB. [black]",
         given=str | None,
@@ -137,6 +173,7 @@ class Job:
         sparse=True,
     )
     enc: tuple[tuple[str, str], ...] = _option(
+        "Encoder",
         (),
         help="Option of the FFmpeg encoder; repeatable.",
         given=list[str] | None,
@@ -145,71 +182,111 @@ class Job:
         metavar="KEY=VALUE",
     )
     fps: str | None = _option(
-        None, help="Convert to this frame rate; of an image sequence, its rate [25]."
+        "Picture", None, help="Convert to this frame rate; of an image sequence, its rate [25]."
     )
     deinterlace: Deinterlace = _option(
-        "auto", help="auto, no, force (frames that do not say so), fields (double rate)."
+        "Picture", "auto", help="auto, no, force (frames that do not say so), fields (double rate)."
     )
     tone_map: ToneMap | None = _option(
-        None, help="Make HDR into SDR by that curve: bt2390 or hable (as FFmpeg's).", sparse=True
+        "Picture",
+        None,
+        help="Make HDR into SDR by that curve: bt2390 or hable (as FFmpeg's).",
+        sparse=True,
     )
     stabilize: float | None = _option(
+        "Models",
         None,
         help=STRENGTH,
         read=lambda option, given: part_of_one(option, given) or None,
         metavar="STRENGTH",
     )
-    bake: bool = _option(False, help="Turn pictures upright and make their pixels square.")
-    frames: int | None = _option(None, help="Stop after this many frames.", min=1)
-    audio: bool = _option(True, "--audio/--no-audio", help="Copy the audio.")
+    start: str | None = _option(
+        "Picture",
+        None,
+        help="Begin there: seconds, hh:mm:ss.mmm, or a frame's number (250f).",
+        read=moment,
+        sparse=True,
+        metavar="TIME",
+    )
+    end: str | None = _option(
+        "Picture",
+        None,
+        help="End before that: the same.",
+        read=moment,
+        sparse=True,
+        metavar="TIME",
+    )
+    bake: bool = _option("Picture", False, help="Turn pictures upright and make their pixels square.")
+    frames: int | None = _option("Picture", None, help="Stop after this many frames.", min=1)
+    audio: bool = _option("Sound", True, "--audio/--no-audio", help="Copy the audio.")
     video_stream: int | None = _option(
+        "Picture",
         None,
         help="Which of several videos, by its number in the file. [the default, or the largest]",
         sparse=True,
         min=0,
     )
     audio_stream: int | None = _option(
-        None, help="The only audio to copy, by its number in the file. [all]", sparse=True, min=0
+        "Sound",
+        None,
+        help="The only audio to copy, by its number in the file. [all]",
+        sparse=True,
+        min=0,
     )
     audio_codec: AudioCodec = _option(
-        "auto", help="What audio becomes that SINK cannot hold: aac, opus, flac. [by SINK]", sparse=True
+        "Sound",
+        "auto",
+        help="What audio becomes that SINK cannot hold: aac, opus, flac. [by SINK]",
+        sparse=True,
     )
     audio_bitrate: int | None = _option(
+        "Sound",
         None,
         help="Bits per second of audio that is converted. [96000 a channel]",
         sparse=True,
         min=8000,
     )
-    overwrite: bool = _option(False, help="Replace an existing output.", decides=False)
+    overwrite: bool = _option("Output", False, help="Replace an existing output.", decides=False)
     tolerate: bool = _option(
-        False, help="Exit with 0 though frames of a damaged source are lost.", decides=False
+        "Output", False, help="Exit with 0 though frames of a damaged source are lost.", decides=False
     )
     value_range: float | str | None = _option(
-        None, "--range", help=RANGE, given=str | None, read=range_of, metavar="RANGE"
+        "Models", None, "--range", help=RANGE, given=str | None, read=range_of, metavar="RANGE"
     )
     mean: tuple[float, ...] = _option(
-        (), help=MEAN, given=str | None, read=numbers, told=list, sparse=True, metavar="R,G,B"
+        "Models", (), help=MEAN, given=str | None, read=numbers, told=list, sparse=True, metavar="R,G,B"
     )
     deviation: tuple[float, ...] = _option(
-        (), help=DEVIATION, given=str | None, read=numbers, told=list, sparse=True, metavar="R,G,B"
+        "Models",
+        (),
+        help=DEVIATION,
+        given=str | None,
+        read=numbers,
+        told=list,
+        sparse=True,
+        metavar="R,G,B",
     )
-    channels: Literal["rgb", "bgr"] | None = _option(None, help=CHANNELS)
-    fit: Fit = _option("tile", help=FIT)
+    channels: Literal["rgb", "bgr"] | None = _option("Models", None, help=CHANNELS)
+    fit: Fit = _option("Models", "tile", help=FIT)
     building: Building = _option(
+        "Models",
         "wait",
         "--while-building",
         help="While an engine is built, frames: wait, fallback (to the CPU) or pass (unchanged).",
         sparse=True,
     )
     journal: bool | None = _option(
+        "Resume",
         None,
         "--journal/--no-journal",
         help="Keep what is done beside SINK, so that a run cut off goes on there. [long videos]",
         decides=False,
     )
-    restart: bool = _option(False, help="Throw away what a run that was cut off left.", decides=False)
+    restart: bool = _option(
+        "Resume", False, help="Throw away what a run that was cut off left.", decides=False
+    )
     workers: int = _option(
-        1, help="Processes that work on one file side by side.", decides=False, min=1
+        "Resume", 1, help="Processes that work on one file side by side.", decides=False, min=1
     )
 
     @property
@@ -236,6 +313,7 @@ class Job:
             value = given[name]
             if value is not None:
                 values[name] = flag.read(flag.name, value) if flag.read is not None else value
+        check_moments(values.get("start"), values.get("end"))
         return cls(source=source, sink=sink, **values)
 
     def settings(self) -> dict[str, Any]:
@@ -301,6 +379,8 @@ def open_input(job: Job) -> Source:
         tone_map=job.tone_map,
         video_stream=job.video_stream,
         audio_stream=job.audio_stream,
+        start=job.start,
+        end=job.end,
     )
 
 
@@ -339,7 +419,34 @@ def _engine(
     )
 
 
-def stages_of(job: Job, engines: list[Engine], *, segment: int | None = None) -> list[Stage]:
+class Blended(Protocol):
+    """What a job and a live session say of blending."""
+
+    @property
+    def strength(self) -> float | None: ...
+
+    @property
+    def keep_colours(self) -> bool | None: ...
+
+    @property
+    def mask(self) -> str | None: ...
+
+
+def blending_of(job: Blended, info: VideoInfo) -> "Blending":
+    """Returns what the job says of how results and the source's frames are blended; the models' cards
+    may say more. Raises SourceError for a mask that is none, or does not fit the source."""
+    from ..stages import Blending, Mask
+
+    mask = None
+    if job.mask is not None:
+        size = (info.width, info.height)
+        mask = Mask.load(job.mask).fitted(size, aspect=float(info.aspect), rotation=info.rotation)
+    return Blending(strength=job.strength, keep_colours=job.keep_colours, mask=mask)
+
+
+def stages_of(
+    job: Job, engines: list[Engine], blending: "Blending", *, segment: int | None = None
+) -> list[Stage]:
     """Returns the stages that a frame passes through, in order.
 
     Models see the picture as it is coded, which is how they were trained; --size means the picture that
@@ -347,11 +454,15 @@ def stages_of(job: Job, engines: list[Engine], *, segment: int | None = None) ->
     the process that makes them: it processes the `lead_of` frames before the segment first.
     """
     from ..sinks import segmented_file
-    from ..stages import Conform, Neural, Resize, Stabilize, Upright
+    from ..stages import Blend, Conform, Neural, Resize, Stabilize, Upright
 
     stages: list[Stage] = [Neural(engine) for engine in engines]
     if job.stabilize:
         stages = [Stabilize(stages, job.stabilize, spell=segment or segmented_file.SEGMENT)]
+    blending = blending.of([engine.card for engine in engines])
+    if stages and not blending.idle:
+        blend = Blend(blending)
+        stages = [blend.keep, *stages, blend]
     if job.bake:
         stages.append(Upright())
     if job.size is not None:

@@ -27,6 +27,7 @@ from ..sources import open_live_source
 from ..sources.live import LiveSource
 from ..stages import Conform, Stabilize
 from ..worker import DaemonThread
+from .job import blending_of
 from .progress import Reporter
 from .run import terminable
 
@@ -56,6 +57,10 @@ class Session:
     rung: str | None = None
     stabilize: float | None = None
     """The weight of earlier results, 0..1; None is none."""
+    strength: float | None = None
+    """The part of results in the picture, 0..1; None is by the models' cards."""
+    keep_colours: bool | None = None
+    mask: str | None = None
     seconds: float | None = None
     audio: bool = True
     retries: int | None = None
@@ -106,6 +111,8 @@ def run_live(session: Session, *, quiet: bool = False) -> int:
             # One by one, so that outputs before one that cannot be opened are aborted, too.
             outputs.append(open_output(uri, place))
         processor = _processor(session, source)
+        for line in processor.blending.notes if processor is not None else ():
+            say.note(line)
         if processor is not None:
             stack.callback(processor.close)
         view = _view(session, processor, source) if session.view else None
@@ -205,6 +212,7 @@ def _run(
 def _processor(session: Session, source: LiveSource) -> LadderProcessor | None:
     if not session.models:
         return None
+    blending = blending_of(session, source.info)
     processor = open_processor(
         session.models,
         info=source.info,
@@ -215,6 +223,7 @@ def _processor(session: Session, source: LiveSource) -> LadderProcessor | None:
         rung=session.rung,
     )
     processor.steady.strength = session.stabilize or 0.0
+    processor.blending = blending
     return processor
 
 

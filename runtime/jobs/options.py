@@ -11,20 +11,38 @@ import typer
 from ..backends import Fit, Precision
 from ..card import CardFlags
 from ..errors import SourceError, VelaturaError
+from ..zoo import named_models
 
 MODELS = "Zoo name or .onnx file; repeat to chain several."
 STRENGTH = "Keep results on what they show, 0 (off) to 1. [off]"
+PART = "How much of the models' work is seen: 0 (none) to 1. [by the model's card, else 1]"
+KEEP_COLOURS = "The source's colours under the models' light and dark. [by the model's card, else no]"
+MASK = "Picture of SOURCE's size: black is left untouched, white is the models', gray between."
 RANGE = "For a foreign model: 1, 255, -1..1 or LOW..HIGH; IN:OUT where its results differ."
 MEAN = "For a foreign model: what it subtracts, R,G,B in the numbers of --range."
 DEVIATION = "For a foreign model: what it divides by then, R,G,B."
 CHANNELS = "For a foreign model: rgb or bgr."
 FIT = "For a model of one size: tile the frames to it, or resize them."
 
+
+def complete_model(incomplete: str) -> list[str]:
+    """Returns the models' names that begin so, for a shell; where there is none it offers files."""
+    return [name for name in named_models() if name.startswith(incomplete)]
+
+
+Part = Annotated[float | None, typer.Option("--strength", min=0.0, max=1.0, help=PART)]
+KeepColours = Annotated[
+    bool | None, typer.Option("--keep-colours/--no-keep-colours", help=KEEP_COLOURS)
+]
+MaskFile = Annotated[str | None, typer.Option("--mask", metavar="FILE.png", help=MASK)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
-Models = Annotated[list[str] | None, typer.Option("-m", "--model", help=MODELS)]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("-m", "--model", help=MODELS, autocompletion=complete_model),
+]
 OnBackend = Annotated[str, typer.Option("--backend", help="auto, or one of `velatura doctor`'s.")]
 InPrecision = Annotated[Precision, typer.Option("--precision", help="As for `velatura run`.")]
 ValueRange = Annotated[str | None, typer.Option("--range", metavar="RANGE", help=RANGE)]
@@ -186,6 +204,25 @@ def red_green_blue(option: str, text: str) -> tuple[int, int, int]:
         usage(f"{option} {text!r} is no colour such as #00ff00, black or white")
     red, green, blue = bytes.fromhex(digits)
     return red, green, blue
+
+
+def moment(option: str, text: str) -> str:
+    """Returns a moment of a source in its plainest words."""
+    from ..sources.cut import Moment
+
+    try:
+        return Moment.parse(text).text
+    except ValueError as error:
+        usage(f"{option} {error}")
+
+
+def check_moments(start: str | None, end: str | None) -> None:
+    from ..sources.cut import Moment, check_order
+
+    try:
+        check_order(Moment.parse(start) if start else None, Moment.parse(end) if end else None)
+    except ValueError as error:
+        usage(str(error))
 
 
 def rate_of(text: str | None) -> Fraction | None:

@@ -1,42 +1,48 @@
 """`velatura run`: one source through a chain of models into one sink, in one process or several."""
 
 import json
-import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ..backends import Engine
 from ..backends.identity import NAME as IDENTITY
-from ..errors import SinkError, SourceError, StageError, TruncatedSourceError, VelaturaError
-from ..frame import Frame
+from ..errors import SinkError, SourceError, TruncatedSourceError, VelaturaError
 from ..meter import peak_memory
 from ..pump import Pump, Snapshot, Stats
-from ..resume.journal import Share, leftover
+from ..resume.journal import journal_folder, leftover
 from ..sinks import Sink
-from ..sinks.segmented_file import JournalSink, OnlySink, ShareSink
+from ..sinks.segmented_file import JournalSink, OnlySink
 from ..sources import Source
 from ..sources.segment_part import PartSource
 from ..stages import Stage
-from .job import Job, journals, lead_of, open_engines, open_input, open_output, stages_of
+from .job import (
+    Job,
+    blending_of,
+    journals,
+    lead_of,
+    open_engines,
+    open_input,
+    open_output,
+    stages_of,
+)
 from .options import fail
 from .progress import BuildView, Reporter
+from .workers import LocalWorkers, make_segments, prime
 
 if TYPE_CHECKING:
     from ..verify.picture import Likeness
 
 INTERRUPTED = 130
-EVERY = 1000
-"""Frames between two notes about frames that are read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,15 @@ def run_job(
     if comparison is not None and not outcome.interrupted:
         from .compare import compare
 
-        compare(job.source, job.sink, comparison, overwrite=job.overwrite, say=say.tell)
+        compare(
+            job.source,
+            job.sink,
+            comparison,
+            overwrite=job.overwrite,
+            say=say.tell,
+            start=job.start,
+            end=job.end,
+        )
     if outcome.loss is not None:
         if as_json:  # it is in the one object
             fail(str(outcome.loss), outcome.loss.exit_code)
@@ -101,9 +115,11 @@ def execute(
     """
     begin = time.perf_counter()
     before = _written(job.source)
+    _check_name(job)
     with ExitStack() as stack:
         source = stack.enter_context(open_input(job))
-        # Checked before the models load: a wrong output name should not cost that wait.
+        # Checked before the models load: a wrong mask or output name should not cost that wait.
+        blending = blending_of(job, source.info)
         sink = _sink(job, source, say)
         sink.ready = ready
         try:
@@ -116,14 +132,16 @@ def execute(
             sink.likeness = _likeness(engines)
             sink.choose([(engine.backend, engine.precision) for engine in engines])
             said = [*source.info.notes, *(n for engine in engines for n in engine.notes), *sink.notes]
+            said += blending.notes
             for line in said:
                 say.note(line)
             opened = time.perf_counter() - begin
             with say.progress(_less(total, sink.kept)) as progress:
-                stats = _process(job, source, engines, sink, say, progress)
+                stages = stages_of(job, engines, blending)
+                stats = _process(job, source, engines, stages, sink, say, progress)
             if whole and stats.interrupted:
                 raise KeyboardInterrupt
-            _finish(sink, stats, source, limited=job.frames is not None)
+            _finish(sink, stats, source, limited=job.frames is not None or job.end is not None)
         except BaseException:
             sink.abort()
             if sink.left:
@@ -146,6 +164,13 @@ def execute(
     elif stats.damage:
         say.note(f"tolerated: {stats.damage.lost} frames lost ({stats.damage.reason})")
     return Outcome(report, stats.interrupted, loss)
+
+
+def _check_name(job: Job) -> None:
+    """Raises SinkError for a name that is taken, before frames are read that only lead to --start."""
+    path = Path(job.sink)
+    if job.start and not job.overwrite and path.is_file() and not journal_folder(path).exists():
+        raise SinkError(f"{path} exists: --overwrite replaces it")
 
 
 def _written(source: str) -> tuple[int, int, int, int] | None:
@@ -205,182 +230,81 @@ def _process(
     job: Job,
     source: Source,
     engines: list[Engine],
+    stages: list[Stage],
     sink: Sink,
     say: Reporter,
     progress: Callable[[Snapshot], None],
 ) -> Stats:
     """Process all frames that no earlier run made, here or in workers."""
-    stages = stages_of(job, engines)
-    shared = job.workers > 1 and isinstance(sink, JournalSink) and not sink.published
-    if job.workers > 1 and not shared and not sink.kept:
-        say.note("one process makes it: it is too short for segments")
-    if not sink.kept and not shared:
+    if not isinstance(sink, JournalSink):
+        if job.workers > 1:
+            say.note("one process makes it: it is too short for segments")
         return Pump(source, stages, sink).run(progress=progress, limit=job.frames)
     if sink.kept:
         again = "" if sink.frames == sink.kept else " in pieces"
-        say.note(
-            f"going on after {sink.kept} frames{again} that an earlier run made; they are read again"
-        )
-
-    lead = min(lead_of(stages), sink.kept)
-
-    def wanted(number: int) -> bool:
-        if number < sink.kept and number % EVERY == EVERY - 1:
-            say.note(f"{number + 1} of {sink.kept} frames read again")
-        return number >= sink.kept - lead
-
-    rest = PartSource(source, wanted, limit=job.frames, least=sink.kept)
-    first = _prime(stages, rest)
-    if not shared or not isinstance(sink, JournalSink):
-        begin = rest.first.index + sink.kept
-        only = OnlySink(sink, lambda frame: frame.index >= begin)
-        stats = Pump(rest, stages, only).run(
-            progress=lambda snapshot: progress(replace(snapshot, frames=only.frames))
-        )
-        ahead = stats.frames_out - only.frames
-        return replace(stats, frames_in=stats.frames_in - ahead, frames_out=only.frames)
-    sink.prepare(first)
+        say.note(f"going on after {sink.kept} frames{again} that an earlier run made")
+    lead = lead_of(stages)
+    with PartSource(
+        source,
+        lambda: open_input(job),
+        length=sink.length,
+        lead=lead,
+        limit=job.frames,
+        least=sink.frames,
+    ) as part:
+        if job.workers == 1 or sink.published:
+            return _process_rest(part, stages, sink, lead, say, progress)
+        sink.prepare(prime(stages, part))
+        index = sink.index(partial(part.index, every=sink.length, ahead=max(lead, 1)))
     # The workers open their own.
     source.close()
     for engine in engines:
         engine.close()
-    return _run_shares(job, sink, progress)
+    workers = LocalWorkers(job.workers, job, sink.share())
+    return make_segments(job, sink, workers, index, lead, progress)
+
+
+def _process_rest(
+    part: PartSource,
+    stages: list[Stage],
+    sink: JournalSink,
+    lead: int,
+    say: Reporter,
+    progress: Callable[[Snapshot], None],
+) -> Stats:
+    """Process all frames that no earlier run made, in this process.
+
+    Those that are kept are not decoded again where the source can be sought in and is proven to give
+    what it gave before.
+    """
+    if sink.kept:
+        prime(stages, part)
+        traces, start = sink.traces, None
+        if traces and all(trace.steady for trace in traces):
+            index = sink.index(partial(part.index, every=sink.length, ahead=max(lead, 1)))
+            if index is not None:
+                start = index.start(len(traces) * sink.length - max(lead, 1))
+        if traces and start is not None:
+            part.take(len(traces), start=start, before=traces[-1].end, rest=True)
+        else:
+            say.note("they are read again, as the source cannot be sought in")
+    sink.trace = part.trace
+    begin = part.first.index + sink.kept
+    only = OnlySink(sink, lambda frame: frame.index >= begin)
+    stats = Pump(part, stages, only).run(
+        progress=lambda snapshot: progress(replace(snapshot, frames=only.frames))
+    )
+    ahead = stats.frames_out - only.frames
+    return replace(
+        stats,
+        frames_in=stats.frames_in - ahead,
+        frames_out=only.frames,
+        notes=(*stats.notes, *part.notes),
+    )
 
 
 def _less(total: int | None, kept: int) -> int | None:
     return None if total is None else max(total - kept, 0)
-
-
-def _run_shares(job: Job, sink: JournalSink, progress: Callable[[Snapshot], None]) -> Stats:
-    """Make all missing segments in `job.workers` processes; then `sink.close` joins them.
-
-    Every process reads the whole source and makes every n-th segment, which comes out as if one process
-    had made them all. Ctrl-C stops them and raises KeyboardInterrupt; whole segments stay. Raises the
-    first error of any process.
-    """
-    start = time.perf_counter()
-    # Not forked: inference libraries and decoders have threads, which a forked process would lack.
-    context = multiprocessing.get_context("spawn")
-    workers: list[tuple[Any, Connection]] = []
-    before = sink.kept
-    done = [0] * job.workers
-    ends: list[tuple[int, Stats]] = []
-    try:
-        for share in sink.share(of=job.workers):
-            ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(job, share, theirs), daemon=True)
-            process.start()
-            theirs.close()
-            workers.append((process, ours))
-        talking = [ours for _, ours in workers]
-        while talking:
-            for ready in wait(talking, timeout=0.25):
-                heard = cast(Connection, ready)
-                number = next(n for n, (_, ours) in enumerate(workers) if ours is heard)
-                try:
-                    told = heard.recv()
-                except EOFError:
-                    talking.remove(heard)
-                    continue
-                if isinstance(told, BaseException):
-                    raise told
-                if isinstance(told, int):
-                    done[number] = told
-                    continue
-                ends.append(cast("tuple[int, Stats]", told))
-                done[number] = ends[-1][1].frames_out
-            progress(Snapshot(sum(done), time.perf_counter() - start, ()))
-        for process, _ in workers:
-            process.join()
-    finally:
-        _end([process for process, _ in workers])
-        for _, ours in workers:
-            ours.close()
-        # Finished segments count, however this ended.
-        sink.collect()
-    if len(ends) < job.workers:
-        codes = ", ".join(str(process.exitcode) for process, _ in workers)
-        raise SinkError(
-            f"a worker process died (exit codes {codes}; -9 is often a lack of memory): what is whole "
-            f"is kept beside {job.sink}; the same command, perhaps with fewer --workers, goes on"
-        )
-    total = ends[0][0]
-    sink.collect(total)
-    elapsed = time.perf_counter() - start
-    stats = [one for _, one in ends]
-    return Stats(
-        frames_in=total - before,
-        frames_out=total - before,
-        elapsed=elapsed,
-        first_frame=min((one.first_frame for one in stats if one.frames_out), default=0.0),
-        timings=max(stats, key=lambda one: one.frames_out).timings,
-        damage=stats[0].damage,
-        interrupted=False,
-        memory_elsewhere=sum(one.memory_elsewhere for one in stats),
-        notes=tuple(dict.fromkeys(note for one in stats for note in one.notes)),
-    )
-
-
-def _prime(stages: list[Stage], source: PartSource) -> Frame:
-    """Returns the result for the film's first frame; stages with memory have then seen it."""
-    frame = source.first
-    for stage in stages:
-        frame = stage(frame)
-    return frame
-
-
-def _work(job: Job, share: Share, talk: Connection) -> None:
-    """Run in a worker's process."""
-    # The terminal's Ctrl-C reaches every process; the first one decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    try:
-        with ExitStack() as stack:
-            source = stack.enter_context(open_input(job))
-            engines = open_engines(job, stack, _unheard, share.choices)
-            stages = stages_of(job, engines, segment=share.state.length)
-            lead = lead_of(stages)
-            part = PartSource(
-                source, lambda n: share.takes(n) or share.leads(n, lead), limit=job.frames
-            )
-            _prime(stages, part)
-            first = part.first.index
-            with ShareSink(share) as sink:
-                only = OnlySink(sink, lambda frame: share.takes(frame.index - first))
-                stats = Pump(part, stages, only).run(
-                    progress=lambda _: talk.send(only.frames), every=0.5
-                )
-            memory = peak_memory() or 0
-            stats = replace(stats, frames_out=only.frames, damage=part.damage, memory_elsewhere=memory)
-            talk.send((part.seen, stats))
-    except VelaturaError as error:
-        talk.send(error)
-    except Exception as error:
-        talk.send(StageError(f"a worker failed: {type(error).__name__}: {error}"))
-    finally:
-        talk.close()
-
-
-def _unheard(what: str, done: float) -> None:
-    """Ignore a builder's progress: the first process has built and stored what the models need."""
-    del what, done
-
-
-def _die_with_parent() -> None:
-    """Exit when the process that handed out the shares is gone: another may start with them."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _end(processes: list[Any]) -> None:
-    """Kill all processes; finished segments survive it."""
-    for process in processes:
-        if process.is_alive():
-            with suppress(OSError):
-                process.kill()
-        process.join()
 
 
 def summarise(

@@ -12,6 +12,7 @@ import typer
 
 from ..game.shm.segment import check_name
 from ..game.shm.server import IDENTITY, ClientStats, Server, ServerStats, Work
+from ..stages import Mask
 from .options import usage
 from .progress import Reporter
 from .run import terminable
@@ -31,6 +32,8 @@ def run_serve(
         check_name(name)
     except ValueError as error:
         usage(f"--shm: {error}")
+    if work.mask not in (None, "alpha"):
+        Mask.load(work.mask)  # before clients come: each would be told, and its frames pass
     say = Reporter(silent=quiet)
     last, shown = time.monotonic(), ""
 

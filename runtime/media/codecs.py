@@ -42,6 +42,8 @@ class Codec:
     """Whether players show its streams as HDR, or who reads them knows what they hold."""
     mastering: Literal["x265", "svtav1"] | None = None
     """Whose words state the mastering display and the light levels in its options (`media.hdr`)."""
+    captions: Literal["h264", "hevc"] | None = None
+    """The syntax in which closed captions are put into its packets (`media.captions`)."""
     joins: bool = False
     """Whether its segments were seen to join without a change of one picture, as a journal needs."""
     joins_alpha: bool = True
@@ -62,6 +64,8 @@ class Codec:
     """The option that trades speed for size."""
     presets: tuple[str, ...] = ()
     """Its values; empty where FFmpeg checks them."""
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """The words that its other options take, where FFmpeg hands them on to the library."""
     full_chroma: Mapping[Quality, str] = field(default_factory=dict[Quality, str])
     """The values of `preset` that are for 4:4:4 only, by quality; all of them begin as these do."""
     params: str | None = None
@@ -78,7 +82,14 @@ _X_PRESETS = (
 )  # fmt: skip
 
 
-def _nvenc(software: str, worst: int, draft: int, good: int, archive: int) -> Codec:
+def _nvenc(
+    software: str,
+    worst: int,
+    draft: int,
+    good: int,
+    archive: int,
+    captions: Literal["h264", "hevc"] | None = None,
+) -> Codec:
     return Codec(
         plain=f"{software}_nvenc",
         shown=False,
@@ -86,6 +97,7 @@ def _nvenc(software: str, worst: int, draft: int, good: int, archive: int) -> Co
         most_bits=10,  # it takes 16
         # Players take H.264 for SDR.
         shows_hdr=software != "h264",
+        captions=captions,
         qualities=_by_quality(
             {"preset": "p1", "rc": "vbr", "cq": str(draft)},
             {"preset": "p4", "rc": "vbr", "cq": str(good)},
@@ -102,6 +114,7 @@ CODECS: Mapping[str, Codec] = {
     "libx264": Codec(
         plain="h264",
         for_hdr="hevc",
+        captions="h264",
         joins=True,
         # x264's macroblock trees are no function of the pictures with AVX-512 where a row is not of 8
         # blocks or a multiple: 20 runs over one clip of 160x120 gave 19 files. With AVX2 all are one,
@@ -115,6 +128,20 @@ CODECS: Mapping[str, Codec] = {
         crf=("crf", 0, 51),
         preset="preset",
         presets=_X_PRESETS,
+        values={
+            "preset": _X_PRESETS,
+            "tune": (
+                "film",
+                "animation",
+                "grain",
+                "stillimage",
+                "psnr",
+                "ssim",
+                "fastdecode",
+                "zerolatency",
+            ),
+            "profile": ("baseline", "main", "high", "high10", "high422", "high444"),
+        },
         params="x264-params",
     ),
     "libx265": Codec(
@@ -123,6 +150,7 @@ CODECS: Mapping[str, Codec] = {
         shows_alpha=False,
         shows_hdr=True,
         mastering="x265",
+        captions="hevc",
         joins=True,
         qualities=_by_quality(
             {"crf": "28", "preset": "ultrafast"},
@@ -133,6 +161,10 @@ CODECS: Mapping[str, Codec] = {
         crf=("crf", 0, 51),
         preset="preset",
         presets=_X_PRESETS,
+        values={
+            "preset": _X_PRESETS,
+            "tune": ("psnr", "ssim", "grain", "animation", "fastdecode", "zerolatency"),
+        },
         params="x265-params",
     ),
     "libsvtav1": Codec(
@@ -194,8 +226,8 @@ CODECS: Mapping[str, Codec] = {
     ),
     "mpeg4": Codec(),
     "mpeg2video": Codec(),
-    "h264_nvenc": _nvenc("h264", 51, 32, 21, 8),
-    "hevc_nvenc": _nvenc("hevc", 51, 34, 23, 10),
+    "h264_nvenc": _nvenc("h264", 51, 32, 21, 8, "h264"),
+    "hevc_nvenc": _nvenc("hevc", 51, 34, 23, 10, "hevc"),
     "av1_nvenc": _nvenc("av1", 63, 42, 30, 14),
 }
 

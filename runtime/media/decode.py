@@ -2,7 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Iterator
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from typing import Any, cast
 
 from av.container import InputContainer
@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 
 from ..frame import Damage
 from .deinterlace import Picture
+from .packet_index import Key, Start
 
 
 class Clock:
@@ -112,16 +113,28 @@ class Reader:
     ) -> None:
         """`alpha` decodes the stream's opacity, too."""
         self.count = self.discarded = self.failed = self.interlaced = 0
+        self.corrupt = 0
+        """Pictures that the decoder itself takes for damaged: how, may depend on all before."""
         self.reason = ""
-        self._sent = self._incomplete = 0
+        self.incomplete = 0
+        """Packets that are known to be damaged."""
+        self._sent = 0
+        self._missed = False
+        """True if the awaited frame did not come."""
         self._before: int | None = None
         self._gaps: Counter[int] = Counter()
         self.reached = 0.0
         """Seconds on the file's clock at which the last packet of any stream ends."""
         self.ticks = 0
         """Ticks of the stream that have come, where a frame usually lasts one."""
+        self.guessed = False
+        """True if the first packet is shown later than it is decoded."""
         self.position = 0
         """Bytes up to the end of the last packet."""
+        self._packets: Iterator[Packet[Any]] | None = None
+        """The packets that follow, where some were skipped."""
+        self._awaited: Start | None = None
+        """The frame that is the first to be given; those before it only lead up to it."""
         self._group: list[Packet[Any]] = []
         """The packets since the last key frame; empty where they became more than `HELD`."""
         self._held = self._failed_before = 0
@@ -136,14 +149,43 @@ class Reader:
 
     def __iter__(self) -> Iterator[Picture]:
         # All packets pass here, so that a file cut in its audio is noticed, too.
-        packets = self._container.demux()
+        packets = self._packets or self._container.demux()
         while True:
             packet = self._next(packets)
             if packet is not None and packet.stream is not self._stream:
                 continue
             yield from self._decode(packet)
-            if packet is None or (packet.size == 0 and packet.dts is None):
+            if packet is None or (packet.size == 0 and packet.dts is None) or self._missed:
                 return
+
+    def skim(self) -> "Iterator[Packet[Any]]":
+        """Yields all packets of the stream, which are counted and not decoded."""
+        packets = self._container.demux()
+        while (packet := self._next(packets)) is not None:
+            if packet.stream is self._stream and packet.size:
+                self._account(packet)
+                yield packet
+
+    def begin_at(self, key: Key, start: Start) -> bool:
+        """Skip to a key frame's packet and drop the pictures before `start`'s, as if all had been read.
+
+        False where that packet does not come.
+        """
+        packets = self._container.demux()
+        try:
+            for packet in packets:
+                if packet.stream is not self._stream or not packet.is_keyframe or packet.pts is None:
+                    continue
+                if (packet.pts, packet.size) == (key.pts, key.size):
+                    self._packets = chain((packet,), packets)
+                    self._sent, self.discarded = key.packet, key.discarded
+                    self._awaited = start
+                    return True
+                if packet.pts > key.pts:
+                    return False
+        except FFmpegError:
+            return False
+        return False
 
     def _next(self, packets: "Iterator[Packet[Any]]") -> "Packet[Any] | None":
         try:
@@ -160,17 +202,39 @@ class Reader:
 
     def _decode(self, packet: "Packet[Any] | None") -> Iterator[Picture]:
         if packet is not None and packet.size:
-            self.discarded += packet.is_discard
-            self._clock.sent(packet.dts)
-            self._sent += 1
-            self._incomplete += packet.is_corrupt
-            self._tick(packet.dts)
+            self._account(packet)
             self._keep(packet)
         # The pictures of the last packets come at once, and none after the first packet that fails.
         last = packet is None or not packet.size
-        yield from map(self._picture, self._images(packet))
+        for image in self._images(packet):
+            if self._arrived(image):
+                yield self._picture(image)
         if last and (missing := self._missing()):
-            yield from map(self._picture, self._again(missing))
+            yield from map(self._picture, filter(self._arrived, self._again(missing)))
+
+    def _account(self, packet: "Packet[Any]") -> None:
+        self.discarded += packet.is_discard
+        self._clock.sent(packet.dts)
+        if not self._sent and packet.dts is not None and packet.pts is not None:
+            self.guessed = packet.pts > packet.dts
+        self._sent += 1
+        self.incomplete += packet.is_corrupt
+        self._tick(packet.dts)
+
+    def _arrived(self, image: VideoFrame) -> bool:
+        """Returns whether a picture is to be given, and not one that only leads up to the first."""
+        start = self._awaited
+        if start is None:
+            return not self._missed
+        if image.pts == start.pts:
+            self._awaited = None
+            self.count = start.number
+            # What led up to it may lack what it was predicted from.
+            self.failed, self.reason, self._failed_before = 0, "", 0
+            return True
+        self._missed = self._missed or (image.pts is not None and image.pts > start.pts)
+        self.interlaced += image.interlaced_frame
+        return False
 
     def _images(self, packet: "Packet[Any] | None") -> list[VideoFrame]:
         """Returns the pictures that the decoder gives for a packet; failures are counted."""
@@ -189,6 +253,7 @@ class Reader:
             self._latest = max(image.pts, self._latest) if self._latest is not None else image.pts
         pts, duration = self._clock.time(image.pts, image.duration)
         self.count += 1
+        self.corrupt += image.is_corrupt
         self.interlaced += image.interlaced_frame
         return Picture(image, pts, duration)
 
@@ -260,7 +325,7 @@ class Reader:
         """
         if promised is not None and ticking:
             # A cut packet may give nothing and no error; so does a whole one that repeats a frame.
-            mute = min(max(self._sent - self.count - self.failed, 0), self._incomplete)
+            mute = min(max(self._sent - self.count - self.failed, 0), self.incomplete)
             # The last frame may stand for some ticks: a whole frame must be missing.
             step = self._gaps.most_common(1)[0][0] if self._gaps else 1
             lost = max(promised - self.ticks, 0) // step + mute

@@ -4,7 +4,10 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from io import FileIO, RawIOBase
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,7 +17,7 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from ..errors import SourceError
+from ..errors import SourceError, missing
 from .pyav import open_input
 from .tracks import main_video
 
@@ -52,7 +55,7 @@ def open_container(uri: str) -> tuple[InputContainer, Pipe | None]:
     if path.is_dir():
         raise SourceError(f"{path} is a folder; for its pictures give '{path}/*.png'")
     if not path.exists():
-        raise SourceError(f"no file at {path}")
+        raise SourceError(missing(path))
     if not path.is_file():
         # Opening a named pipe waits here until a writer opens it.
         return _open_pipe(_named_pipe(path), uri)
@@ -79,6 +82,8 @@ def choose_stream(container: InputContainer, name: str, wanted: int | None = Non
     if stream is not None:
         context: Any = stream.codec_context  # None for what FFmpeg has no decoder for
         if context is None:
+            if Path(name).is_file():
+                refuse_encrypted(name, stream.index)
             codec = _codec(container, stream)
             raise SourceError(
                 f"{name}: there is no decoder for its video{codec}; convert it to H.264 or FFV1 first, "
@@ -91,6 +96,46 @@ def choose_stream(container: InputContainer, name: str, wanted: int | None = Non
         raise SourceError(f"{name} has no video stream {wanted}; it holds {listed(container, 'video')}")
     kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing that is known"
     raise SourceError(f"{name} has no video stream; it holds {kinds}")
+
+
+_LOOKED_AT = 4 << 20
+"""Bytes at the beginning of a file in which marks of encryption are looked for."""
+_TS_PACKET = 188
+_PES = re.compile(rb"\x00\x00\x01[\xbd\xc0-\xef]..([\x80-\xbf])", re.DOTALL)
+"""The head of a packet of MPEG-2, with the byte that tells whether it is scrambled."""
+_SCRAMBLED = 0x30
+
+
+def refuse_encrypted(path: str, index: int) -> None:
+    """Raise SourceError for a file whose video is encrypted, as far as something tells of it."""
+    if how := _encryption(path, index):
+        raise SourceError(
+            f"{path} is encrypted ({how}), and nothing here decrypts it: take a copy that is not"
+        )
+
+
+def _encryption(path: str, index: int) -> str:
+    """Returns how the video of a file is encrypted, in words; empty where nothing tells of it."""
+    with open_input(os.path.abspath(path)) as container:  # noqa: PTH100
+        media: Any = container
+        stream = media.streams[index]
+        if "enc_key_id" in stream.metadata:
+            return "ContentEncryption of Matroska"
+        packets: Iterator[Any] = media.demux(stream)
+        with suppress(FFmpegError):
+            if any(packet.has_sidedata("encryption_info") for packet in islice(packets, 50)):
+                return "Common Encryption of MP4"
+        kind, number = container.format.name, int(stream.id)
+    with Path(path).open("rb") as file:
+        data = file.read(_LOOKED_AT)
+    if kind == "mpegts":
+        first = max(data.find(b"\x47"), 0)
+        units = (data[at : at + 4] for at in range(first, len(data) - 4, _TS_PACKET))
+        ours = [u for u in units if u[0] == 0x47 and (u[1] & 0x1F) << 8 | u[2] == number]
+        return "scrambling of MPEG-TS" if any(unit[3] & 0xC0 for unit in ours) else ""
+    if kind == "mpeg" and any(found[1][0] & _SCRAMBLED for found in _PES.finditer(data)):
+        return "CSS, as on DVDs"
+    return ""
 
 
 def check_audio(container: InputContainer, name: str, wanted: int | None) -> None:

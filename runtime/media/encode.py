@@ -16,10 +16,12 @@ from av.video.stream import VideoStream
 
 from ..errors import SinkError
 from ..frame import Frame, PixelFormat, VideoInfo
+from .captions import with_captions
 from .codecs import ENCODERS, codec_of, encoder_of, merged, nearest, spoken, wanted_options
-from .hdr import check_hdr, hdr_choice, hdr_format, hdr_notes, hdr_options
+from .hdr import check_hdr, hdr_choice, hdr_format, hdr_note, hdr_options
 from .options import Encoding, Quality
 from .pixel_format import ANY, PALETTE, Layout, fill, layout_of, layouts_of, nearest_layout, picture_of
+from .side_data import no_captions
 
 _AVX_512 = 256
 """OpenCV's number of the extensions that x264 calls AVX-512."""
@@ -245,6 +247,8 @@ class VideoEncoder:
         self._encoding = self.encoding = encoding
         self._options = _options(self.name, encoding, like)
         _check_known(self.name, encoding)
+        self._captions: dict[int, bytes] = {}
+        """Closed captions of pictures whose packets have not come yet, by their times."""
         self._buffer: VideoFrame | None = None
         self._palette = Palette(encoding.quality) if self._facts.palette else None
         self._choice: Choice | None = None
@@ -253,7 +257,7 @@ class VideoEncoder:
             self.coding(like)
             if self.name != encoder_of(encoding, suffix):
                 self._note(hdr_choice(like.colour.transfer, self.name, encoder_of(encoding, suffix)))
-            self._note(*hdr_notes(like.colour.transfer, like.hdr, self.name))
+            self._note(*hdr_note(like.colour.transfer))
             if self._palette is not None and like.rate > MOST_SHOWN:
                 self._note(f"players show no more than {MOST_SHOWN} of a GIF's frames in a second")
 
@@ -343,6 +347,26 @@ class VideoEncoder:
         picture.color_primaries, picture.color_trc = coding.primaries, coding.transfer
         return picture
 
+    def packets(
+        self, stream: VideoStream, picture: VideoFrame | None, captions: bytes = b""
+    ) -> "list[Packet[Any]]":
+        """Returns the packets that are ready after a picture, which bear the captions of theirs; None
+        flushes the encoder."""
+        if self._facts.captions is None:
+            if captions:
+                self._note(no_captions(spoken(self.name)))
+            return encode(stream, picture)
+        if captions and picture is not None and picture.pts is not None:
+            self._captions[picture.pts] = captions
+        ready = encode(stream, picture)
+        if not self._captions:
+            return ready
+        given = [(packet, self._captions.pop(packet.pts or 0, b"")) for packet in ready]
+        if picture is None:
+            self._captions.clear()
+        syntax = self._facts.captions
+        return [with_captions(one, said, syntax) if said else one for one, said in given]
+
     def _options_for(self, layout: Layout) -> dict[str, str]:
         """Returns all options for a pixel format."""
         options, facts = dict(self._options), self._facts
@@ -405,9 +429,21 @@ def _options(encoder: str, encoding: Encoding, like: VideoInfo | None) -> dict[s
     return merged(encoder, ours, dict(encoding.options))
 
 
+_NUMBERS = frozenset({2, 3, 4, 5, 18, 20})
+"""FFmpeg's types of options that are whole numbers, fractions, or on and off."""
+_ALWAYS = frozenset(
+    {"default", "max", "min", "none", "all", "auto", "true", "false", "yes", "no", "on", "off"}
+)
+"""Words that FFmpeg may take for a number."""
+
+
 def _check_known(encoder: str, encoding: Encoding) -> None:
-    """Raise SinkError for options that the encoder does not have."""
-    if not encoding.options:
+    """Raise SinkError for options that the encoder does not have, and for values that it refuses."""
+    facts = codec_of(encoder)
+    given = [(f"--enc {name}=", name, value) for name, value in encoding.options]
+    if encoding.preset is not None and facts.preset is not None and not facts.presets:
+        given.append(("--preset ", facts.preset, encoding.preset))
+    if not given:
         return
     offered = av.CodecContext.create(encoder, "w").supported_options
     private = tuple(option.name for option in offered.private)
@@ -417,3 +453,31 @@ def _check_known(encoder: str, encoding: Encoding) -> None:
             params = codec_of(encoder).params
             own = f"; options of its library go into --enc {params}=KEY=VALUE" if params else ""
             raise SinkError(f"{spoken(encoder)} has no option {name!r}{nearest(name, known)}{own}")
+    options: dict[str, Any] = {option.name: option for option in (*offered.generic, *offered.private)}
+    for flag, name, value in given:
+        taken = _refused(options[name], value, facts.values.get(name, ()))
+        if taken:
+            raise SinkError(f"{flag}{value}: {spoken(encoder)} takes {taken}")
+
+
+def _refused(option: Any, value: str, words: tuple[str, ...]) -> str:
+    """Returns what an option takes, in words, where it refuses a value; else nothing.
+
+    What may be an expression is left to FFmpeg.
+    """
+    if words:
+        parts = value.replace(",", " ").replace("+", " ").split()
+        return "" if parts and all(part in words for part in parts) else ", ".join(words)
+    if int(option.type) not in _NUMBERS:
+        return ""
+    names = tuple(choice.name for choice in option.choices or ())
+    numbers = f"{option.min:.10g} to {option.max:.10g}"
+    takes = ", ".join((*names, numbers))
+    if value in names:
+        return ""
+    try:
+        number = float(value)
+    except ValueError:
+        plain = value.replace("_", "").isalpha()
+        return takes if plain and value.lower() not in _ALWAYS else ""
+    return "" if option.min <= number <= option.max else takes

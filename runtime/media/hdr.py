@@ -3,7 +3,6 @@
 import struct
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
 
 from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
@@ -11,7 +10,7 @@ from av.video.frame import VideoFrame
 from ..errors import SinkError
 from ..frame import HLG, PQ, Colour, Frame, Hdr, PixelFormat, VideoInfo
 from .codecs import codec_of, spoken
-from .pixel_format import Layout
+from .pixel_format import Layout, side_bytes
 
 _DISPLAY = struct.Struct("=22i")
 """FFmpeg's AVMasteringDisplayMetadata: 10 fractions of red, green, blue, white (x, y each) and darkest,
@@ -29,8 +28,8 @@ _DYNAMIC = {
 
 def read_hdr(frame: VideoFrame) -> Hdr | None:
     """Returns the mastering display and light levels of a frame; None where it has neither."""
-    display = _bytes(frame, Type.MASTERING_DISPLAY_METADATA)
-    light = _bytes(frame, Type.CONTENT_LIGHT_LEVEL)
+    display = side_bytes(frame, Type.MASTERING_DISPLAY_METADATA)
+    light = side_bytes(frame, Type.CONTENT_LIGHT_LEVEL)
     max_cll, max_fall = _LIGHT.unpack_from(light) if len(light) >= _LIGHT.size else (0, 0)
     pairs: list[tuple[Fraction, Fraction]] = []
     if len(display) >= _DISPLAY.size:
@@ -55,13 +54,7 @@ def read_hdr(frame: VideoFrame) -> Hdr | None:
 
 def dynamic_hdr(frame: VideoFrame) -> tuple[str, ...]:
     """Returns the names of a frame's dynamic metadata, which changes with the scene."""
-    return tuple(sorted({name for kind, name in _DYNAMIC.items() if _bytes(frame, kind)}))
-
-
-def _bytes(frame: VideoFrame, kind: Type) -> bytes:
-    sides: Any = frame.side_data
-    side = sides.get(kind)
-    return bytes(side) if side is not None else b""
+    return tuple(sorted({name for kind, name in _DYNAMIC.items() if side_bytes(frame, kind)}))
 
 
 NAMES = {PQ: "HDR (PQ)", HLG: "HDR (HLG)"}
@@ -102,17 +95,11 @@ def check_hdr(colour: Colour, encoder: str, layout: Layout) -> None:
         refuse_hdr(colour.transfer, f"needs {LEAST_BITS} bits, and {layout.name} has 8")
 
 
-def hdr_notes(transfer: int, hdr: Hdr | None, encoder: str) -> tuple[str, ...]:
-    """Returns one line for each thing that happens to the source's HDR."""
+def hdr_note(transfer: int) -> tuple[str, ...]:
+    """Returns the line that says what happens to the source's HDR, if it is any."""
     if transfer not in NAMES:
         return ()
-    notes = [f"{NAMES[transfer]}: its code values are processed as they are, as those of SDR would be"]
-    if hdr is not None and codec_of(encoder).mastering is None:
-        notes.append(
-            f"{spoken(encoder)} does not hold the mastering display and light levels, which are left "
-            "out; --codec hevc or av1 keeps them"
-        )
-    return tuple(notes)
+    return (f"{NAMES[transfer]}: its code values are processed as they are, as those of SDR would be",)
 
 
 def hdr_options(hdr: Hdr | None, encoder: str) -> dict[str, str]:

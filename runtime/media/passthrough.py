@@ -3,6 +3,8 @@ chapters."""
 
 import io
 import math
+import re
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import av
+import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
@@ -19,6 +22,8 @@ from av.stream import Disposition
 from ..errors import SinkError
 from ..frame import VideoInfo
 from .options import AudioCodec, Encoding
+from .probe import start_of
+from .pyav import open_input
 from .tracks import OnPacket
 
 TEXT = frozenset({"ass", "ssa", "subrip", "srt", "webvtt", "mov_text", "text"})
@@ -36,7 +41,10 @@ LATE_CHAPTERS = frozenset({"mp4", "mov", "ipod", "matroska", "webm"})
 PICTURES = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "image/jpeg")}
 """Cover art as an attachment, which is how Matroska keeps it: name and type by codec."""
 
-Way = Literal["copy", "convert", "attach", "drop"]
+Timed = tuple[float, "Packet[Any]"]
+"""A packet with the seconds of the output at which it begins."""
+
+Way = Literal["copy", "convert", "attach", "state", "drop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,7 @@ class Passage:
     codec: str
     way: Way
     target: str = ""
-    """The codec that it is converted to."""
+    """The codec that it is converted to, or the timecode that is stated."""
     reason: str = ""
     """The reason for dropping it."""
 
@@ -59,6 +67,8 @@ class Passage:
         if self.way in ("copy", "attach"):
             covers = self.way == "attach" and self.kind != "attachment"
             return f"{name} becomes an attachment" if covers else f"{name} is copied"
+        if self.way == "state":
+            return f"{name} is written anew: {self.target}"
         if self.way == "convert":
             lost = "; its styles are lost" if self.codec in ("ass", "ssa") else ""
             return f"{name} is converted to {self.target}{lost}"
@@ -81,11 +91,14 @@ class PassingStreams:
         audio: bool,
         on_packet: OnPacket,
         encoding: Encoding | None = None,
+        timecode: str = "",
     ) -> None:
+        """`timecode` is what the output states, whose own track is then not copied."""
         assert like.path is not None
-        self._input: InputContainer = av.open(like.path)
+        self._input: InputContainer = open_input(like.path)
         self._output = output
         self._encoding = encoding or Encoding()
+        self._timecode = timecode
         self._on_packet = on_packet
         self._start = like.start
         self._main = like.stream
@@ -95,6 +108,13 @@ class PassingStreams:
         """The last decoding time by stream, the end of that packet, and what was added to its time."""
         self._packets: Iterator[tuple[float, Packet[Any]]] = iter(())
         self._next: tuple[float, Packet[Any]] | None = None
+        self._part = like.part
+        # What comes before the beginning of the whole, as an encoder's priming does, stays.
+        self._begins_later = like.part and like.start > start_of(self._input)
+        self._waiting: dict[int, deque[Timed]] = {}
+        """Of a part: packets that may outlast it, by stream, until it is known that they do not."""
+        self._shown: set[int] = set()
+        """Of a part: streams of video of which a picture that needs no other has come."""
         self._begun: dict[int, int] = {}
         """The first packet's time of sound that is converted, by stream."""
         try:
@@ -115,7 +135,7 @@ class PassingStreams:
             if passage.way == "attach":
                 self._output.add_attachment(*self._attachment(stream, passage.codec))
                 continue
-            if passage.way == "drop":
+            if passage.way in ("drop", "state"):
                 continue
             if passage.way == "convert" and passage.kind == "audio":
                 added = _encoded_sound(self._output, stream, passage.target, self._encoding)
@@ -138,6 +158,8 @@ class PassingStreams:
         for name, value in self._input.metadata.items():
             if name.lower() not in OWN_METADATA:
                 self._output.metadata[name] = value
+        if self._timecode:
+            self._output.metadata["timecode"] = self._timecode
         if self._output.format.name not in LATE_CHAPTERS:
             self._write_chapters()
         self._packets = self._read()
@@ -145,7 +167,7 @@ class PassingStreams:
 
     def _write_chapters(self) -> None:
         """Write the chapters that begin before the output's end, as far as that is known."""
-        chapters = _on_output_clock(self._input.chapters(), self._start, self.end)
+        chapters = _on_output_clock(self._input.chapters(), self._start, self.end, part=self._part)
         if chapters:
             with suppress(FFmpegError, ValueError):  # a container without chapters
                 self._output.set_chapters(chapters)
@@ -153,7 +175,7 @@ class PassingStreams:
     def _attachment(self, stream: Any, codec: str) -> tuple[str, str, bytes]:
         """Returns (name, type, contents) of an attachment, or of cover art that becomes one."""
         if codec in PICTURES and stream.type == "video":
-            with av.open(str(self._input.name)) as again:
+            with open_input(str(self._input.name)) as again:
                 container: Any = again
                 packets: Iterator[Any] = container.demux(container.streams[stream.index])
                 picture = next((bytes(packet) for packet in packets if packet.size), b"")
@@ -164,15 +186,28 @@ class PassingStreams:
     def mux_until(self, seconds: float) -> None:
         """Write every packet that begins at or before `seconds` of the output."""
         while self._next is not None and self._next[0] <= min(seconds, self.end):
-            self._on_packet(self._next[1])
-            self._output.mux(self._next[1])
+            if self._part:
+                self._waiting.setdefault(self._next[1].stream.index, deque()).append(self._next)
+            else:
+                self._write(self._next[1])
             self._next = next(self._packets, None)
+        for waiting in self._waiting.values():
+            while waiting and (waiting[0][0] < 0 or _end_of(waiting[0]) <= min(seconds, self.end)):
+                self._write(waiting.popleft()[1])
 
     def finish(self) -> None:
         """Write all that is left, before the container is closed."""
         self.mux_until(float("inf"))
+        left = [timed for waiting in self._waiting.values() for timed in waiting]
+        for begin, packet in sorted(left, key=lambda timed: timed[0]):
+            if begin < self.end:
+                self._write(_ended(packet, self.end - begin))
         if self._output.format.name in LATE_CHAPTERS:
             self._write_chapters()
+
+    def _write(self, packet: "Packet[Any]") -> None:
+        self._on_packet(packet)
+        self._output.mux(packet)
 
     def close(self) -> None:
         """Close the source's file."""
@@ -199,6 +234,10 @@ class PassingStreams:
             elif cover and self._output.format.name not in KEEPS_COVERS:
                 reason = f"{suffix} files would show it as a second film"
                 yield Passage(stream.index, "cover art", codec, "drop", reason=reason)
+            elif kind == "data" and "timecode" in stream.metadata:
+                way: Way = "state" if self._timecode else "drop"
+                reason = f"{suffix} files hold none that fits"
+                yield Passage(stream.index, kind, "timecode", way, target=self._timecode, reason=reason)
             elif _accepts(self._output, stream):
                 yield Passage(stream.index, "cover art" if cover else kind, codec, "copy")
             elif kind == "audio":
@@ -246,7 +285,9 @@ class PassingStreams:
                 if self._ways[index := ready.stream.index] == ("convert", "audio"):
                     yield from self._sounded(index, ready)
                 elif (moved := self._moved(ready)) is not None:
-                    yield moved
+                    moved = self._begins(index, moved) if self._begins_later else moved
+                    if moved is not None:
+                        yield moved
             waiting.clear()
         for index, way in self._ways.items():
             if way == ("convert", "audio"):
@@ -270,6 +311,39 @@ class PassingStreams:
         packet.stream = self._streams[index]
         return seconds, packet
 
+    def _begins(self, index: int, timed: Timed) -> Timed | None:
+        """Returns a packet as a part has it, which begins at 0; None for one before that.
+
+        What lasts beyond that moment is shortened, where that can be done to a packet. Sound in files
+        that say from where it is played keeps the packets before, which its decoder needs. Of video
+        nothing is kept before a picture that needs no other.
+        """
+        passage = next(p for p in self.plan if p.index == index)
+        begin, packet = timed
+        if passage.kind == "cover art":
+            return timed
+        if passage.kind == "video" and index not in self._shown:
+            if begin < 0 or not packet.is_keyframe:
+                return None
+            self._shown.add(index)
+        if begin >= 0:
+            return timed
+        end, length = _end_of(timed), _end_of(timed) - begin
+        if passage.kind == "subtitle" and end > 0:
+            ticks = round(-begin / packet.time_base)
+            packet.pts = packet.dts = 0
+            packet.duration = max(int(packet.duration or 0) - ticks, 1)
+            return 0.0, packet
+        if passage.kind == "audio" and _is_plain(passage.codec):
+            return (0.0, _without(packet, -begin)) if end > 0 else None
+        if passage.kind == "audio" and self._output.format.name in SKIPPING:
+            return timed if end > (NEARLY - LEADING.get(passage.codec, 1)) * length else None
+        if passage.kind == "audio" and self._output.format.name == "avi" and end > NEARLY * length:
+            # All of it begins at once there: it is late by less than a packet.
+            packet.pts = packet.dts = 0
+            return 0.0, packet
+        return None
+
     def _sounded(self, index: int, packet: Any) -> "Iterator[tuple[float, Packet[Any]]]":
         """Yields the packets of sound that is converted; None ends it.
 
@@ -278,6 +352,10 @@ class PassingStreams:
         source: Any = self._input.streams[index]
         target = self._streams[index]
         heard: list[Any] = []
+        if self._begins_later and packet is not None:
+            time = packet.pts if packet.pts is not None else packet.dts
+            if float(time * packet.time_base) < self._start - SETTLING:
+                return
         with suppress(FFmpegError):
             heard = source.codec_context.decode(packet)
         if packet is not None:
@@ -291,9 +369,13 @@ class PassingStreams:
                 length = Fraction(frame.samples, frame.sample_rate) / frame.time_base
                 shift = round(self._start / frame.time_base)
                 frame.pts = self._later(index, frame.pts - shift, round(length))
+                if self._begins_later and frame.pts < 0:
+                    frame = _heard_from(frame, -frame.pts)
+                    if frame is None:
+                        continue
             yield from _timed(target.encode(frame))
         if packet is None:
-            if index not in self._clocks:
+            if index not in self._clocks and not self._part:
                 raise SinkError(
                     f"not one piece of the sound in stream {index} can be decoded: --no-audio"
                 )
@@ -374,6 +456,87 @@ def _takes_sound(output: OutputContainer, stream: Any, name: str, encoding: Enco
         return True
 
 
+SETTLING = 1.0
+"""Seconds of sound before a part that are decoded and not used, until a decoder gives what it gives in
+the midst of the whole."""
+
+SKIPPING = frozenset({"mp4", "mov", "ipod"})
+"""Containers that say from where on sound is played: it may begin within a packet."""
+
+LEADING = {
+    "opus": 4, "mp3": 2, "ac3": 0, "eac3": 0, "flac": 0, "alac": 0, "pcm_alaw": 0, "pcm_mulaw": 0,
+}  # fmt: skip
+"""Packets of sound before the first that is played which its decoder needs: one where pieces overlap;
+80 ms of Opus (RFC 7845), the bits that MP3 keeps for later, none of what is coded piece by piece. Of
+AC-3, which it parses anew, FFmpeg forgets what is not to be played."""
+
+NEARLY = 0.01
+"""Part of a packet that does not count, since times are rounded."""
+
+
+def _end_of(timed: Timed) -> float:
+    return timed[0] + float((timed[1].duration or 0) * timed[1].time_base)
+
+
+def _is_plain(codec: str) -> bool:
+    """Returns whether sound is bare samples, so that a packet can be cut anywhere."""
+    return _sample_bytes(codec) > 0
+
+
+def _sample_bytes(codec: str) -> int:
+    """Returns the bytes of one sample of one channel; 0 of what is not bare samples, one after
+    another."""
+    found = re.fullmatch(r"pcm_(?:[sufx](\d+)(?:le|be)?|alaw|mulaw)", codec)
+    return 0 if found is None else int(found[1] or 8) // 8
+
+
+def _sliced(packet: "Packet[Any]", first: int, last: int | None) -> "Packet[Any]":
+    """Returns some samples of a packet of bare ones, at their time."""
+    context: Any = packet.stream.codec_context
+    block = _sample_bytes(context.codec.canonical_name) * context.channels
+    rate, base = context.sample_rate, packet.time_base
+    data = bytes(packet)[first * block : None if last is None else last * block]
+    cut: Packet[Any] = Packet(data)
+    cut.stream, cut.time_base, cut.is_keyframe = packet.stream, base, True
+    cut.pts = cut.dts = (packet.pts or 0) + round(Fraction(first, rate) / base)
+    cut.duration = round(Fraction(len(data) // block, rate) / base)
+    return cut
+
+
+def _without(packet: "Packet[Any]", seconds: float) -> "Packet[Any]":
+    """Returns a packet of bare samples without its first seconds; it begins at 0 then."""
+    context: Any = packet.stream.codec_context
+    cut = _sliced(packet, round(seconds * context.sample_rate), None)
+    cut.pts = cut.dts = 0
+    return cut
+
+
+def _ended(packet: "Packet[Any]", seconds: float) -> "Packet[Any]":
+    """Returns a packet that lasts so many seconds at most, where that can be done to it."""
+    codec: Any = packet.stream.codec_context
+    if packet.stream.type == "subtitle" and packet.duration:
+        packet.duration = min(packet.duration, round(seconds / packet.time_base))
+    elif packet.stream.type == "audio" and _is_plain(codec.codec.canonical_name):
+        return _sliced(packet, 0, round(seconds * codec.sample_rate))
+    return packet
+
+
+def _heard_from(frame: Any, ticks: int) -> Any:
+    """Returns a piece of sound without its first ticks; None where nothing is left of it."""
+    first = round(ticks * frame.time_base * frame.sample_rate)
+    if first >= frame.samples:
+        return None
+    samples = frame.to_ndarray()
+    step = 1 if frame.format.is_planar else frame.layout.nb_channels
+    left = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(samples[:, first * step :]),
+        format=frame.format.name,
+        layout=frame.layout.name,
+    )
+    left.sample_rate, left.time_base, left.pts = frame.sample_rate, frame.time_base, 0
+    return left
+
+
 def _silence(like: Any, ticks: int) -> Any:
     """Returns silence of that length before a frame of sound, in its form."""
     samples = max(round(ticks * like.time_base * like.sample_rate), 1)
@@ -393,8 +556,10 @@ def _timed(packets: "list[Packet[Any]]") -> "Iterator[tuple[float, Packet[Any]]]
 
 MILLISECOND = Fraction(1, 1000)
 
-OWN_METADATA = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands", "duration"})
-"""Metadata that is about the container itself, not about the film."""
+OWN_METADATA = frozenset(
+    {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "timecode"}
+)
+"""Metadata that is about the container itself, not about the film, or is written by itself."""
 
 PLAIN_HEADER = "\r\n".join(
     (
@@ -529,14 +694,15 @@ def _describe(added: Any, stream: Any) -> None:
     added.disposition = stream.disposition
 
 
-def _on_output_clock(chapters: list[Any], start: float, end: float) -> list[Any]:
-    """Returns the chapters on the output's clock, cut where it ends after `end` seconds."""
+def _on_output_clock(chapters: list[Any], start: float, end: float, *, part: bool) -> list[Any]:
+    """Returns the chapters on the output's clock, cut where it ends after `end` seconds; of a `part`
+    those of which something is left."""
     moved: list[Any] = []
     for chapter in chapters:
         shift = round(start / chapter["time_base"])
         begin, stop = max(chapter["start"] - shift, 0), max(chapter["end"] - shift, 0)
         if math.isfinite(end):
             stop = min(stop, round(end / chapter["time_base"]))
-        if begin < stop or not math.isfinite(end):
+        if begin < stop or not (part or math.isfinite(end)):
             moved.append({**chapter, "start": begin, "end": stop})
     return moved

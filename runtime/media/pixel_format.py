@@ -369,17 +369,23 @@ def read_planes(
     return planes, alpha, layout
 
 
+def side_bytes(frame: VideoFrame, kind: Type) -> bytes:
+    """Returns a frame's side data of a kind, empty where it has none."""
+    sides: Any = frame.side_data  # its stub knows no lookup by type
+    side = sides.get(kind)
+    return bytes(side) if side is not None else b""
+
+
 def is_mirrored(image: VideoFrame) -> bool:
     """Returns whether a player must mirror the picture: upside down, before it turns it by its
     `rotation`.
 
     That is what any display matrix with a reflection comes to.
     """
-    held: Any = image.side_data  # its stub knows no lookup by type
-    data = held.get(Type.DISPLAYMATRIX)
-    if data is None:
+    data = side_bytes(image, Type.DISPLAYMATRIX)
+    if not data:
         return False
-    a, b, _, c, d, *_ = unpack("=9i", bytes(data)[:36])
+    a, b, _, c, d, *_ = unpack("=9i", data[:36])
     return a * d - b * c < 0
 
 

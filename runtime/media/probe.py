@@ -15,7 +15,8 @@ from ..colour import MATRICES, guess_matrix
 from ..frame import Colour, VideoInfo
 from .hdr import dynamic_hdr, read_hdr
 from .pixel_format import RANGES, Reading, is_mirrored
-from .pyav import ratio
+from .pyav import open_input, ratio
+from .side_data import draws_grain, read_side_data
 
 _NO_TIMES = 0x80
 """FFmpeg's AVFMT_NOTIMESTAMPS."""
@@ -77,7 +78,7 @@ def start_of(container: InputContainer) -> float:
 def orientation_of(path: str, index: int) -> tuple[int, bool]:
     """Returns the degrees, counter-clockwise, by which players turn a stream, and whether they mirror
     it first; for decoders that are not told."""
-    with av.open(os.path.abspath(path)) as container:  # noqa: PTH100
+    with open_input(os.path.abspath(path)) as container:  # noqa: PTH100
         for image in container.decode(container.streams[index]):
             found = cast("VideoFrame", image)
             return found.rotation % 360, is_mirrored(found)
@@ -108,6 +109,8 @@ def describe(
         )
     for name in sorted({name for frame in first for name in dynamic_hdr(frame)}):
         notes.append(f"the {name} metadata is left out: it fits the original pixels only")
+    if draws_grain(stream):
+        notes.append("the film grain that the stream describes is drawn: it is in the pixels now")
     audio = tuple(s.codec_context.name for s in container.streams.audio if s.codec_context)
     again = Path(uri).is_file()
     if not again and len(container.streams) > 1:
@@ -130,6 +133,7 @@ def describe(
         aspect=ratio(stream.sample_aspect_ratio) or Fraction(1),
         rotation=image.rotation % 360,
         alpha=layout.alpha,
+        side=read_side_data(container, stream, first),
         hdr=next(filter(None, map(read_hdr, first)), None),
         codec=context.codec.name,
         audio=audio,

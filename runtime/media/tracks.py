@@ -93,7 +93,10 @@ def _display_sets(packet: "Packet[Any]") -> int:
 class Span:
     """Counts the packets of one stream, and keeps the time span that they cover."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, within: tuple[float, float] | None = None) -> None:
+        """With `within`, only what lasts into a part of the file counts, between two times: what begins
+        before it as packets that are not played."""
+        self._within = within
         self._kind: TrackKind = stream.type
         if stream.type == "video" and stream.disposition & Disposition.attached_pic:
             self._kind = "cover"
@@ -110,9 +113,16 @@ class Span:
     def add(self, packet: "Packet[Any]") -> None:
         """Count a packet; call it before the packet is written, since muxers change its times."""
         ticks = packet.pts if packet.pts is not None else packet.dts
+        early = False
+        if self._within is not None and ticks is not None and self._kind != "cover":
+            begin = float(ticks * packet.time_base)
+            early = begin < self._within[0]
+            length = float((packet.duration or 0) * packet.time_base)
+            if begin >= self._within[1] or (early and begin + length <= self._within[0]):
+                return
         count = _display_sets(packet) if self._codec == PGS else 1
         self._packets += count
-        self._discarded += count * packet.is_discard
+        self._discarded += count * (packet.is_discard or early)
         if ticks is None:
             return
         time = float(ticks * packet.time_base)
@@ -124,7 +134,7 @@ class Span:
         self._last = time
         self._longest = max(self._longest, self._step)
         self._start = min(self._start, time)
-        if not packet.is_discard:
+        if not (packet.is_discard or early):
             self._heard = min(self._heard, time)
             self._end = max(self._end, time + self._step)
 

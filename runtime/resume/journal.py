@@ -4,11 +4,11 @@ import json
 import re
 import stat
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -18,8 +18,18 @@ from ..cache import digest_of, write_whole
 from ..errors import SinkError
 from ..media.encode import Coding
 from ..media.options import Encoding
+from ..media.packet_index import PacketIndex, Trace
 from .output_lock import UNLOCKABLE, Lock, busy, is_plain_file
-from .segments import MAGIC, SUFFIX, Segment, SegmentFile, SegmentWriter, file_print, segment_path
+from .segments import (
+    MAGIC,
+    SUFFIX,
+    Segment,
+    SegmentFile,
+    SegmentWriter,
+    file_print,
+    segment_path,
+    sync_folder,
+)
 
 NAME = "journal.json"
 LOCK = "lock"
@@ -54,6 +64,8 @@ class State:
     """The number of frames in that file."""
     stopped: bool = False
     """True if that file ends early because the user stopped the run."""
+    index: PacketIndex | None = None
+    """Where the source may be read from, once that was looked for and found."""
 
     def has_headers(self, headers: bytes) -> bool:
         """Returns whether an encoder's headers are those of the earlier segments."""
@@ -63,6 +75,7 @@ class State:
         """Returns JSON with a hash over all of it."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         fields["coding"] = self.coding.to_json() if self.coding is not None else None
+        fields["index"] = asdict(self.index) if self.index is not None else None
         text = json.dumps(fields, sort_keys=True)
         return json.dumps({"sha256": digest_of(text.encode()), "state": text}, indent=1).encode()
 
@@ -76,17 +89,23 @@ class State:
         fields = cast("dict[str, Any]", json.loads(outer["state"]))
         coding = fields.pop("coding")
         choices = tuple((str(b), str(p)) for b, p in fields.pop("choices"))
-        return cls(**fields, choices=choices, coding=Coding.from_json(coding) if coding else None)
+        index = fields.pop("index", None)
+        return cls(
+            **fields,
+            choices=choices,
+            coding=Coding.from_json(coding) if coding else None,
+            index=PacketIndex.from_json(index) if index else None,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """One of `of` equal parts of an output that is made in segments: every `of`-th segment."""
+    """What a process must know to make segments of an output. Plain data."""
 
     path: Path
     """The path of the output."""
     folder: Path
-    """The journal's folder, whose lock is held by the process that hands out the shares."""
+    """The journal's folder, whose lock is held by the process that hands out the segments."""
     state: State
     """The journal's state."""
     coding: Coding
@@ -95,30 +114,11 @@ class Share:
     encoding: Encoding
     files: tuple[str, ...]
     """The source's files."""
-    made: frozenset[int]
-    """Numbers of the segments that exist already."""
-    number: int = 0
-    """The number of this part, from 0."""
-    of: int = 1
 
     @property
     def choices(self) -> Choices:
         """Backend and precision of each model."""
         return self.state.choices
-
-    def takes(self, frame: int) -> bool:
-        """Returns whether that frame of the film, from 0, belongs to this share."""
-        segment = frame // self.state.length
-        return segment % self.of == self.number and segment not in self.made
-
-    def leads(self, frame: int, lead: int) -> bool:
-        """Returns whether a segment of this share begins within `lead` frames after that frame."""
-        begin = (frame // self.state.length + 1) * self.state.length
-        return begin - frame <= lead and self.takes(begin)
-
-    def segments(self) -> Iterator[int]:
-        """Yields the numbers of this share's segments, without end."""
-        return (n for n in count(self.number, self.of) if n not in self.made)
 
 
 class Journal:
@@ -187,6 +187,10 @@ class Journal:
         """Store the parameters of the stream and the hash of the encoder's headers."""
         self._store(coding=coding, headers=digest_of(headers))
 
+    def keep_index(self, index: PacketIndex) -> None:
+        """Store where the source may be read from."""
+        self._store(index=index)
+
     def check_headers(self, headers: bytes) -> None:
         """Raise SinkError where an encoder's headers differ from those of the earlier segments."""
         if not self.state.has_headers(headers):
@@ -194,6 +198,57 @@ class Journal:
                 f"{self.target}: this encoder writes other headers than the one that the run began "
                 "with: --restart begins anew, --no-journal does without segments"
             )
+
+    def accept(self, path: Path, number: int) -> bool:
+        """Take in a segment that another process has made, every byte of which is checked.
+
+        False where it is there already. Raises SinkError where it is not what it should be.
+        """
+        segment = SegmentFile.whole(path)
+        named = segment_path(self.folder, number)
+        if number < len(self.segments) or number in self.scattered:
+            path.unlink()
+            return False
+        if segment is None or segment.about.number != number or not _is_of(segment.about, self.state):
+            path.unlink(missing_ok=True)
+            raise SinkError(
+                f"{self.target}: a worker gave another segment than its own, or a damaged one"
+            )
+        path.replace(named)
+        sync_folder(self.folder)
+        self.scattered[number] = SegmentFile(named)
+        while (following := self.scattered.pop(len(self.segments), None)) is not None:
+            self.segments.append(following)
+        return True
+
+    def drop_strays(self) -> frozenset[int]:
+        """Remove the segments that were sought, from the first one on that does not follow the one
+        before it. Returns their numbers."""
+        made = dict(enumerate(self.segments)) | self.scattered
+        pairs = [(n - 1, n) for n in made if n - 1 in made]
+        if all(made[b].about.follows(made[a].about) for a, b in pairs):
+            return frozenset()
+        proven = next(
+            (b for b, (one, two) in enumerate(pairwise(self.segments), 1)
+             if not two.about.follows(one.about)),
+            len(self.segments),
+        )  # fmt: skip
+        return self._drop({n for n, s in made.items() if n >= proven and _sought(s.about)})
+
+    def drop_final(self) -> None:
+        """Remove the segment with the film's end, which is to be looked for again."""
+        made = dict(enumerate(self.segments)) | self.scattered
+        self._drop({n for n, s in made.items() if s.about.final})
+
+    def _drop(self, numbers: Collection[int]) -> frozenset[int]:
+        made = dict(enumerate(self.segments)) | self.scattered
+        for number in numbers:
+            made.pop(number).path.unlink(missing_ok=True)
+        self.segments = []
+        while (following := made.pop(len(self.segments), None)) is not None:
+            self.segments.append(following)
+        self.scattered = made
+        return frozenset(numbers)
 
     def collect(self, frames: int | None) -> None:
         """Take in the segments of other processes. Raises SinkError unless they have all `frames`
@@ -212,9 +267,19 @@ class Journal:
         """Returns a writer for the next segment."""
         return SegmentWriter(self.folder, len(self.segments))
 
-    def keep(self, writer: SegmentWriter, *, frames: int, headers: bytes, final: bool) -> Segment:
+    def keep(
+        self,
+        writer: SegmentWriter,
+        *,
+        frames: int,
+        headers: bytes,
+        final: bool,
+        trace: Trace | None = None,
+    ) -> Segment:
         """Adds a written segment to the journal and returns its description."""
-        about = writer.close(journal=self.state.id, frames=frames, headers=headers, final=final)
+        about = writer.close(
+            journal=self.state.id, frames=frames, headers=headers, final=final, trace=trace
+        )
         self.segments.append(SegmentFile(writer.path))
         return about
 
@@ -260,6 +325,8 @@ class Journal:
         if self.published and state.stopped:
             return self._anew(fresh)  # that file is its user's; what follows is another run
         self.segments = self._whole(state)
+        if strays := self.drop_strays():
+            self.notes += (f"{len(strays)} segments were not read where they should: made again",)
         if not self.segments and not self.scattered and not self.published:
             return self._anew(fresh)
         changes = [
@@ -320,17 +387,37 @@ class Journal:
 def _belongs(segment: SegmentFile, path: Path, state: State) -> bool:
     """Returns whether a segment belongs to this journal, is whole, and has the right name."""
     about = segment.about
+    return _is_of(about, state) and segment_path(path.parent, about.number) == path
+
+
+def _is_of(about: Segment, state: State) -> bool:
     # A short one that is not the last was made by a Ctrl-C, whose file never got its name.
-    return (
-        (about.journal, about.headers) == (state.id, state.headers)
-        and segment_path(path.parent, about.number) == path
-        and (about.frames == state.length or about.final)
+    return (about.journal, about.headers) == (state.id, state.headers) and (
+        about.frames == state.length or about.final
     )
+
+
+def _sought(about: Segment) -> bool:
+    return about.trace is not None and about.trace.sought
 
 
 def journal_folder(target: Path) -> Path:
     """Returns the path of an output's journal."""
     return target.with_name(f".{target.name}.journal")
+
+
+def frames_left(target: Path) -> int:
+    """Returns the frames that a run that was cut off left in an output's journal; 0 where there is
+    none.
+
+    To be shown: the segments are counted, not read, and no lock is taken.
+    """
+    folder = journal_folder(target)
+    try:
+        length = State.from_bytes((folder / NAME).read_bytes()).length
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return 0
+    return length * next(n for n in count() if not segment_path(folder, n).exists())
 
 
 def leftover(target: Path, *, remove: bool) -> bool:

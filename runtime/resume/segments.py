@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
@@ -23,7 +24,8 @@ from av.video.stream import VideoStream
 from ..cache import digest_of
 from ..errors import SinkError
 from ..frame import Frame
-from ..media.encode import Coding, VideoEncoder, encode
+from ..media.encode import Coding, VideoEncoder
+from ..media.packet_index import Trace
 from ..media.timestamps import Clock
 
 MAGIC = b"velatura-segment-1\n"
@@ -56,6 +58,23 @@ class Segment:
     """Hash of the encoder's headers, which must be the same in all segments."""
     final: bool
     """True if the source ends here; all other segments have the same length."""
+    trace: Trace | None = None
+    """What was seen of the source; None of what earlier versions made."""
+
+    def follows(self, other: "Segment") -> bool:
+        """Returns whether the source was read on here from where it was read to in the segment
+        before."""
+        before, own = other.trace, self.trace
+        if own is None or before is None:
+            return own is None or not own.sought
+        return own.before == before.end and (before.steady or not own.sought)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Returns the segment whose `dataclasses.asdict` this was. Raises ValueError or TypeError."""
+        fields = cast("dict[str, Any]", json.loads(data))
+        trace = fields.pop("trace", None)
+        return cls(**fields, trace=Trace(**trace) if trace else None)
 
 
 class SegmentWriter:
@@ -68,11 +87,11 @@ class SegmentWriter:
     def __init__(self, folder: Path, number: int) -> None:
         self.path = segment_path(folder, number)
         # One name for each process: another that was not seen to end may still write its own.
-        self._partial = self.path.with_suffix(f".{os.getpid()}.partial")
+        self.partial = self.path.with_suffix(f".{os.getpid()}.partial")
         self._number = number
         # Never through a link that another process may have put there.
-        self._partial.unlink(missing_ok=True)
-        self._file: BinaryIO = self._partial.open("xb")
+        self.partial.unlink(missing_ok=True)
+        self._file: BinaryIO = self.partial.open("xb")
         self._hash = hashlib.sha256()
         self._times: list[int] = []
         self._last = self._length = 0
@@ -92,8 +111,20 @@ class SegmentWriter:
             self._write(_RECORD.pack(pts, int(packet.duration or 0), len(data), key))
             self._write(data)
 
-    def close(self, *, journal: str, frames: int, headers: bytes, final: bool) -> Segment:
-        """Finishes the file, syncs it to the disk, gives it its name; returns its description."""
+    def close(
+        self,
+        *,
+        journal: str,
+        frames: int,
+        headers: bytes,
+        final: bool,
+        trace: Trace | None,
+        named: bool = True,
+    ) -> Segment:
+        """Finishes the file, syncs it to the disk; returns its description.
+
+        It is then given its name, unless not `named`: who has the journal does so.
+        """
         segment = Segment(
             journal=journal,
             number=self._number,
@@ -104,6 +135,7 @@ class SegmentWriter:
             depth=_depth(self._times, self._decoded),
             headers=digest_of(headers),
             final=final,
+            trace=trace,
         )
         description = json.dumps(asdict(segment)).encode()
         self._write(description)
@@ -112,15 +144,16 @@ class SegmentWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        self._partial.replace(self.path)
-        sync_folder(self.path.parent)
+        if named:
+            self.partial.replace(self.path)
+            sync_folder(self.path.parent)
         return segment
 
     def abort(self) -> None:
         """Discard the file."""
         with suppress(OSError):  # a full disk may refuse what is still buffered
             self._file.close()
-        self._partial.unlink(missing_ok=True)
+        self.partial.unlink(missing_ok=True)
 
     def _write(self, data: bytes) -> None:
         self._hash.update(data)
@@ -166,7 +199,7 @@ class SegmentFile:
             file.seek(end)
             self._packets, length = _TAIL.unpack(file.read(_TAIL.size))
             file.seek(end - length)
-            self.about = Segment(**json.loads(file.read(length)))
+            self.about = Segment.from_json(file.read(length))
 
     def __iter__(self) -> Iterator[Coded]:
         with self.path.open("rb") as file:
@@ -274,12 +307,12 @@ class SegmentCoder:
     Whatever encodes a segment, here or in another process, encodes it the same.
     """
 
-    def __init__(self, encoder: VideoEncoder, clock: Clock, *, files: Sequence[str]) -> None:
+    def __init__(self, encoder: VideoEncoder, *, files: Sequence[str]) -> None:
         """`files` are the source's, which must not change meanwhile. Raises OSError."""
         self.frames = 0
         """The number of frames in the current segment."""
         self._encoder = encoder
-        self._clock = clock
+        self._clock = Clock(Fraction(1))
         self._files = files
         self._known: Mapping[str, str] = source_prints(files)
         self._coding: Coding | None = None
@@ -297,13 +330,14 @@ class SegmentCoder:
         """Fingerprints of the source's files, by the words in which a change is reported."""
         return self._known
 
-    def begin(self, writer: SegmentWriter, coding: Coding, *, kind: str) -> None:
-        """Set up an encoder; `kind` is FFmpeg's name of the output's container."""
+    def begin(self, writer: SegmentWriter, coding: Coding, clock: Clock, *, kind: str) -> None:
+        """Set up an encoder; `kind` is FFmpeg's name of the output's container, `clock` one that has
+        seen no later frame."""
         # A stream of the same kind of container sets the encoder up as the output's own; it is never
         # written there.
         self._scratch = av.open(io.BytesIO(), "w", format=kind)
         self._stream = self._encoder.add_stream(self._scratch, coding)
-        self._coding, self._writer, self.frames = coding, writer, 0
+        self._coding, self._clock, self._writer, self.frames = coding, clock, writer, 0
 
     def write(self, frame: Frame) -> None:
         """Encode a frame."""
@@ -312,7 +346,8 @@ class SegmentCoder:
         assert self._writer is not None
         picture = self._encoder.picture(frame, self._coding)
         self._clock.stamp(picture, self._coding.ticks(frame), self._coding.time_base, frame.length)
-        self._writer.add(self._clock.timed(encode(self._stream, picture), end=False))
+        packets = self._encoder.packets(self._stream, picture, frame.captions)
+        self._writer.add(self._clock.timed(packets, end=False))
         self.frames += 1
 
     def end(self) -> tuple[SegmentWriter, int, bytes]:
@@ -323,7 +358,7 @@ class SegmentCoder:
         """
         assert self._stream is not None
         assert self._writer is not None
-        self._writer.add(self._clock.timed(encode(self._stream, None), end=True))
+        self._writer.add(self._clock.timed(self._encoder.packets(self._stream, None), end=True))
         if source_prints(self._files) != self._known:
             raise SinkError(
                 "the source was changed or replaced while it was read: --restart begins anew"

@@ -88,6 +88,12 @@ def open_live_sink(uri: str, writing: Writing) -> Sink:
     return _module(kind).open_live(uri, writing)
 
 
+def needs_live(uri: str) -> bool:
+    """Returns whether an address takes the frames of a live run only."""
+    kind = next((kind for kind in KINDS if kind.takes(uri)), _FILE)
+    return kind.run is None
+
+
 def why_no_journal(uri: str, *, like: VideoInfo, encoding: Encoding) -> str:
     """Returns the reason why an output can have no journal; empty where it can."""
     suffix = Path(uri).suffix.lower()

@@ -9,7 +9,7 @@ from av.video.stream import VideoStream
 
 from ..errors import SinkError
 from ..frame import Frame
-from ..media.encode import Coding, VideoEncoder, encode
+from ..media.encode import Coding, VideoEncoder
 from ..media.timestamps import Clock
 from .base import RECORDING, Delivery, Sink
 from .kind import Writing
@@ -51,7 +51,7 @@ class FileSink(Sink):
             picture = self._encoder.picture(frame, self._coding)
             self._clock.stamp(picture, self._coding.ticks(frame), self._coding.time_base, frame.length)
             self.duration = self._clock.duration
-            self._encode(self._stream, picture)
+            self._encode(self._stream, picture, frame.captions)
             self._output.pass_until(float(self._clock.last * self._coding.time_base))
         self.frames += 1
 
@@ -64,6 +64,8 @@ class FileSink(Sink):
             with reporting(self.path):
                 self._encode(self._stream, None)
                 self._output.finish()
+                # Captions may begin late.
+                self.notes = (*self._claim.notes, *self._output.notes, *self._encoder.notes)
                 self._output.prove(frames=self.frames, duration=self.duration, likeness=self.likeness)
                 if self.ready is not None:
                     self.ready(self._output.partial)
@@ -81,9 +83,10 @@ class FileSink(Sink):
         del interrupted
         self._output.end_at(self._clock.end)
 
-    def _encode(self, stream: VideoStream, picture: VideoFrame | None) -> None:
+    def _encode(self, stream: VideoStream, picture: VideoFrame | None, captions: bytes = b"") -> None:
         """Encode a picture, or flush with None, and write the packets."""
-        for packet in self._clock.timed(encode(stream, picture), end=picture is None):
+        packets = self._encoder.packets(stream, picture, captions)
+        for packet in self._clock.timed(packets, end=picture is None):
             self._output.mux(packet)
 
 

@@ -15,11 +15,13 @@ from av.video.stream import VideoStream
 
 from ..errors import ContractError, SinkError
 from ..frame import VideoInfo
+from ..media import matroska, mp4
 from ..media.codecs import CODECS, codec_of, spoken
 from ..media.encode import Coding, Kept, VideoEncoder
 from ..media.live_audio import Hearing, PassingSound, sound_codec
-from ..media.matroska import KINDS, reserve, state_aspect
 from ..media.passthrough import Passage, PassingStreams
+from ..media.pyav import open_input
+from ..media.side_data import MATROSKA, MP4, Carried, carried
 from ..resume.output_lock import Claim, partial_path
 from ..verify.expected import Promise, Tally
 from ..verify.trial_encode import rehearsed
@@ -51,13 +53,16 @@ class OutputFile:
         self._encoder = encoder
         self._like = like
         self._passing: PassingStreams | PassingSound | None = None
-        self._stretched: Coding | None = None
+        self._carried = Carried()
+        self._reserved: Coding | None = None
         with reporting(path):
             self._container = self._open()
             try:
                 if not _holds(self._container, encoder.name, encoder.canonical):
                     other = ".mkv" if path.suffix != ".mkv" else "another --codec"
                     raise SinkError(f"{path.suffix} files cannot hold {encoder.canonical}: use {other}")
+                self._carried = carried(like, kind=self.kind, suffix=path.suffix, encoder=encoder.name)
+                self.notes += self._carried.notes
                 if encoder.name in CODECS:  # others may take their own size only
                     self._kept(encoder.coding(like))
                 if codec_of(encoder.name).palette and audio and like.audio:
@@ -73,6 +78,7 @@ class OutputFile:
                         audio=audio,
                         encoding=encoder.encoding,
                         on_packet=self.tally.packet,
+                        timecode=self._carried.timecode,
                     )
                     self._passing = passing
                     self.notes += passing.notes
@@ -110,12 +116,16 @@ class OutputFile:
             range=coding.range,
             primaries=coding.primaries,
             transfer=coding.transfer,
+            states=self._carried.names,
         )
         if self._passing is not None:
             self._passing.begin(stream)
-        if coding.aspect != 1 and self.kind in KINDS:
-            reserve(stream)
-            self._stretched = coding
+        if self.kind in MATROSKA and (coding.aspect != 1 or self._carried.boxed):
+            matroska.reserve(stream, self._carried.stereo)
+            self._reserved = coding
+        elif self.kind in MP4 and self._carried.boxed:
+            mp4.reserve(stream)
+            self._reserved = coding
         try:
             self._container.start_encoding()
         except (FFmpegError, ValueError) as error:
@@ -147,10 +157,13 @@ class OutputFile:
             self._passing.finish()
             self._passing.close()
         self._container.close()
-        if self._stretched is not None:
-            coding = self._stretched
+        if (coding := self._reserved) is not None:
             with self.partial.open("r+b") as file:
-                state_aspect(file, coding.aspect, (coding.width, coding.height))
+                if self.kind in MP4:
+                    mp4.state(file, self._carried)
+                else:
+                    size = (coding.width, coding.height)
+                    matroska.state(file, coding.aspect, size, self._carried)
 
     def prove(self, *, frames: int, duration: float, likeness: "Likeness | None" = None) -> None:
         """Read the finished file again: it must hold `frames` frames and all else that was written, and
@@ -303,7 +316,7 @@ def reporting(path: Path) -> Generator[None]:
 def _refuse_late(like: VideoInfo, *, audio: bool) -> None:
     """Raise SinkError for a source with a stream that begins late: AVI starts all streams at once."""
     assert like.path is not None
-    with av.open(like.path) as container:
+    with open_input(like.path) as container:
         for stream in container.streams:
             main = stream.index == like.stream
             heard = audio and like.audio_stream in (None, stream.index)

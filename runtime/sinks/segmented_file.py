@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import SinkError
 from ..frame import Frame, VideoInfo
 from ..media.encode import Coding, VideoEncoder
+from ..media.packet_index import PacketIndex, Trace
 from ..media.timestamps import Clock
 from ..resume.journal import Choices, Journal, Share, software
 from ..resume.output_lock import Claim
@@ -54,9 +55,11 @@ class JournalSink(Sink):
         self._encoder = VideoEncoder(encoding, suffix=path.suffix, like=like)
         self._clock = Clock(like.rate)
         self._early = self._interrupted = False
+        self.trace: Callable[[int], Trace] | None = None
+        """Tells what was seen of the source while a segment's frames were read."""
         check_target(path, like=like, overwrite=True)
         with reporting(path):
-            self._coder = SegmentCoder(self._encoder, self._clock, files=like.files)
+            self._coder = SegmentCoder(self._encoder, files=like.files)
             known = {**(writing.journal or {}), **self._coder.source, "the software": software()}
             self._claim = Claim(path)
             try:
@@ -103,7 +106,7 @@ class JournalSink(Sink):
         with reporting(self.path):
             coding = self._journal.state.coding or self.prepare(frame)
             if not self._coder.open:
-                self._coder.begin(self._journal.writer(), coding, kind=self.kind)
+                self._coder.begin(self._journal.writer(), coding, self._clock, kind=self.kind)
             self._coder.write(frame)
             self.duration = self._clock.duration
             if self._coder.frames == self._journal.state.length:
@@ -122,6 +125,8 @@ class JournalSink(Sink):
             with reporting(self.path):
                 if self._coder.open:
                     self._end_segment(final=not self._interrupted)
+                # Captions may begin late.
+                self.notes = tuple(dict.fromkeys((*self.notes, *self._encoder.notes)))
                 if not self._journal.published:
                     self._join()
                 self._journal.remove()
@@ -143,6 +148,26 @@ class JournalSink(Sink):
         finally:
             self._claim.release()
 
+    @property
+    def length(self) -> int:
+        """Frames of a segment."""
+        return self._journal.state.length
+
+    @property
+    def traces(self) -> list[Trace] | None:
+        """What was seen of the source in the whole segments before the first that is missing; None
+        where it is not known of each."""
+        whole = [s.about for s in self._journal.segments if s.about.frames == self.length]
+        traces = [about.trace for about in whole if about.trace is not None]
+        return traces if len(traces) == len(whole) else None
+
+    def index(self, find: Callable[[], PacketIndex | None]) -> PacketIndex | None:
+        """Returns the journal's index of the source, or the one that is found, which it then keeps."""
+        if self._journal.state.index is None and (index := find()) is not None:
+            with reporting(self.path):
+                self._journal.keep_index(index)
+        return self._journal.state.index
+
     def prepare(self, frame: Frame) -> Coding:
         """Set up a trial output, so that refusals are found now rather than at the end of a long
         run."""
@@ -156,12 +181,11 @@ class JournalSink(Sink):
         self._journal.begin(coding, headers)
         return coding
 
-    def share(self, *, of: int) -> list[Share]:
-        """Returns the work of `of` processes after `prepare`: together they make all missing
-        segments."""
+    def share(self) -> Share:
+        """Returns what other processes must know to make segments, after `prepare`."""
         journal = self._journal
         assert journal.state.coding is not None
-        share = Share(
+        return Share(
             path=self.path.absolute(),
             folder=journal.folder.absolute(),
             state=journal.state,
@@ -169,9 +193,32 @@ class JournalSink(Sink):
             kind=self.kind,
             encoding=replace(self._encoding, codec=self._encoder.name),
             files=self._files,
-            made=frozenset((*range(len(journal.segments)), *journal.scattered)),
         )
-        return [replace(share, number=number, of=of) for number in range(of)]
+
+    def made(self) -> frozenset[int]:
+        """Returns the numbers of the segments that other processes need not make.
+
+        The one that ends the film is not among them: its end is to be looked for again.
+        """
+        self._journal.drop_final()
+        return frozenset((*range(len(self._journal.segments)), *self._journal.scattered))
+
+    def accept(self, path: Path, number: int) -> bool:
+        """Take in a segment that another process has made; False where it is there already. Raises
+        SinkError where it is damaged or another."""
+        with reporting(self.path):
+            return self._journal.accept(path, number)
+
+    def drop_strays(self) -> frozenset[int]:
+        """Returns the numbers of segments that were not read where they should, and are removed."""
+        with reporting(self.path):
+            return self._journal.drop_strays()
+
+    def end_of(self, number: int) -> str:
+        """Returns the digest of a segment's last source frame; empty where it is not known."""
+        segments = self._journal.segments
+        found = segments[number] if 0 <= number < len(segments) else self._journal.scattered.get(number)
+        return found.about.trace.end if found is not None and found.about.trace is not None else ""
 
     def collect(self, frames: int | None = None) -> None:
         """Take in the segments of other processes: all `frames` of the output, unless they were
@@ -187,7 +234,8 @@ class JournalSink(Sink):
     def _end_segment(self, *, final: bool) -> None:
         writer, frames, headers = self._coder.end()
         self._journal.check_headers(headers)
-        self._journal.keep(writer, frames=frames, headers=headers, final=final)
+        trace = self.trace(len(self._journal.segments)) if self.trace is not None else None
+        self._journal.keep(writer, frames=frames, headers=headers, final=final, trace=trace)
 
     def _go_on_from_segments(self) -> None:
         coding = self._journal.state.coding
@@ -231,50 +279,60 @@ class JournalSink(Sink):
 
 
 class ShareSink(Sink):
-    """Encodes the frames of one share into its segments.
-
-    The frames come in order and are those that `Share.takes`. The segments are those that a JournalSink
-    makes.
-    """
+    """Encodes segments as a JournalSink does, for the process that has the journal."""
 
     def __init__(self, share: Share) -> None:
         """Set the encoder up. Raises SinkError."""
         self.uri = str(share.path)
         self._share = share
-        self._numbers = share.segments()
+        self._number = 0
         self._encoder = VideoEncoder(share.encoding, suffix=share.path.suffix)
         with reporting(share.path):
-            self._coder = SegmentCoder(self._encoder, Clock(share.coding.rate), files=share.files)
+            self._coder = SegmentCoder(self._encoder, files=share.files)
             # It may have been replaced while this process started.
             if any(share.state.settings.get(k) != v for k, v in self._coder.source.items()):
                 raise SinkError(f"the source of {self.uri} was changed: --restart begins anew")
+
+    def begin(self, number: int) -> None:
+        """Name the segment whose frames come next."""
+        self._number = number
 
     def write(self, frame: Frame) -> None:
         share = self._share
         with reporting(share.path):
             if not self._coder.open:
-                writer = SegmentWriter(share.folder, next(self._numbers))
-                self._coder.begin(writer, share.coding, kind=share.kind)
+                writer = SegmentWriter(share.folder, self._number)
+                clock = Clock(share.coding.rate)
+                self._coder.begin(writer, share.coding, clock, kind=share.kind)
             self._coder.write(frame)
-            if self._coder.frames == share.state.length:
-                self._end_segment(final=False)
         self.frames += 1
 
-    def close(self) -> None:
-        """End the last segment; only the source's last one may be short."""
+    def end(self, trace: Trace) -> Path:
+        """Returns the path of the segment, which has a temporary name. Raises SinkError.
+
+        Only the source's last one may be short.
+        """
+        state = self._share.state
         with reporting(self._share.path):
-            if self._coder.open:
-                self._end_segment(final=True)
+            writer, frames, headers = self._coder.end()
+            if not state.has_headers(headers):
+                writer.abort()
+                raise SinkError(f"{self.uri}: this encoder writes other headers in another process")
+            writer.close(
+                journal=state.id,
+                frames=frames,
+                headers=headers,
+                final=frames < state.length,
+                trace=trace,
+                named=False,
+            )
+        return writer.partial
+
+    def close(self) -> None:
+        self._coder.abort()
 
     def abort(self) -> None:
         self._coder.abort()
-
-    def _end_segment(self, *, final: bool) -> None:
-        writer, frames, headers = self._coder.end()
-        if not self._share.state.has_headers(headers):
-            writer.abort()
-            raise SinkError(f"{self.uri}: this encoder writes other headers in another process")
-        writer.close(journal=self._share.state.id, frames=frames, headers=headers, final=final)
 
 
 class OnlySink(Sink):

@@ -14,6 +14,7 @@ from ..errors import SinkError
 from ..frame import Array, Frame, VideoInfo
 from ..media.encode import KEEP_ALPHA, LAID
 from ..media.hdr import refuse_hdr
+from ..media.side_data import unheld
 from ..resume.output_lock import Claim
 from .base import Encoding, Quality, Sink
 from .kind import Writing
@@ -108,7 +109,7 @@ class SequenceSink(Sink):
         return ((found.astype(np.uint32) * 255 + peak // 2) // peak).astype(np.uint8)
 
     def _losses(self, like: VideoInfo, *, audio: bool) -> list[str]:
-        notes: list[str] = []
+        notes = [*unheld(like, "pictures")]
         if audio and like.audio:
             notes.append("pictures hold no sound: it is left out")
         if like.aspect != 1:

@@ -14,8 +14,9 @@ import numpy as np
 from ..errors import SinkError
 from ..frame import Frame, PixelFormat, Siting, VideoInfo
 from ..media.encode import LAID
-from ..media.hdr import check_hdr, hdr_notes, refuse_hdr
+from ..media.hdr import check_hdr, hdr_note, refuse_hdr
 from ..media.pixel_format import BARE, Y4M, Layout, layouts_of, nearest_layout, picture_of, samples_of
+from ..media.side_data import unheld
 from ..resume.output_lock import partial_path
 from ..verify.expected import Tally
 from .base import Delivery, Encoding, Sink
@@ -138,7 +139,7 @@ class RawSink(Sink):
         alpha = like.alpha
         layout = nearest_layout(self._layouts, like.format, alpha=alpha, rgb=self._bare)
         check_hdr(like.colour, "rawvideo", layout)
-        notes = list(hdr_notes(like.colour.transfer, like.hdr, "rawvideo"))
+        notes = [*hdr_note(like.colour.transfer), *unheld(like, f"{self._kind} frames")]
         if audio and like.audio:
             notes.append(f"{self._kind} holds pictures only: the sound is left out")
         if like.format.family == "rgb" and not layout.rgb:

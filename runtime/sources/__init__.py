@@ -5,7 +5,7 @@ from fractions import Fraction
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from ..errors import SourceError
 from ..frame import Array, Frame
@@ -22,6 +22,9 @@ from .kind import (
     is_video_device,
 )
 from .live import PATIENCE, STALL, LiveSource
+
+if TYPE_CHECKING:
+    from .cut import Moment
 
 __all__ = ["Deinterlace", "LiveSource", "Source", "open_live_source", "open_source"]
 
@@ -60,6 +63,8 @@ def open_source(
     video_stream: int | None = None,
     audio_stream: int | None = None,
     tone_map: ToneMap | None = None,
+    start: str | None = None,
+    end: str | None = None,
 ) -> Source:
     """Open a video file, a pipe, an image sequence or a test pattern.
 
@@ -68,6 +73,10 @@ def open_source(
     when not given); all else is converted to it, by frames given twice or left out. Of a file
     with several videos FFmpeg's choice is taken, or `video_stream`; all its audio passes, or only
     `audio_stream`: both are indices in the file. With `tone_map` HDR is given as SDR.
+
+    `start` and `end` cut a part out of what is a file: the frames that begin at `start` or later and
+    before `end`, in seconds (`12.5`), hours, minutes and seconds (`1:02:03.5`) or frames (`250f`). The
+    first of them is at time 0.
     Raises SourceError with what is wrong and what to do.
     """
     if rate is not None and not 0 < rate <= FASTEST:
@@ -78,6 +87,7 @@ def open_source(
         raise SourceError(
             f"{text} is no file with streams: leave --video-stream and --audio-stream out"
         )
+    part = _moments(text, kind, start, end)
     source = _open(
         text,
         Reading(
@@ -95,7 +105,36 @@ def open_source(
         from .tone_mapped import ToneMappedSource
 
         source = ToneMappedSource(source, tone_map)
+    if part != (None, None):
+        from .cut import CutSource
+
+        try:
+            source = CutSource(source, *part)
+        except BaseException:
+            source.close()
+            raise
     return source
+
+
+def _moments(
+    uri: str, kind: SourceKind, start: str | None, end: str | None
+) -> "tuple[Moment | None, Moment | None]":
+    """Returns where a part begins and ends. Raises SourceError where there can be none."""
+    if start is None and end is None:
+        return None, None
+    from .cut import Moment, check_order
+
+    if kind is _FILE and (uri == "-" or (Path(uri).exists() and not Path(uri).is_file())):
+        raise SourceError(
+            f"{uri} comes once, as it comes: --start and --end are for files; write it into one first, "
+            "or cut it where it is made"
+        )
+    try:
+        found = [None if text is None else Moment.parse(text) for text in (start, end)]
+        check_order(*found)
+    except ValueError as error:
+        raise SourceError(f"{uri} cannot be cut: {error}") from error
+    return found[0], found[1]
 
 
 def open_live_source(
@@ -154,6 +193,12 @@ def list_devices(kind: SourceKind) -> list[Device]:
     """Returns the devices of a kind that has a heading for them. Raises SourceError with the reason
     why there can be none."""
     return _module(kind).list_devices(kind.name)
+
+
+def needs_live(uri: str) -> bool:
+    """Returns whether an address is of what does not wait for its reader, and is no file."""
+    kind = next((kind for kind in KINDS if kind.takes(uri)), _FILE)
+    return bool(kind.live) and not kind.run and not Path(uri).is_file()
 
 
 def _waiting(uri: str) -> SourceKind:

@@ -7,6 +7,7 @@ from typing import Self
 
 from ..frame import Colour, Damage, Frame, VideoInfo
 from ..media.options import Deinterlace
+from ..media.packet_index import PacketIndex, Start
 
 __all__ = ["FASTEST", "SRGB", "Deinterlace", "Source"]
 
@@ -41,6 +42,29 @@ class Source(ABC):
         """
         del seconds
         return False
+
+    def index(self, *, every: int, ahead: int) -> PacketIndex | None:
+        """Returns the frames `ahead` of every `every`-th one, from which reading may begin.
+
+        None where the source can only be read from its beginning.
+        """
+        del every, ahead
+        return None
+
+    def start_at(self, start: Start, *, sure: bool) -> bool:
+        """Read on from that frame of the index, as if all before had been read.
+
+        Unless that frame is `sure` to be recognised by the caller, two key frames must lead to the same
+        one. False where it cannot be found; the source is then good for nothing more.
+        """
+        del start, sure
+        return False
+
+    @property
+    def steady(self) -> bool:
+        """False once something came, such as damage, after which frames and their times may depend on
+        all that came before them."""
+        return True
 
     @property
     def damage(self) -> Damage:

@@ -8,6 +8,9 @@ from math import floor
 from ..frame import Damage, Frame
 from .base import Source
 
+_COUNTED = {"timecode": "timecode", "captions": "closed captions"}
+"""Side data that goes by frames, by its name in `SideData`."""
+
 
 class RateSource(Source):
     """Gives frame k at k / rate: the frame that the inner source shows then.
@@ -26,9 +29,15 @@ class RateSource(Source):
         if info.frames is not None:
             length = Fraction(info.duration) if info.duration else info.frames / info.rate
             count = max(_near(length * rate), 1)
-        note = f"converted from {_words(info.rate)} to {_words(rate)} frames a second"
+        notes = [f"converted from {_words(info.rate)} to {_words(rate)} frames a second"]
+        side, counted = info.side, [name for name in _COUNTED if getattr(info.side, name)]
+        if counted and rate != info.rate:
+            told = " and the ".join(_COUNTED[name] for name in counted)
+            notes.append(f"the {told} of the source are left out: they count its own frames")
+            side = replace(side, timecode="", captions=False)
+        self._counts = rate == info.rate
         self.info = replace(
-            info, rate=rate, time_base=1 / rate, frames=count, notes=(*info.notes, note)
+            info, rate=rate, time_base=1 / rate, frames=count, side=side, notes=(*info.notes, *notes)
         )
 
     def __iter__(self) -> Iterator[Frame]:
@@ -53,7 +62,14 @@ class RateSource(Source):
             place, index = place + 1, index + 1
 
     def _placed(self, frame: Frame, place: int, index: int) -> Frame:
-        return replace(frame, pts=place, time_base=1 / self._rate, index=index, duration=1)
+        captions = frame.captions if self._counts else b""
+        return replace(
+            frame, pts=place, time_base=1 / self._rate, index=index, duration=1, captions=captions
+        )
+
+    @property
+    def steady(self) -> bool:
+        return self._source.steady
 
     @property
     def damage(self) -> Damage:

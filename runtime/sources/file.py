@@ -7,16 +7,20 @@ from itertools import chain, islice
 from pathlib import Path
 
 import av
+from av.container import InputContainer
 from av.error import FFmpegError
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
+from av.video.stream import VideoStream
 
 from ..errors import SourceError
 from ..frame import Damage, Frame
 from ..media.decode import ALPHA_DECODERS, Clock, Reader
 from ..media.deinterlace import PROGRESSIVE, Picture, Plan, deinterlaced, plan
-from ..media.demux import check_audio, choose_stream, listed, open_container
+from ..media.demux import check_audio, choose_stream, listed, open_container, refuse_encrypted
 from ..media.matroska import is_cut
-from ..media.pixel_format import colour_of, is_mirrored, read_planes
+from ..media.packet_index import Key, PacketIndex, Start
+from ..media.pixel_format import colour_of, is_mirrored, read_planes, side_bytes
 from ..media.probe import (
     describe,
     has_opacity,
@@ -54,6 +58,8 @@ class FileSource(Source):
             self.close()
             raise
         self._damage = Damage()
+        self._number = 0
+        """The number of the frame that comes first."""
         self._end: Fraction | None = None
 
     @property
@@ -88,19 +94,79 @@ class FileSource(Source):
         self._read()
         return True
 
+    def index(self, *, every: int, ahead: int) -> PacketIndex | None:
+        untimed = is_untimed(self._container) or self._counting
+        if self._pipe is not None or untimed or not self.steady:
+            return None
+        container, _ = open_container(self.uri)
+        with container:
+            stream = choose_stream(container, self.uri, self._wanted)
+            reader = Reader(container, stream, Clock(start=None, step=1))
+            times: list[int | None] = []
+            keys: list[Key] = []
+            for number, packet in enumerate(reader.skim()):
+                if packet.pts is None:
+                    return None
+                if packet.is_keyframe:
+                    cut = reader.discarded - packet.is_discard
+                    keys.append(Key(packet=number, pts=packet.pts, size=packet.size, discarded=cut))
+                times.append(None if packet.is_discard else packet.pts)
+            reader.count = len(times) - reader.discarded
+            # What is known to be damaged is read from its beginning, where the damage is counted.
+            if reader.failed or reader.incomplete or self._damage_by(reader, container, stream):
+                return None
+            base = ratio(stream.time_base) or Fraction(1, av.time_base)
+        index = PacketIndex.of(times, keys, every=every, ahead=ahead)
+        first = min((time for time in times if time is not None), default=0)
+        return index if first >= round(self._begin / base) else None
+
+    def start_at(self, start: Start, *, sure: bool) -> bool:
+        found: set[str] = set()
+        for key in (start.far,) if sure else (start.near, start.far):
+            picture = self._reach(key, start)
+            if picture is None:
+                return False
+            if not sure:
+                found.add(self._frame(picture, start.number).digest())
+            self._pictures = chain((picture,), self._pictures)
+        self._number = start.number
+        return len(found) < 2 and self.steady
+
+    def _reach(self, key: Key, start: Start) -> Picture | None:
+        """Returns the picture of `start`, decoded from that key frame on."""
+        self._reopen()
+        try:
+            self._container.seek(key.pts, stream=self._stream)
+            found = self._reader.begin_at(key, start)
+        except FFmpegError:
+            found = False
+        if not found:  # skipping all packets before costs no decoding either
+            self._reopen()
+            found = self._reader.begin_at(key, start)
+        return next(self._pictures, None) if found else None
+
+    @property
+    def steady(self) -> bool:
+        # Where the filter for fields runs, it began somewhere before.
+        filtered = self._fields.how != "no" and (self._fields.note or self._reader.interlaced)
+        return not (filtered or self._reader.failed or self._reader.corrupt or self._clock.repairs())
+
     def __iter__(self) -> Iterator[Frame]:
         before: int | None = None
-        for index, picture in enumerate(self._pictures):
+        for index, picture in enumerate(self._pictures, self._number):
             yield self._frame(picture, index)
             since = 0 if before is None else picture.pts - before
             self._end = (picture.pts + self._shown_for(picture, since)) * self.info.time_base
             before = picture.pts
-        self._damage = self._reader.damage(
-            promised_frames(self._container, self._stream),
-            promised_end(self._container),
+        self._damage = self._damage_by(self._reader, self._container, self._stream)
+
+    def _damage_by(self, reader: Reader, container: InputContainer, stream: VideoStream) -> Damage:
+        return reader.damage(
+            promised_frames(container, stream),
+            promised_end(container),
             float(self._rate),
-            ticking=self._container.format.name == "avi",
-            cut=self._is_cut(),
+            ticking=container.format.name == "avi",
+            cut=self._is_cut(reader),
         )
 
     def _shown_for(self, picture: Picture, since: int) -> int:
@@ -117,7 +183,7 @@ class FileSource(Source):
         own = picture.image.duration
         return own if own > 1 or (own == 1 and since <= 2) else since
 
-    def _is_cut(self) -> bool:
+    def _is_cut(self, reader: Reader) -> bool:
         """Returns whether a Matroska file ends within its pictures and sound, or bytes follow the last
         frame of a y4m, which states no length and has only frames."""
         if self._pipe is None and self._container.format.name == "matroska,webm":
@@ -126,7 +192,7 @@ class FileSource(Source):
         if self._container.format.name != "yuv4mpegpipe":
             return False
         size = max(self._container.size or 0, self._pipe.received if self._pipe is not None else 0)
-        return 0 < self._reader.position < size
+        return 0 < reader.position < size
 
     def _frame(self, picture: Picture, index: int) -> Frame:
         mirrored = self._mirrored if self._deaf else is_mirrored(picture.image)
@@ -142,6 +208,7 @@ class FileSource(Source):
             index=index,
             duration=picture.duration,
             alpha=alpha,
+            captions=side_bytes(picture.image, Type.A53_CC),
         )
 
     def _read(self) -> None:
@@ -181,12 +248,21 @@ class FileSource(Source):
         self._read()
         pictures = self._pictures
         ahead = list(islice(pictures, 1 if order == PROGRESSIVE else _AHEAD))
+        if (not ahead or self._reader.failed) and self._pipe is None:
+            refuse_encrypted(self.uri, stream.index)
         if not ahead:
             reason = f": {self._reader.reason}" if self._reader.reason else ""
             raise SourceError(
                 f"{self.uri}: not one picture of the video can be decoded{reason}; "
                 "the file may be cut off"
             )
+        pipe = self._pipe is not None
+        if container.format.name == "avi" and self._reader.guessed and not (self._counting or pipe):
+            # AVI knows the times of decoding alone: FFmpeg guesses the others from the level.
+            self._counting = True
+            self._reopen()
+            container, stream, pictures = self._container, self._stream, self._pictures
+            ahead = list(islice(pictures, len(ahead)))
         images = [picture.image for picture in ahead]
         first = float((images[0].pts or 0) * base)
         if self._pipe is None and max(first, 0.0) < self._begin and not is_untimed(container):

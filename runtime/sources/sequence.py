@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import SourceError
 from ..frame import Array, Frame, PixelFormat, VideoInfo
+from ..media.packet_index import Key, PacketIndex, Start
 from .base import SRGB, Source
 from .kind import Reading
 
@@ -46,6 +47,16 @@ class SequenceSource(Source):
 
     def seek(self, seconds: float) -> bool:
         self._first = min(max(int(seconds * self.info.rate), 0), len(self.paths) - 1)
+        return True
+
+    def index(self, *, every: int, ahead: int) -> PacketIndex | None:
+        numbers = range(len(self.paths))
+        keys = [Key(packet=number, pts=number, size=0, discarded=0) for number in numbers]
+        return PacketIndex.of(numbers, keys, every=every, ahead=ahead)
+
+    def start_at(self, start: Start, *, sure: bool) -> bool:
+        del sure  # each picture is a file of its own
+        self._first = start.number
         return True
 
     def __iter__(self) -> Iterator[Frame]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ..colour import to_format, to_rgb
 from ..frame import HLG, PQ, Colour, Damage, Frame, Hdr, PixelFormat, VideoInfo
 from ..media.options import ToneMap
+from ..media.packet_index import PacketIndex, Start
 from ..media.pixel_format import in_depth
 from .base import Source
 
@@ -74,6 +75,16 @@ class ToneMappedSource(Source):
     def __iter__(self) -> Iterator[Frame]:
         for frame in self._source:
             yield tone_mapped(frame, self._curve, self._peak) if frame.colour.hdr else frame
+
+    def index(self, *, every: int, ahead: int) -> PacketIndex | None:
+        return self._source.index(every=every, ahead=ahead)
+
+    def start_at(self, start: Start, *, sure: bool) -> bool:
+        return self._source.start_at(start, sure=sure)
+
+    @property
+    def steady(self) -> bool:
+        return self._source.steady
 
     @property
     def damage(self) -> Damage:

@@ -7,11 +7,15 @@ from .base import PipelinedStage, Stage
 
 if TYPE_CHECKING:
     from ..temporal.stabilizer import Stabiliser, Stabilize
+    from .blend import Blend, Blending, Mask
     from .geometry import Conform, Resize, Upright
     from .neural import Neural
 
 __all__ = [
+    "Blend",
+    "Blending",
     "Conform",
+    "Mask",
     "Neural",
     "PipelinedStage",
     "Resize",
@@ -22,7 +26,10 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Blend": ".blend",
+    "Blending": ".blend",
     "Conform": ".geometry",
+    "Mask": ".blend",
     "Neural": ".neural",
     "Resize": ".geometry",
     "Stabiliser": "..temporal.stabilizer",

@@ -42,6 +42,8 @@ class Track:
     """(H, W), 0..1: 0 where the frame before does not show this pixel."""
     brighter: Floats
     """(rows, columns, 1 or 3): the levels of 255 by which each tile of the picture has brightened."""
+    estimated: bool
+    """True if the places are found by optical flow rather than given."""
     inside: Bytes
     """(H, W): 0 where that place is outside of the picture, not finite, or hidden by a nearer
     surface."""
@@ -116,7 +118,7 @@ class Tracker:
             return None
         if frame.reactive is not None:
             cv.multiply(trust, _calm(frame.reactive), trust)
-        return Track(places, trust, brighter, inside)
+        return Track(places, trust, brighter, frame.motion is None, inside)
 
     def _depth(self, frame: Frame) -> tuple[Floats, Floats] | None:
         """Returns what `Seen` keeps of a frame's depth."""

@@ -50,6 +50,15 @@ LATE = 0.9
 FOLLOW = 0.8
 """The largest part of the way to the newest result's coarse colours in one frame."""
 
+SPARSE = 3
+"""Step of rows and columns in which changes from one frame to the next are compared."""
+RESTRAINED = 24
+"""Pixels, per side, of the tiles in which they are."""
+RESTRAINT = 8
+"""The power of the ratio of both changes by which earlier results lose weight in a tile."""
+REGAINED = 0.03
+"""The part by which earlier results come back into a tile with each frame that they have calmed."""
+
 _CURVE = np.array(TAPS) @ np.array([[0.0, -1.0, 2.0, -1.0, 0.0], [1.0, -4.0, 6.0, -4.0, 1.0]])
 _ONE = np.array([1.0])
 # BT.601's luma and two differences from it: any invertible matrix would do.
@@ -88,6 +97,10 @@ class History:
         """The parts of the result's energy that tiles of luma and chroma are brought to."""
         self._drift: Floats | None = None
         """The recent brightening of each tile."""
+        self._changed: tuple[Floats, Floats] | None = None
+        """Some samples of the luma of the last result, and of what was shown."""
+        self._part: Floats | None = None
+        """The part, by tiles, of what the blend may change of a result; None is all."""
         self._planes = Planes()
 
     @property
@@ -101,6 +114,7 @@ class History:
         self._energy = ()
         self._aims = [ENOUGH, ENOUGH]
         self._drift = None
+        self._changed = self._part = None
 
     def blend(
         self,
@@ -146,6 +160,8 @@ class History:
         self._faith = faith
         self._mix(moved, now, share)
         self._sharpen(moved, trust, made.format.peak / 255)
+        if fresh and track.estimated:
+            self._restrain(moved, now)
         self._before = moved
         return made.with_planes(self._samples(moved, made.format), made.format)
 
@@ -155,6 +171,7 @@ class History:
         if fresh:
             self._before, self._format = now, made.format
             self._faith, self._energy = np.ones(now.luma.shape, np.float32), _energies(now)
+            self._changed = (_sparse(now), _sparse(now))
             if uncovered is not None:
                 height, width = now.luma.shape
                 self._faith[_hole(uncovered, width, height)] = 0
@@ -301,6 +318,29 @@ class History:
             return None
         return np.asarray(np.clip((light - least) / (most - least), 0.0, 1.0) * FOLLOW, np.float32)
 
+    def _restrain(self, layers: Layers, now: Layers) -> None:
+        """Bring tiles towards the newest result that change more from frame to frame than results do.
+
+        Estimated motion follows grain, and a result that has none would be moved along with it.
+        """
+        pair = (_sparse(now), _sparse(layers))
+        height, width = now.luma.shape
+        size = (max(width // RESTRAINED, 1), max(height // RESTRAINED, 1))
+        before, self._changed = self._changed, pair
+        if before is None:
+            return
+        changes = [
+            cv.resize(cv.absdiff(one, other), size, interpolation=cv.INTER_AREA)
+            for one, other in zip(pair, before, strict=True)
+        ]
+        ratio = np.minimum((changes[0] + 1e-3) / (changes[1] + 1e-3), 1.0)
+        part = np.ones_like(ratio) if self._part is None else self._part
+        part = np.where(ratio < 1.0, part * ratio**RESTRAINT, np.minimum(part + REGAINED, 1.0))
+        self._part = part = np.asarray(part, np.float32)
+        if part.min() < 1.0:
+            self._mix(layers, now, self._planes.resized(part, (width, height)))
+            self._changed = (pair[0], _sparse(layers))
+
     def _sharpen(self, layers: Layers, trust: Floats, level: float) -> None:
         """Enhance detail where it has less than `ENOUGH` of a result's energy, and reduce it above
         that.
@@ -337,6 +377,11 @@ def _hole(uncovered: Array | Mask, width: int, height: int) -> Any:
         size, how = (width, height), cv.INTER_NEAREST_EXACT
         uncovered = np.asarray(cv.resize(uncovered.view(np.uint8), size, interpolation=how))
     return uncovered.astype(np.bool_, copy=False)
+
+
+def _sparse(layers: Layers) -> Floats:
+    """Returns some samples of the luma."""
+    return layers.luma[::SPARSE, ::SPARSE].copy()
 
 
 def _energies(layers: Layers) -> tuple[Floats, ...]:

@@ -269,7 +269,7 @@ UNSPECIFIED = 2
 Kind = Literal[
     "unreadable", "truncated", "frames", "times", "speed", "begin", "duration", "size", "aspect",
     "rotation", "matrix", "range", "primaries", "transfer", "tail", "pictures", "stream", "codec",
-    "packets", "offset", "chapters", "picture", "levels", "colours", "order",
+    "packets", "offset", "chapters", "picture", "levels", "colours", "order", "side data",
 ]  # fmt: skip
 
 
@@ -406,13 +406,20 @@ def doubtful(checks: Sequence[Check]) -> bool:
 
 def examine(promise: Promise, found: Found) -> tuple[Check, ...]:
     """Returns the comparison part by part, with the parts that hold."""
-    parts = (_timing, _geometry, _colours, _decoding, _tracks, _beside)
+    parts = (_timing, _geometry, _colours, _side_data, _decoding, _tracks, _beside)
     checks = [check for part in parts for check in part(promise, found)]
     losses = ("frames", "tail", "pictures", "stream", "packets", "duration")
     if found.cut and any(not check.holds and check.kind in losses for check in checks):
         meaning = "the file lost its end, or a part, after it was written"
         checks.insert(0, Check("truncated", "file", "a whole file", found.cut, False, meaning))
     return tuple(checks)
+
+
+def _side_data(promise: Promise, found: Found) -> Iterator[Check]:
+    for name in sorted(promise.states):
+        there = name in found.states
+        meaning = "players show the picture as if there were none"
+        yield Check("side data", "video", name, name if there else f"no {name}", there, meaning)
 
 
 def _timing(promise: Promise, found: Found) -> Iterator[Check]:

@@ -68,6 +68,8 @@ class Promise:
     sketch: Values | None = None
     """The last frame as a small grey picture, mirrored where it must be: it tells a rotation applied to
     the pixels from a lost one."""
+    states: frozenset[str] = frozenset()
+    """Side data that must be stated, by the names of `media.side_data`."""
     notes: tuple[str, ...] = ()
     """Parts of the source that are not checked, one line each."""
 
@@ -185,6 +187,7 @@ class Tally:
         range: int = 0,
         primaries: int = 2,
         transfer: int = 2,
+        states: frozenset[str] = frozenset(),
     ) -> None:
         """Record how the frames are coded; colours in code points of H.273, `range` in FFmpeg's, where
         1 is limited and 2 is full. None is a property that the file is known not to keep."""
@@ -198,6 +201,7 @@ class Tally:
             "range": None if matrix == 0 else "full" if range == FULL_RANGE else "limited",
             "primaries": primaries,
             "transfer": transfer,
+            "states": states,
         }
 
     def frame(self, seconds: float) -> None:

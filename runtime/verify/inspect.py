@@ -16,10 +16,11 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from ..errors import SourceError
+from ..errors import SourceError, missing
 from ..media.pixel_format import is_mirrored
 from ..media.probe import is_untimed, usual_rate
 from ..media.pyav import open_input, ratio
+from ..media.side_data import stated
 from ..media.tracks import Span, Track, Values, earliest, main_video
 
 HELD = 64 << 20
@@ -69,6 +70,8 @@ class Found:
     """All other streams, in the file's order."""
     chapters: int
     """The number of chapters."""
+    states: frozenset[str]
+    """Side data that it states, by the names of `media.side_data`."""
     cut: str
     """The reason why the file seems to be cut off; empty where it does not."""
     tail: str
@@ -86,21 +89,30 @@ class Found:
         return earliest(self.times, self.tracks)
 
 
-def inspect(path: str | Path, *, deep: bool = False, video: Video = "first") -> Found:
+def inspect(
+    path: str | Path,
+    *,
+    deep: bool = False,
+    video: Video = "first",
+    within: tuple[float, float] | None = None,
+) -> Found:
     """Reads every packet of a file and decodes its last group of pictures; with `deep` all pictures.
 
     Of several videos `video` is the one that counts: the first, as in files that were written here, the
     one that a run would take, or that of an index. A file whose packets do not tell the times of its
-    frames is always decoded whole. Raises SourceError when it cannot be opened or has no video.
+    frames is always decoded whole. `within` two times, in seconds on the file's own clock, only
+    a part of it counts: frames and packets that begin from the first on and before the second.
+
+    Raises SourceError when it cannot be opened or has no video.
     """
     container = _open(Path(path))
     with container:
         stream = _main_video(container, str(path), video)
-        reader = _Reader(container, stream, deep=deep)
+        reader = _Reader(container, stream, deep=deep, within=within)
         reader.run()
         if deep or reader.timed:
             return reader.found(str(path))
-    return inspect(path, deep=True, video=video)
+    return inspect(path, deep=True, video=video, within=within)
 
 
 def inspect_file(file: BinaryIO, name: str) -> Found:
@@ -118,12 +130,20 @@ def inspect_file(file: BinaryIO, name: str) -> Found:
 class _Reader:
     """One pass over the packets of a file."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream, *, deep: bool) -> None:
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        *,
+        deep: bool,
+        within: tuple[float, float] | None = None,
+    ) -> None:
+        self._within = within
         self.timed = not is_untimed(container)
         self._container = container
         self._stream = stream
         self._deep = deep
-        self._spans = {s.index: Span(s) for s in container.streams if s is not stream}
+        self._spans = {s.index: Span(s, within) for s in container.streams if s is not stream}
         self._video = Span(stream)
         self._ticks = array("q")
         self._fault = ""
@@ -172,6 +192,15 @@ class _Reader:
         video = self._video.track()
         step = float(times[-1] - times[0]) / max(len(times) - 1, 1)
         end, shown = video.end, float(times[-1])
+        chapters = len(self._chapters())
+        if self._within is not None:
+            begin, until = self._within
+            times = _between(times, begin, until)
+            pictures = None if pictures is None else _between(pictures, begin, until)
+            if not len(times):
+                raise SourceError(f"{path} has no frame in that part")
+            end, shown = min(end, until), float(times[-1])
+            chapters = sum(begin < stop and start < until for start, stop in self._chapters())
         ticking = self._container.format.name == "avi"
         tick = last or context
         return Found(
@@ -194,12 +223,20 @@ class _Reader:
             primaries=int(tick.color_primaries),
             transfer=int(tick.color_trc),
             tracks=tuple(span.track() for span in self._spans.values()),
-            chapters=len(self._container.chapters()),
+            chapters=chapters,
+            states=stated(self._container, stream, last) if last is not None else frozenset(),
             cut=self._cut(video, shown),
             tail=decoder.tail(step / base),
             failed=decoder.failed,
-            sketch=_sketch(last) if last is not None else None,
+            # The last frame of a part is another.
+            sketch=_sketch(last) if last is not None and self._within is None else None,
         )
+
+    def _chapters(self) -> list[tuple[float, float]]:
+        """Returns where each begins and ends, in seconds on the file's own clock."""
+        chapters = self._container.chapters()
+        bases = [float(chapter["time_base"] or 0) for chapter in chapters]
+        return [(c["start"] * base, c["end"] * base) for c, base in zip(chapters, bases, strict=True)]
 
     def _cut(self, video: Track, last: float) -> str:
         """Returns the reason why the file seems to be cut off; empty where it does not."""
@@ -322,6 +359,14 @@ class _Decoder:
         self._reason = self._reason or reason
 
 
+def _between(times: Values, begin: float, end: float) -> Values:
+    return times[(times > begin - TICK) & (times < end - TICK)]
+
+
+TICK = 1e-6
+"""Seconds by which equal times may differ."""
+
+
 def _sketch(frame: VideoFrame) -> Values:
     small = frame.reformat(width=SKETCH, height=SKETCH, format="gray", interpolation="AREA")
     values = np.asarray(small.to_ndarray(), np.float64)
@@ -330,7 +375,7 @@ def _sketch(frame: VideoFrame) -> Values:
 
 def _open(path: Path) -> InputContainer:
     if not path.is_file():
-        raise SourceError(f"no file at {path}")
+        raise SourceError(missing(path))
     try:
         return open_input(os.path.abspath(path))  # noqa: PTH100
     except FFmpegError as error:

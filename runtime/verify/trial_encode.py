@@ -16,7 +16,7 @@ from ..errors import SinkError, SourceError
 from ..frame import Frame, PixelFormat
 from ..media.codecs import CODECS, codec_of, spoken
 from ..media.encode import Coding, Kept, VideoEncoder, encode
-from ..media.matroska import KINDS, reserve, state_aspect
+from ..media.matroska import KINDS, reserve, state
 from ..media.timestamps import Clock
 from .compare import Check, examine
 from .expected import Tally
@@ -103,7 +103,7 @@ def _write(encoder: VideoEncoder, coding: Coding, file: io.BytesIO, kind: str, t
             container.mux(list(clock.timed(encode(stream, picture), end=False)))
         container.mux(list(clock.timed(encode(stream, None), end=True)))
     if stretched:
-        state_aspect(file, coding.aspect, (coding.width, coding.height))
+        state(file, coding.aspect, (coding.width, coding.height))
     tally.picture(
         width=coding.width,
         height=coding.height,

@@ -1,9 +1,7 @@
 """ViewSink: shows the frames of a live run in a browser."""
 
-import secrets
 import time
 from collections.abc import Callable, Sequence
-from urllib.parse import quote
 
 from ..errors import SinkError
 from ..frame import Frame
@@ -13,8 +11,6 @@ from .shared import History
 
 LONGEST = 1280
 """Pixels of the longest side that a page is sent; a snapshot has them all."""
-TOKEN = 16
-"""Characters that a token needs at least."""
 
 
 class ViewSink(Sink):
@@ -47,29 +43,20 @@ class ViewSink(Sink):
         when the page cannot be served.
         """
         try:
-            from .server import Server, is_loopback
+            from .server import Server
+            from .site import checked_token
         except ImportError as error:
             raise SinkError(
                 f"the browser view needs {error.name}: pip install 'velatura[live]'"
             ) from error
-        if token is None:
-            if not is_loopback(host):
-                raise SinkError(
-                    f"a view at {host} can be reached from other machines: give it a token, or leave "
-                    "it at 127.0.0.1"
-                )
-            token = secrets.token_urlsafe(TOKEN)
-        if len(token) < TOKEN:
-            raise SinkError(f"a token of {len(token)} characters is soon guessed: give {TOKEN} or more")
+        token = checked_token(host, token)
         if rtc and not _has_rtc():
             rtc = False
             self.notes = ("no aiortc: pages show JPEG pictures (pip install 'velatura[live]')",)
         self.controls = controls
         self._history = History()
-        self._host = "127.0.0.1" if host == "localhost" else host
-        self._token = token
         self._server = Server(
-            self._host,
+            host,
             port,
             token=token,
             panel=lambda: self.controls,
@@ -79,13 +66,12 @@ class ViewSink(Sink):
             longest=longest,
             rtc=rtc,
         )
-        self.uri = f"view:{self._host}:{self._server.port}"
+        self.uri = f"view:{self._server.host}:{self._server.port}"
 
     @property
     def url(self) -> str:
         """The address to open in a browser, with the token: keep it secret."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._server.port}/?token={quote(self._token, safe='')}"
+        return self._server.url
 
     @property
     def pages(self) -> int:

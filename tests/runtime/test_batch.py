@@ -563,6 +563,8 @@ def test_watching_a_folder(short: Path, tmp_path: Path) -> None:
     folder.mkdir()
     shutil.copy(short, folder / "there.mp4")
     film = videos.make(tmp_path / "film.mkv", frames=40, size=(96, 64)).read_bytes()
+    for junk in ("cover.jpg", "notes", "film.mkv.part", ".hidden.txt"):
+        (folder / junk).write_bytes(b"no film")
     with Watching(folder, out) as watching:
         watching.wait_for("there.mp4")
         # A Matroska file opens from its first bytes on; only that it grows tells that more will come.
@@ -586,6 +588,10 @@ def test_watching_a_folder(short: Path, tmp_path: Path) -> None:
         code, told, errors = watching.end()
     assert code == 0, errors
     assert "3 files: 3 done" in told
+    # What is no film is said once, whatever the number of scans.
+    assert errors.count("cover.jpg is not taken: .jpg is no video's") == 1
+    assert errors.count("notes is not taken: a name without a suffix is no video's") == 1
+    assert errors.count("is not taken") == 2
     assert names(out) == ["late.mp4", "slow.mkv", "there.mp4"]
     assert len(videos.read(out / "slow.mkv").luma) == 40
     assert len(videos.read(out / "late.mp4").luma) == 6

@@ -111,7 +111,7 @@ def test_a_source_that_is_written_to_is_changed_and_not_damaged(
 
 
 def test_no_slip_suggests_to_throw_something_away(clip: Path, tmp_path: Path) -> None:
-    for slip in ("--start", "--restar", "--overwrit"):
+    for slip in ("--starts", "--restar", "--overwrit"):
         done = velatura("run", clip, tmp_path / "out.mkv", slip)
         assert done.returncode == 2
         assert f"No such option: {slip}" in done.stderr

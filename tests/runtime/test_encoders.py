@@ -22,7 +22,7 @@ from velatura.runtime.frame import Array, Colour, Hdr, PixelFormat, VideoInfo
 from velatura.runtime.media import codecs
 from velatura.runtime.media.codecs import Codec, encoder_of, merged
 from velatura.runtime.media.encode import Coding, VideoEncoder
-from velatura.runtime.media.matroska import state_aspect
+from velatura.runtime.media.matroska import state
 from velatura.runtime.media.pixel_format import fill, in_depth, layout_of, picture_of
 from velatura.runtime.media.timestamps import Clock
 from velatura.runtime.sinks import segmented_file, why_no_journal
@@ -330,11 +330,11 @@ def test_prores_has_profiles(
         (Encoding(codec="hevc", options=(("x265-params", "foo=1"),)), ".mp4", "Unknown option: foo"),
         (Encoding(options=(("x264-params", "foo=1"),)), ".mp4", "does not know an option.*foo"),
         (Encoding(codec="av1", options=(("svtav1-params", "foo=1"),)), ".mp4", "option foo"),
-        (Encoding(codec="av1", options=(("crf", "99"),)), ".mp4", "out of range .0 - 63"),
-        (Encoding(options=(("tune", "grains"),)), ".mp4", "refuse.*preset/tune"),
+        (Encoding(codec="av1", options=(("crf", "99"),)), ".mp4", "--enc crf=99: av1 takes 0 to 63"),
+        (Encoding(options=(("tune", "grains"),)), ".mp4", "tune=grains: h264 takes film, animation"),
         (Encoding(crf=52), ".mp4", r"takes 0 \(best\) to 51 \(worst\)"),
         (Encoding(codec="av1", crf=64), ".mp4", "takes 0 .* to 63"),
-        (Encoding(codec="av1", preset="slow"), ".mp4", "refuse"),
+        (Encoding(codec="av1", preset="slow"), ".mp4", "--preset slow: av1 takes -2 to 13"),
         (Encoding(codec="prores", crf=3), ".mov", "goes by profiles"),
         (Encoding(codec="prores", preset="best"), ".mov", "it takes proxy, lt, standard"),
         (Encoding(codec="ffv1", preset="slow"), ".mkv", "has no presets"),
@@ -712,7 +712,7 @@ def test_a_file_without_room_is_left_as_it_is(tmp_path: Path) -> None:
     path = videos.make(tmp_path / "in.mkv", frames=2)
     data = path.read_bytes()
     file = io.BytesIO(data)
-    state_aspect(file, Fraction(16, 15), SIZE)
+    state(file, Fraction(16, 15), SIZE)
     assert file.getvalue() == data
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
+from velatura.runtime.resume.journal import frames_left
 
 from . import networks, videos
 from .cutting import (
@@ -38,6 +39,7 @@ def test_a_damaged_segment_is_made_again(
 ) -> None:
     target = source.with_name("out.mp4")
     cut_off(source, target, "--journal")
+    assert frames_left(target) == 30
     path = journal(target) / f"{number:06d}.seg"
     data = bytearray(path.read_bytes())
     if how == "removed":
@@ -60,6 +62,7 @@ def test_a_damaged_journal_begins_anew(left: str | None, source: Path, uncut: di
     path.unlink()
     if left is not None:
         path.write_text(left)
+    assert frames_left(target) == 0
     assert "damaged or missing: the run begins anew" in finish(source, target, "--journal")
     assert contents(target) == uncut
 

@@ -12,6 +12,7 @@ JOB = Job(source="in.mp4", sink="out.mp4")
 OTHER: dict[str, Any] = {
     "models": ("identity",), "size": (64, 48), "enc": (("tune", "grain"),), "value_range": 255.0,
     "background": (0, 255, 0), "mean": (0.5,) * 3, "deviation": (0.2,) * 3,
+    "mask": "mask.png",
 }  # fmt: skip
 """Another value than the usual one, where its type does not tell."""
 

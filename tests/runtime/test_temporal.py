@@ -535,3 +535,66 @@ def test_a_real_model_on_a_real_clip() -> None:
     known = dis_flows([np.asarray(one, np.uint8) for one in seen])
     assert warp_error(kept, known) < warp_error(raw, known) / 2
     assert sharpness(kept) == pytest.approx(sharpness(raw), rel=0.15)
+
+
+def moment(kind: str, number: int, size: tuple[int, int]) -> Image:
+    """A clean picture of a film that stands, pans, drifts by parts of a pixel, or has sprites."""
+    width, height = size
+    wall = texture(5, (width + 60, height + 40), 12)
+    if kind == "drifting":
+        move = np.array([[1, 0, -0.3 * number], [0, 1, -0.1 * number]], np.float32)
+        return np.asarray(cv2.warpAffine(wall, move, size, flags=cv2.INTER_CUBIC), np.uint8)
+    left = 2 * number if kind == "panning" else 0
+    view = wall[:height, left : left + width].copy()
+    if kind == "sprites":
+        cv2.circle(view, (30 + 4 * number, 60), 14, (250, 60, 40), -1)
+        cv2.rectangle(view, (130 - 3 * number, 10), (145 - 3 * number, 30), (20, 200, 240), -1)
+    return view
+
+
+def grain(number: int, size: tuple[int, int], deviation: float, coarse: int) -> Any:
+    """Noise of that standard deviation, in spots of `coarse` pixels."""
+    shape = (size[1] // coarse + 1, size[0] // coarse + 1, 3)
+    noise = np.random.default_rng(900 + number).normal(0, 1, shape).astype(np.float32)
+    noise = cv2.resize(noise, size, interpolation=cv2.INTER_LINEAR)
+    return noise / noise.std() * deviation
+
+
+def changes(frames: Sequence[Image]) -> float:
+    """The mean absolute difference from frame to frame, in levels."""
+    pairs = [np.abs(a.astype(int) - b) for a, b in pairwise(frames)]
+    return float(np.mean(pairs))
+
+
+def stabilised(sources: Sequence[Image], results: Sequence[Image]) -> list[Image]:
+    stage = Stabiliser(0.9)
+    pairs = zip(sources, results, strict=True)
+    shown = [stage(picture(a, number), picture(b, number)) for number, (a, b) in enumerate(pairs)]
+    return [np.asarray(frame.planes[0], np.uint8) for frame in shown]
+
+
+@pytest.mark.parametrize("kind", ["standing", "panning", "drifting", "sprites"])
+@pytest.mark.parametrize(("deviation", "coarse"), [(6, 1), (25, 1), (15, 3), (25, 3)])
+def test_no_film_changes_more_than_without(kind: str, deviation: float, coarse: int) -> None:
+    """Motion that is estimated follows grain: what a model makes of it must not."""
+    size = (176, 112)
+    clean = [moment(kind, number, size) for number in range(12)]
+    noisy = [
+        np.clip(one + grain(number, size, deviation, coarse), 0, 255).astype(np.uint8)
+        for number, one in enumerate(clean)
+    ]
+    for results in (clean, noisy, [np.asarray(cv2.GaussianBlur(one, (0, 0), 2)) for one in noisy]):
+        assert changes(stabilised(noisy, results)) <= 1.02 * changes(results)
+
+
+@pytest.mark.parametrize("deviation", [0, 12])
+def test_no_real_film_changes_more_than_without(deviation: float) -> None:
+    with open_source(str(CLIP)) as source:
+        own = [frame.planes[0] for frame, _ in zip(source, range(12), strict=False)]
+    clean = [np.repeat(plane[:240:2, :400:2, None], 3, 2).astype(np.uint8) for plane in own]
+    noisy = [
+        np.clip(one + deviation * grain(number, (200, 120), 1, 2), 0, 255).astype(np.uint8)
+        for number, one in enumerate(clean)
+    ]
+    for results in (clean, noisy):
+        assert changes(stabilised(noisy, results)) <= 1.02 * changes(results)

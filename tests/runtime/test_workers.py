@@ -137,19 +137,19 @@ def test_killed_with_holes_and_gone_on_by_more_or_by_one(
         target.unlink()
 
 
-def test_a_worker_that_dies_is_an_error_and_nothing_is_lost(
-    long_source: Path, long_uncut: dict[str, Any]
-) -> None:
+def test_a_worker_that_dies_is_replaced(long_source: Path, long_uncut: dict[str, Any]) -> None:
     target = long_source.with_name("out.mp4")
     process = started(long_source, target, "--workers", 2, until=lambda: len(segments(target)) > 1)
-    os.kill(children(process)[-1], signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == SINK, said
-    assert "a worker process died" in said
+    workers = children(process)
+    made = {path: path.stat().st_mtime_ns for path in segments(target)}
+    os.kill(workers[-1], signal.SIGKILL)
+    while process.poll() is None and len(segments(target)) < 20:
+        kept = {path: path.stat().st_mtime_ns for path in made if path.exists()}
+        assert kept.items() <= made.items(), "made once"
+        time.sleep(0.05)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
     assert "Traceback" not in said
-    assert not target.exists()
-    assert len(segments(target)) > 1
-    finish(long_source, target, "--journal", "--workers", 2)
     assert contents(target) == long_uncut
 
 

@@ -4,6 +4,7 @@ from dataclasses import fields
 
 import pytest
 from velatura.export.to_onnx import loss_words
+from velatura.runtime.card import OF_RECIPE, ModelCard
 from velatura.training.describe import describe
 from velatura.training.losses import LOSSES
 from velatura.training.recipe import Recipe, load_recipe
@@ -36,3 +37,13 @@ def test_a_loss_of_the_other_task_is_refused() -> None:
     given = load_recipe("wave").to_mapping()
     with pytest.raises(ValueError, match="edge is a loss of the task upscale, not style"):
         Recipe.from_mapping({**given, "edge": 1.0}, origin="mine")
+
+
+def test_what_a_card_takes_from_the_recipe_is_there_and_checked() -> None:
+    given = load_recipe("wave").to_mapping()
+    recipe = Recipe.from_mapping({**given, "strength": 0.7, "keep_colours": True}, origin="mine")
+    taken = {f.name: getattr(recipe, f.name) for f in fields(ModelCard) if f.metadata == OF_RECIPE}
+    assert (taken["strength"], taken["keep_colours"]) == (0.7, True)
+    assert ModelCard(**taken).strength == 0.7
+    with pytest.raises(ValueError, match=r"mine: strength 1\.5 is not within 0\.\.1"):
+        Recipe.from_mapping({**given, "strength": 1.5}, origin="mine")

@@ -384,7 +384,9 @@ class Work:
     """Milliseconds of a frame; None takes most of the deadline of a client's first frame, and no limit
     where that has none."""
     stability: float = 0.9
-    strength: float = 1.0
+    strength: float | None = None
+    keep_colours: bool | None = None
+    mask: str | None = None
     backend: str = "auto"
     precision: Precision = "auto"
 
@@ -418,6 +420,8 @@ class Work:
             depth=conventions.depth,
             stability=self.stability,
             strength=self.strength,
+            keep_colours=self.keep_colours,
+            mask=self.mask,
             backend=self.backend,
             precision=self.precision,
             wait=False,

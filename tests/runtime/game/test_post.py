@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,15 +18,15 @@ from hypothesis import strategies as st
 from velatura.runtime import EngineError, Frame, ModelError, PostProcess, open_engine
 from velatura.runtime import worker as worker_module
 from velatura.runtime.adaptive import executor as running_module
-from velatura.runtime.adaptive import ladder_processor as processor_module
 from velatura.runtime.card import ModelCard
 from velatura.runtime.colour import to_rgb
+from velatura.runtime.errors import SourceError
 from velatura.runtime.frame import RGB, Colour
 from velatura.runtime.game import MotionConvention
 from velatura.runtime.game import frame_pass as painter_module
 from velatura.runtime.game import pipeline as maker_module
 from velatura.runtime.game.pipeline import Finished, Given, Pipeline
-from velatura.runtime.stages import Neural
+from velatura.runtime.stages import Blending, Neural
 from velatura.runtime.worker import Job
 
 from ..ctrl_c import press_later
@@ -275,6 +276,76 @@ def test_strength_mixes() -> None:
         assert np.array_equal(post(color), negative(color))
 
 
+@pytest.mark.parametrize("flipped", [False, True])
+@pytest.mark.parametrize("given", ["array", "file"])
+def test_a_mask_leaves_the_interface_as_the_game_draws_it(
+    given: str, flipped: bool, tmp_path: Path
+) -> None:
+    color = picture(1)
+    rows = color[::-1] if flipped else color
+    levels = np.full(SIZE[::-1], 255, np.uint8)
+    levels[:20] = 0  # the upper rows, as it is shown
+    mask: Any = levels[::-1] if flipped else levels
+    if given == "file":
+        mask = tmp_path / "hud.png"
+        assert cv2.imwrite(str(mask), levels)
+    with game(mask=mask, flipped=flipped) as (post, _, _):
+        made = post(np.ascontiguousarray(rows))
+        upright = made[::-1] if flipped else made
+        assert np.array_equal(upright[:20], color[:20])
+        assert np.array_equal(upright[30:], negative(color)[30:])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_the_pictures_own_alpha_may_be_the_mask(dtype: Any) -> None:
+    color = picture(1)
+    color[..., 3] = 255
+    color[10:30, 20:50, 3] = 0
+    wanted = negative(color)
+    wanted[10:30, 20:50] = color[10:30, 20:50]
+    if dtype == np.float32:
+        color, wanted = color.astype(dtype) / 255, wanted.astype(dtype) / 255
+    with game(mask="alpha", dtype=dtype) as (post, _, _):
+        assert np.abs(post(color).astype(float) - wanted).max() <= 1e-4
+        color[10:30, 20:50, 3] = color[0, 0, 3]  # in this frame nothing is drawn over the world
+        assert not np.array_equal(post(color)[20, 30], color[20, 30])
+
+
+def test_colours_are_kept_for_as_long_as_that_is_wanted() -> None:
+    color = picture(1)
+    weights = np.array([0.2126, 0.7152, 0.0722])
+    with game(keep_colours=True) as (post, _, _):
+        made = post(color).astype(float)
+        assert np.abs(made[..., :3] @ weights - negative(color)[..., :3] @ weights).max() <= 2
+        before, after = (one[..., :3] - (one[..., :3] @ weights)[..., None] for one in (color, made))
+        assert (np.abs(after) <= np.abs(before) + 2).all()
+        assert (after * before >= -2 * np.abs(before) - 1).all()
+        post.keep_colours = False
+        assert np.array_equal(post(color), negative(color))
+
+
+def test_a_mask_of_another_size_is_scaled_and_told() -> None:
+    levels = np.zeros((48, 80), np.uint8)
+    with game(mask=levels) as (post, _, told):
+        assert told == ["the mask of 80x48 is scaled to 160x96"]
+        assert [event.text for event in post.stats().events][:1] == told[:1]
+        color = picture(1)
+        assert np.array_equal(post(color), color)
+
+
+def test_a_mask_that_fits_no_picture_is_refused(tmp_path: Path) -> None:
+    for mask, error, said in (
+        (np.zeros((10, 160), np.uint8), SourceError, "another shape"),
+        (np.zeros((96, 160, 3), np.uint8), ValueError, "height, width"),
+        (tmp_path / "none.png", SourceError, "cannot be read"),
+        ([1, 2], ValueError, "the mask is a list"),
+    ):
+        with pytest.raises(error, match=said):
+            PostProcess("negative", SIZE, opener=Shelf(), mask=mask)
+    with pytest.raises(ValueError, match="no alpha"):
+        PostProcess("negative", SIZE, opener=Shelf(), mask="alpha", order="rgb")
+
+
 # Failures, hangs, changes
 
 
@@ -320,7 +391,7 @@ def test_a_mistake_in_the_painter_lets_pictures_pass_until_it_is_gone(
     with game(mode=mode, strength=0.5) as (post, _, told):
         color = picture()
         with monkeypatch.context() as patch:
-            patch.setattr(processor_module, "blended", broken)
+            patch.setattr(Blending, "__call__", broken)
             for k in range(3):
                 assert np.array_equal(post(color), color)
                 assert post.last.passed

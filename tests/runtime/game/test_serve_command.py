@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from velatura.runtime.errors import EngineError, ModelError
+from velatura.runtime.errors import EngineError, ModelError, SourceError
 from velatura.runtime.game import Client
 from velatura.runtime.game.shm import segment
 
@@ -74,6 +74,8 @@ def test_a_name_is_served_once() -> None:
         (("--shm", "n", "--clients", "0"), 2, "clients"),
         (("--shm", "n", "--budget-ms", "-3"), 2, "budget"),
         (("--shm", "n", "--stats", "xml"), 2, "--stats"),
+        (("--shm", "n", "--strength", "2"), 2, "--strength"),
+        (("--shm", "n", "--mask", "nowhere.png"), SourceError.exit_code, "cannot be read"),
         (("--shm", "n", "-m", "no-such-model"), ModelError.exit_code, "unknown model"),
         ((), 2, "--shm"),
     ],

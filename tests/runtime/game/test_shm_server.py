@@ -211,6 +211,21 @@ def test_a_real_model_is_opened_beside_the_frames(places: Callable[..., Place]) 
     assert np.array_equal(shown[..., 3], sent[..., 3])
 
 
+def test_a_frames_own_alpha_keeps_its_interface(places: Callable[..., Place]) -> None:
+    work = Work(
+        models=("wave",), backend="openvino", precision="fp32", stability=0.0, mask="alpha",
+        keep_colours=False, strength=0.9,
+    )  # fmt: skip
+    client = places(work).client()
+    sent = np.ascontiguousarray(np.repeat(np.repeat(picture(16, 12), 6, 0), 6, 1))
+    sent[..., 3] = 255
+    sent[:30, :40, 3] = 0
+    until(lambda: client(sent) is not None and client.status == "done", 60)
+    shown = until(lambda: (made := client(sent)) is not None and client.status == "done" and (made,))[0]
+    assert np.array_equal(shown[:30, :40], sent[:30, :40])
+    assert not np.array_equal(shown[30:], sent[30:])
+
+
 # ---- pipelined use --------------------------------------------------------------------------------
 
 

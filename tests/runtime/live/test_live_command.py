@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
+import numpy as np
 import pytest
 from velatura.runtime.adaptive.processor import StagesProcessor
-from velatura.runtime.errors import SinkError
+from velatura.runtime.errors import SinkError, SourceError
 from velatura.runtime.frame import Frame
 from velatura.runtime.jobs.live import Session, run_live
 from velatura.runtime.live import LivePump, LiveStats
@@ -82,6 +84,27 @@ def test_models_several_sinks_and_a_summary(film: Path, tmp_path: Path) -> None:
     read = videos.read(target)
     assert (read.width, read.height) == (192, 128)
     assert not read.audio
+
+
+def test_a_masked_style_leaves_the_rest_of_the_film(film: Path, tmp_path: Path) -> None:
+    mask, target = tmp_path / "mask.png", tmp_path / "out.mkv"
+    levels = np.full((128, 192), 255, np.uint8)
+    levels[:64] = 0
+    assert cv2.imwrite(str(mask), levels)
+    done = run(
+        film, target, "-m", "wave", "--no-audio", "--mask", mask, "--strength", 0.9, "--keep-colours",
+        "--codec", "ffv1", "--drop", "never", "--seconds", 1, "--deadline", 5000,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "of 192x128 is scaled to 96x64" in done.stderr
+    first, given = videos.read(target).luma[0], videos.read(film).luma[0]
+    assert np.array_equal(first[:32], given[:32])
+    assert not np.array_equal(first[40:], given[40:])
+    levels[:, :100] = 0
+    assert cv2.imwrite(str(mask), levels[:, :100])
+    done = run(film, "null:", "-m", "wave", "--mask", mask)
+    assert done.returncode == SourceError.exit_code
+    assert "another shape" in done.stderr
 
 
 def test_ctrl_c_finishes_the_recording(film: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from velatura.runtime.adaptive.processor import Processed
 from velatura.runtime.card import ModelCard
 from velatura.runtime.errors import EngineError
 from velatura.runtime.frame import GRAY, RGB, YUV420P, YUV444P, Frame, PixelFormat
+from velatura.runtime.stages import Blending, Mask
 
-from .engines import Shelf, frame, info_of, wait_until
+from .engines import STYLE, Shelf, frame, info_of, wait_until
 
 FORMATS = [YUV420P, YUV444P, GRAY, RGB, PixelFormat("yuv", 10, (2, 2)), PixelFormat("rgb", 10)]
 
@@ -29,9 +31,10 @@ class Bench:
         given: Frame | None = None,
         *,
         seconds: float = 0.0,
+        soft: ModelCard = STYLE,
         **options: object,
     ) -> None:
-        self.shelf = Shelf()
+        self.shelf = Shelf(soft=soft)
         self.shelf.seconds = seconds
         self.told: list[str] = []
         options.setdefault("period", 1 / 30)
@@ -342,6 +345,38 @@ def test_strength_blends(bench: Bench) -> None:
     for wrong in (-0.1, 1.1):
         with pytest.raises(ValueError, match=r"within 0\.\.1"):
             bench.processor.strength = wrong
+
+
+def test_colours_are_kept_and_a_mask_leaves_the_source(bench: Bench) -> None:
+    given = frame(3)
+    levels = np.zeros((96, 128), np.uint8)
+    levels[48:] = 255
+    bench.processor.blending = Blending(keep_colours=True, mask=Mask(levels))
+    made = bench.processor.process(given).frame
+    for one, before in zip(made.planes, given.planes, strict=True):
+        middle = one.shape[0] // 2
+        assert np.array_equal(one[:middle], before[:middle])
+    assert np.abs(made.planes[0][60:].astype(int) - (255 - given.planes[0][60:])).max() <= 2
+    assert np.array_equal(made.planes[1], given.planes[1])
+    bench.processor.strength = 0.5  # of what stays as it is
+    assert bench.processor.blending.keep_colours
+    bench.processor.blending = Blending()
+    assert is_negative(bench.processor.process(given), given)
+
+
+def test_the_models_card_says_how_strong_it_is_until_somebody_does() -> None:
+    given = frame(3)
+    soft = Bench(["soft"], soft=replace(STYLE, strength=0.0))
+    assert soft.processor.strength == 0.0
+    assert np.array_equal(soft.processor.process(given).frame.planes[0], given.planes[0])
+    soft.processor.swap(["negative"])
+    soft.until("negative at work", given)
+    assert soft.processor.strength == 1.0
+    assert is_negative(soft.processor.process(given), given)
+    soft.processor.strength = 0.5
+    soft.processor.swap(["soft"])
+    soft.until("soft at work", given)
+    assert soft.processor.strength == 0.5
 
 
 def test_the_split_shows_both_and_a_line(bench: Bench) -> None:

@@ -27,9 +27,10 @@ from velatura.runtime.live import Output
 from velatura.runtime.web import ViewSink
 from velatura.runtime.web.panel import LIMIT, RubbishError, parse
 from velatura.runtime.web.pictures import Coder, jpeg, png, shown
-from velatura.runtime.web.server import PAGES, is_loopback
+from velatura.runtime.web.server import PAGES
 from velatura.runtime.web.session import PATIENCE
 from velatura.runtime.web.shared import SECONDS, History
+from velatura.runtime.web.site import is_loopback
 
 from . import showing
 from .showing import PATCHES, FakePanel, Feeder
@@ -306,14 +307,14 @@ def test_no_file_but_the_pages_own_is_served(view: ViewSink, asked: str) -> None
 def test_a_link_in_the_pages_folder_leads_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from velatura.runtime.web import server
+    from velatura.runtime.web import server, site
 
     folder = tmp_path / "page"
     folder.mkdir()
     for name, _ in server.FILES.values():
         (folder / name).write_text(f"this is {name}")
     (folder / "secret.txt").symlink_to("/etc/passwd")
-    monkeypatch.setattr(server, "files", lambda _: tmp_path)
+    monkeypatch.setattr(site, "files", lambda _: tmp_path)
 
     async def look(client: Client) -> None:
         async with client.get(address(other)) as answer:

@@ -1,0 +1,1 @@
+"""The studio: a page on this machine to choose videos and models, and to render a queue of them."""
