@@ -19,7 +19,7 @@ from velatura.runtime.colour import to_rgb, to_yuv
 from velatura.runtime.frame import GRAY, RGB, YUV420P, YUV444P, Colour, Frame, PixelFormat
 from velatura.runtime.jobs.job import Job, stages_of
 from velatura.runtime.jobs.run import run_job
-from velatura.runtime.stages import Conform, Resize, Upright
+from velatura.runtime.stages import Blending, Conform, Resize, Upright
 
 from . import videos
 
@@ -369,10 +369,10 @@ def test_an_aspect_that_is_none_is_refused() -> None:
 def test_a_baked_picture_is_what_a_size_means() -> None:
     job = Job(source="a", sink="b", bake=True, size=(90, 160))
     frame = noise(width=64, height=36, rotation=270)
-    for stage in stages_of(job, []):
+    for stage in stages_of(job, [], Blending()):
         frame = stage(frame)
     assert (frame.width, frame.height, frame.rotation, frame.aspect) == (90, 160, 0, 1)
-    assert isinstance(stages_of(job, [])[-1], Conform)
+    assert isinstance(stages_of(job, [], Blending())[-1], Conform)
 
 
 @pytest.mark.parametrize("rotation", [90, -90, 180])

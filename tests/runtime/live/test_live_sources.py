@@ -218,7 +218,9 @@ def test_a_sequence_is_what_it_is_for_files(tmp_path: Path, name: str, frames: i
                 found.append(len(list(source)))
         except SourceError as error:
             found.append(str(error).replace(path, "it"))
-    wanted = "no file at it" if frames is None else frames
+    folder = Path(path).parent
+    none = "no file at it" if folder.is_dir() else f"no file at it: there is no folder {folder}"
+    wanted = none if frames is None else frames
     assert found == [wanted, wanted]
 
 
