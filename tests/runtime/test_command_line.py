@@ -100,22 +100,21 @@ def test_help_has_its_options_in_groups() -> None:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("velatura mod", {"models"}),
-        ("velatura run a b -m upscale-4x", {"upscale-4x", "upscale-4x-sharp"}),
-        ("velatura a.mp4 b.mp4 -m wa", {"wave"}),
-        ("velatura info star", {"starry-night"}),
-        ("velatura run a b --quality dr", {"draft"}),
-        ("velatura run a.m", set[str]()),  # the shell's own file names come then
+        ("velatura mod", "models"),
+        ("velatura run a b -m upscale-4x", "upscale-4x upscale-4x-sharp"),
+        ("velatura a.mp4 b.mp4 -m wa", "wave"),
+        ("velatura info star", "starry-night"),
+        ("velatura run a b --quality dr", "draft"),
+        ("velatura run a.m", ""),  # the shell's own file names come then
     ],
-    ids=str,
 )
 def test_a_shell_completes_commands_and_models(
-    line: str, offered: set[str], monkeypatch: pytest.MonkeyPatch
+    line: str, offered: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("_VELATURA_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", line)
     monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
-    assert set(velatura().stdout.split()) == offered
+    assert sorted(velatura().stdout.split()) == offered.split()
 
 
 def test_models_says_what_each_does_and_how_fast(
