@@ -180,7 +180,7 @@ def test_a_part_is_bit_for_bit_that_of_the_whole(
     velatura("run", mp4, target, "-m", "identity", "--codec", "ffv1", *given, check=True)
     assert decoded(target) == decoded(mp4, *trim)
     times = videos.read(target).seconds
-    # Without --start it begins as the whole does, before which this FFmpeg may place the sound's priming.
+    # Without --start it begins as the whole does: some FFmpegs place the sound's priming before it.
     velatura("run", mp4, tmp_path / "whole.mkv", "-m", "identity", "--codec", "ffv1", check=True)
     whole = videos.read(tmp_path / "whole.mkv").seconds
     assert times[0] == (0 if start not in (None, "0") else whole[0])
