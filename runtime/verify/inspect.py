@@ -148,6 +148,9 @@ class _Reader:
         self._ticks = array("q")
         self._fault = ""
         self._damaged = 0
+        self._guesses = container.format.name == "avi"
+        self._delay = 0
+        """Ticks by which FFmpeg guesses that the first picture is shown later than AVI says."""
         self._decoder = _Decoder(stream, deep=deep)
         context = stream.codec_context
         # Before a frame is decoded, since decoding overwrites some of them.
@@ -173,6 +176,8 @@ class _Reader:
             if packet.pts is None:
                 self.timed = False
             elif not packet.is_discard:
+                if not self._ticks and packet.dts is not None and self._guesses:
+                    self._delay = packet.pts - packet.dts
                 self._ticks.append(packet.pts)
             self._decoder.take(cast("Packet[VideoStream]", packet))
         self._decoder.finish()
@@ -182,7 +187,9 @@ class _Reader:
         last = decoder.last
         base = float(stream.time_base or 1)
         pictures = np.sort(np.array(decoder.ticks, np.float64)) * base if self._deep else None
-        times = np.sort(np.array(self._ticks, np.float64)) * base
+        times = np.sort(np.array(self._ticks, np.float64) - self._delay) * base
+        if pictures is not None:
+            pictures = pictures - self._delay * base
         if not self.timed and pictures is not None:
             if is_untimed(self._container):
                 pictures = np.arange(len(pictures)) / float(usual_rate(self._container, stream))
