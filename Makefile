@@ -29,7 +29,7 @@ with_extra = $(patsubst %.,'%.[$(1)]',$(patsubst %.whl,'%.whl[$(1)]',$(PACKAGE))
 
 help:
 	@echo "make demo    restyle and upscale the sample clip (installs the runtime only)"
-	@echo "make test    install what the tests need and run them (about twelve minutes on two cores)"
+	@echo "make test    install what the tests need and run them (about ten minutes on two cores)"
 	@echo "make quick   the same without the slow ones"
 	@echo "make runtime the quick tests of the runtime, which need no PyTorch"
 	@echo "make soak    the long tests, which make test leaves out: CI runs them, too"
