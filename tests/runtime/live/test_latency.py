@@ -124,7 +124,7 @@ def test_ten_minutes_change_neither_memory_nor_latency(tmp_path: Path) -> None:
     assert growth < 8 * 2**20, f"{growth / 2**20:.1f} MiB a third"
     shown = summary["outputs"][0]["shown"]
     # The source plays while the models are opened.
-    assert summary["captured"] >= frames - 30 * 5
+    assert summary["captured"] >= frames - 30 * 10
     assert shown > 0.95 * summary["captured"]
     # What the last third adds to the mean tells its own mean.
     stats = [line["stats"] for line in lines[:-1]]
