@@ -43,6 +43,16 @@ from ..media.options import Quality
 from ..sinks import LIVE_SINKS
 from ..sources import LIVE_SOURCES
 
+PageHost = Annotated[str, typer.Option(help="Address of the page.")]
+PagePort = Annotated[int, typer.Option(help="Its port; 0 takes a free one.")]
+PageToken = Annotated[
+    str | None,
+    typer.Option(
+        envvar="VELATURA_TOKEN",
+        help="In the page's address; must be given beyond this machine. [a random one]",
+    ),
+]
+
 
 def build(
     model: Annotated[str, typer.Argument(help="Zoo name or .onnx file.")],
@@ -268,15 +278,9 @@ def live(
     view: Annotated[
         bool, typer.Option("--view", help="Serve a page with picture and switches.")
     ] = False,
-    view_host: Annotated[str, typer.Option(help="Address of the page.")] = "127.0.0.1",
-    view_port: Annotated[int, typer.Option(help="Its port; 0 takes a free one.")] = 0,
-    view_token: Annotated[
-        str | None,
-        typer.Option(
-            envvar="VELATURA_TOKEN",
-            help="In the page's address; must be given beyond this machine. [a random one]",
-        ),
-    ] = None,
+    view_host: PageHost = "127.0.0.1",
+    view_port: PagePort = 0,
+    view_token: PageToken = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -397,15 +401,9 @@ def studio(
         typer.Option(help="Where uploads, queue and results are kept. [the user's data folder]"),
     ] = None,
     max_upload: Annotated[float, typer.Option(min=0.001, help="Gigabytes of an upload at most.")] = 20,
-    host: Annotated[str, typer.Option(help="Address of the page.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Its port; 0 takes a free one.")] = 0,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            envvar="VELATURA_TOKEN",
-            help="In the page's address; must be given beyond this machine. [a random one]",
-        ),
-    ] = None,
+    host: PageHost = "127.0.0.1",
+    port: PagePort = 0,
+    token: PageToken = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:

@@ -3,7 +3,6 @@ chapters."""
 
 import io
 import math
-import re
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import av
-import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
@@ -22,6 +20,17 @@ from av.stream import Disposition
 from ..errors import SinkError
 from ..frame import VideoInfo
 from .options import AudioCodec, Encoding
+from .packets import (
+    Timed,
+    end_of,
+    heard_from,
+    is_plain,
+    lasting,
+    shortened,
+    silence,
+    with_times,
+    without_start,
+)
 from .probe import start_of
 from .pyav import open_input
 from .tracks import OnPacket
@@ -40,9 +49,6 @@ LATE_CHAPTERS = frozenset({"mp4", "mov", "ipod", "matroska", "webm"})
 
 PICTURES = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "image/jpeg")}
 """Cover art as an attachment, which is how Matroska keeps it: name and type by codec."""
-
-Timed = tuple[float, "Packet[Any]"]
-"""A packet with the seconds of the output at which it begins."""
 
 Way = Literal["copy", "convert", "attach", "state", "drop"]
 
@@ -192,7 +198,7 @@ class PassingStreams:
                 self._write(self._next[1])
             self._next = next(self._packets, None)
         for waiting in self._waiting.values():
-            while waiting and (waiting[0][0] < 0 or _end_of(waiting[0]) <= min(seconds, self.end)):
+            while waiting and (waiting[0][0] < 0 or end_of(waiting[0]) <= min(seconds, self.end)):
                 self._write(waiting.popleft()[1])
 
     def finish(self) -> None:
@@ -201,7 +207,7 @@ class PassingStreams:
         left = [timed for waiting in self._waiting.values() for timed in waiting]
         for begin, packet in sorted(left, key=lambda timed: timed[0]):
             if begin < self.end:
-                self._write(_ended(packet, self.end - begin))
+                self._write(shortened(packet, self.end - begin))
         if self._output.format.name in LATE_CHAPTERS:
             self._write_chapters()
 
@@ -272,7 +278,7 @@ class PassingStreams:
         self._ways = {passage.index: (passage.way, passage.kind) for passage in self.plan}
         packets: Iterator[Any] = self._input.demux(*wanted) if wanted else iter(())
         untimed: dict[int, list[Any]] = {}
-        for packet in _lasting(packets):
+        for packet in lasting(packets):
             waiting = untimed.setdefault(packet.stream.index, [])
             if packet.dts is None and not packet.stream.disposition & Disposition.attached_pic:
                 waiting.append(packet)
@@ -328,14 +334,14 @@ class PassingStreams:
             self._shown.add(index)
         if begin >= 0:
             return timed
-        end, length = _end_of(timed), _end_of(timed) - begin
+        end, length = end_of(timed), end_of(timed) - begin
         if passage.kind == "subtitle" and end > 0:
             ticks = round(-begin / packet.time_base)
             packet.pts = packet.dts = 0
             packet.duration = max(int(packet.duration or 0) - ticks, 1)
             return 0.0, packet
-        if passage.kind == "audio" and _is_plain(passage.codec):
-            return (0.0, _without(packet, -begin)) if end > 0 else None
+        if passage.kind == "audio" and is_plain(passage.codec):
+            return (0.0, without_start(packet, -begin)) if end > 0 else None
         if passage.kind == "audio" and self._output.format.name in SKIPPING:
             return timed if end > (NEARLY - LEADING.get(passage.codec, 1)) * length else None
         if passage.kind == "audio" and self._output.format.name == "avi" and end > NEARLY * length:
@@ -363,23 +369,23 @@ class PassingStreams:
         if heard and index not in self._clocks and heard[0].pts is not None:
             late = heard[0].pts - self._begun[index]
             # Some decoders give nothing for the first packets: the sound begins there all the same.
-            heard = [_silence(heard[0], late), *heard] if late > 0 else heard
+            heard = [silence(heard[0], late), *heard] if late > 0 else heard
         for frame in heard:
             if frame.pts is not None:
                 length = Fraction(frame.samples, frame.sample_rate) / frame.time_base
                 shift = round(self._start / frame.time_base)
                 frame.pts = self._later(index, frame.pts - shift, round(length))
                 if self._begins_later and frame.pts < 0:
-                    frame = _heard_from(frame, -frame.pts)
+                    frame = heard_from(frame, -frame.pts)
                     if frame is None:
                         continue
-            yield from _timed(target.encode(frame))
+            yield from with_times(target.encode(frame))
         if packet is None:
             if index not in self._clocks and not self._part:
                 raise SinkError(
                     f"not one piece of the sound in stream {index} can be decoded: --no-audio"
                 )
-            yield from _timed(target.encode(None))
+            yield from with_times(target.encode(None))
 
     def _later(self, index: int, dts: int, duration: int) -> int:
         """Returns a packet's decoding time, later than that of the one before it in its stream.
@@ -472,86 +478,6 @@ AC-3, which it parses anew, FFmpeg forgets what is not to be played."""
 
 NEARLY = 0.01
 """Part of a packet that does not count, since times are rounded."""
-
-
-def _end_of(timed: Timed) -> float:
-    return timed[0] + float((timed[1].duration or 0) * timed[1].time_base)
-
-
-def _is_plain(codec: str) -> bool:
-    """Returns whether sound is bare samples, so that a packet can be cut anywhere."""
-    return _sample_bytes(codec) > 0
-
-
-def _sample_bytes(codec: str) -> int:
-    """Returns the bytes of one sample of one channel; 0 of what is not bare samples, one after
-    another."""
-    found = re.fullmatch(r"pcm_(?:[sufx](\d+)(?:le|be)?|alaw|mulaw)", codec)
-    return 0 if found is None else int(found[1] or 8) // 8
-
-
-def _sliced(packet: "Packet[Any]", first: int, last: int | None) -> "Packet[Any]":
-    """Returns some samples of a packet of bare ones, at their time."""
-    context: Any = packet.stream.codec_context
-    block = _sample_bytes(context.codec.canonical_name) * context.channels
-    rate, base = context.sample_rate, packet.time_base
-    data = bytes(packet)[first * block : None if last is None else last * block]
-    cut: Packet[Any] = Packet(data)
-    cut.stream, cut.time_base, cut.is_keyframe = packet.stream, base, True
-    cut.pts = cut.dts = (packet.pts or 0) + round(Fraction(first, rate) / base)
-    cut.duration = round(Fraction(len(data) // block, rate) / base)
-    return cut
-
-
-def _without(packet: "Packet[Any]", seconds: float) -> "Packet[Any]":
-    """Returns a packet of bare samples without its first seconds; it begins at 0 then."""
-    context: Any = packet.stream.codec_context
-    cut = _sliced(packet, round(seconds * context.sample_rate), None)
-    cut.pts = cut.dts = 0
-    return cut
-
-
-def _ended(packet: "Packet[Any]", seconds: float) -> "Packet[Any]":
-    """Returns a packet that lasts so many seconds at most, where that can be done to it."""
-    codec: Any = packet.stream.codec_context
-    if packet.stream.type == "subtitle" and packet.duration:
-        packet.duration = min(packet.duration, round(seconds / packet.time_base))
-    elif packet.stream.type == "audio" and _is_plain(codec.codec.canonical_name):
-        return _sliced(packet, 0, round(seconds * codec.sample_rate))
-    return packet
-
-
-def _heard_from(frame: Any, ticks: int) -> Any:
-    """Returns a piece of sound without its first ticks; None where nothing is left of it."""
-    first = round(ticks * frame.time_base * frame.sample_rate)
-    if first >= frame.samples:
-        return None
-    samples = frame.to_ndarray()
-    step = 1 if frame.format.is_planar else frame.layout.nb_channels
-    left = av.AudioFrame.from_ndarray(
-        np.ascontiguousarray(samples[:, first * step :]),
-        format=frame.format.name,
-        layout=frame.layout.name,
-    )
-    left.sample_rate, left.time_base, left.pts = frame.sample_rate, frame.time_base, 0
-    return left
-
-
-def _silence(like: Any, ticks: int) -> Any:
-    """Returns silence of that length before a frame of sound, in its form."""
-    samples = max(round(ticks * like.time_base * like.sample_rate), 1)
-    made = av.AudioFrame(format=like.format.name, layout=like.layout.name, samples=samples)
-    level = b"\x80" if like.format.name.startswith("u8") else b"\0"
-    for plane in made.planes:
-        plane.update(level * plane.buffer_size)
-    made.sample_rate, made.time_base, made.pts = like.sample_rate, like.time_base, like.pts - ticks
-    return made
-
-
-def _timed(packets: "list[Packet[Any]]") -> "Iterator[tuple[float, Packet[Any]]]":
-    for packet in packets:
-        if packet.size:  # FLAC's last one has none
-            yield float((packet.dts or 0) * packet.time_base), packet
 
 
 MILLISECOND = Fraction(1, 1000)
@@ -649,37 +575,6 @@ def _name_channels(added: Any) -> None:
     layout = getattr(added.codec_context, "layout", None) if added.type == "audio" else None
     if layout is not None and layout.name in USUAL_CHANNELS:
         added.codec_context.layout = USUAL_CHANNELS[layout.name]
-
-
-def _lasting(packets: Iterator[Any]) -> Iterator[Any]:
-    """Yields the packets, those of sound with a duration: MP4 drops a last one that has none."""
-    held: dict[int, Any] = {}
-    steps: dict[int, int] = {}
-    while True:
-        try:
-            packet = next(packets, None)
-        except FFmpegError:
-            break  # a damaged end; the video's reader reports it
-        if packet is None:
-            break
-        if packet.size == 0:
-            continue
-        index = packet.stream.index
-        before = held.pop(index, None)
-        if before is not None:
-            step = (packet.dts or 0) - before.dts
-            before.duration = steps[index] = step if step > 0 else steps.get(index, 0)
-            yield before
-        if packet.stream.type == "audio" and not packet.duration and packet.dts is not None:
-            held[index] = packet
-        else:
-            yield packet
-    for index, packet in held.items():
-        context = packet.stream.codec_context
-        size, rate = getattr(context, "frame_size", 0), getattr(context, "sample_rate", 0)
-        alone = round(Fraction(size, rate) / packet.time_base) if size and rate else 0
-        packet.duration = steps.get(index) or alone
-        yield packet
 
 
 def _is_cover(stream: Any) -> bool:

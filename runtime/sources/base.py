@@ -9,7 +9,7 @@ from ..frame import Colour, Damage, Frame, VideoInfo
 from ..media.options import Deinterlace
 from ..media.packet_index import PacketIndex, Start
 
-__all__ = ["FASTEST", "SRGB", "Deinterlace", "Source"]
+__all__ = ["FASTEST", "SRGB", "Deinterlace", "DerivedSource", "Source"]
 
 FASTEST = 1000
 """Frames per second above which a rate is taken for a mistake."""
@@ -86,3 +86,27 @@ class Source(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class DerivedSource(Source):
+    """The frames of an inner source, changed: it is closed with this one, and tells of its damage."""
+
+    def __init__(self, source: Source) -> None:
+        self.uri = source.uri
+        self.info = source.info
+        self._source = source
+
+    @property
+    def steady(self) -> bool:
+        return self._source.steady
+
+    @property
+    def damage(self) -> Damage:
+        return self._source.damage
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self._source.notes
+
+    def close(self) -> None:
+        self._source.close()

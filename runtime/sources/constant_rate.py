@@ -5,14 +5,14 @@ from dataclasses import replace
 from fractions import Fraction
 from math import floor
 
-from ..frame import Damage, Frame
-from .base import Source
+from ..frame import Frame
+from .base import DerivedSource, Source
 
 _COUNTED = {"timecode": "timecode", "captions": "closed captions"}
 """Side data that goes by frames, by its name in `SideData`."""
 
 
-class RateSource(Source):
+class RateSource(DerivedSource):
     """Gives frame k at k / rate: the frame that the inner source shows then.
 
     As FFmpeg's filter `fps` has it, with times rounded to the nearest: frames are given twice or left
@@ -21,9 +21,8 @@ class RateSource(Source):
     """
 
     def __init__(self, source: Source, rate: Fraction) -> None:
+        super().__init__(source)
         info = source.info
-        self.uri = source.uri
-        self._source = source
         self._rate = rate
         count = None
         if info.frames is not None:
@@ -66,21 +65,6 @@ class RateSource(Source):
         return replace(
             frame, pts=place, time_base=1 / self._rate, index=index, duration=1, captions=captions
         )
-
-    @property
-    def steady(self) -> bool:
-        return self._source.steady
-
-    @property
-    def damage(self) -> Damage:
-        return self._source.damage
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self._source.notes
-
-    def close(self) -> None:
-        self._source.close()
 
 
 def _near(number: Fraction) -> int:

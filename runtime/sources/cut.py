@@ -9,7 +9,7 @@ from typing import Self
 
 from ..errors import SourceError
 from ..frame import Damage, Frame
-from .base import Source
+from .base import DerivedSource, Source
 
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
 _FRAME = re.compile(r"(\d+)f")
@@ -87,7 +87,7 @@ def check_order(start: Moment | None, end: Moment | None) -> None:
         raise ValueError(f"--end {end.text} {where}{told}: nothing is left")
 
 
-class CutSource(Source):
+class CutSource(DerivedSource):
     """The frames that begin at `start` or later, and before `end`; the first of them is at time 0.
 
     Nothing is sought: what comes before is decoded and left out, so that the frames are those of the
@@ -96,8 +96,7 @@ class CutSource(Source):
 
     def __init__(self, source: Source, start: Moment | None, end: Moment | None) -> None:
         """Read up to the first frame. Raises SourceError where there is none."""
-        self.uri = source.uri
-        self._source = source
+        super().__init__(source)
         self._end = end
         self._frames = enumerate(source)
         start = start if start is not None and not start.zero else None
@@ -183,16 +182,8 @@ class CutSource(Source):
         return replace(frame, pts=frame.pts - self._shift, index=index)
 
     @property
-    def steady(self) -> bool:
-        return self._source.steady
-
-    @property
     def damage(self) -> Damage:
         return Damage() if self._over is not None else self._source.damage
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self._source.notes
 
     @property
     def end(self) -> Fraction | None:
@@ -200,9 +191,6 @@ class CutSource(Source):
             return self._over
         end = self._source.end
         return None if end is None else end - self._shift * self.info.time_base
-
-    def close(self) -> None:
-        self._source.close()
 
 
 def _time(frame: Frame) -> Fraction:

@@ -7,10 +7,10 @@ from itertools import chain
 from ..errors import SourceError
 from ..frame import Damage, Frame
 from ..media.packet_index import PacketIndex, Start, Trace
-from .base import Source
+from .base import DerivedSource, Source
 
 
-class PartSource(Source):
+class PartSource(DerivedSource):
     """The frames of the segments that `take` names, and the `lead` frames before them.
 
     What comes before is sought where it can be proven that the same frames come as in a run over all of
@@ -34,13 +34,11 @@ class PartSource(Source):
         At most `limit` frames come. Of the source at `least` so many were made in an earlier run: they
         only lead up to the others, and fewer are an error.
         """
-        self.uri = source.uri
-        self.info = source.info
+        super().__init__(source)
         self.seen = 0
         """The number of the frame that comes next from the inner source."""
         self.ended = False
         """True once the inner source has come to its end, which is after `seen` frames."""
-        self._source = source
         self._again = again
         self._opened: Source | None = None
         self._length, self._lead = length, lead
@@ -117,10 +115,6 @@ class PartSource(Source):
     @property
     def damage(self) -> Damage:
         return Damage() if self._limited else self._source.damage
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self._source.notes
 
     def close(self) -> None:
         """Close what was opened here; the source that was given stays open."""

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..colour import to_format, to_rgb
-from ..frame import HLG, PQ, Colour, Damage, Frame, Hdr, PixelFormat, VideoInfo
+from ..frame import HLG, PQ, Colour, Frame, Hdr, PixelFormat, VideoInfo
 from ..media.options import ToneMap
 from ..media.packet_index import PacketIndex, Start
 from ..media.pixel_format import in_depth
-from .base import Source
+from .base import DerivedSource, Source
 
 Values = npt.NDArray[np.float64]
 Light = npt.NDArray[np.float32]
@@ -43,7 +43,7 @@ others, or none, is taken for BT.2020."""
 D65 = (0.3127, 0.3290)
 
 
-class ToneMappedSource(Source):
+class ToneMappedSource(DerivedSource):
     """Gives the inner source's frames in SDR: BT.709, limited range, 8 bits; frames in SDR untouched.
 
     The brightest of red, green and blue goes through the curve and takes the others with it, so that
@@ -51,9 +51,8 @@ class ToneMappedSource(Source):
     """
 
     def __init__(self, source: Source, curve: ToneMap) -> None:
+        super().__init__(source)
         info = source.info
-        self.uri = source.uri
-        self._source = source
         self._curve: ToneMap = curve
         self._peak = _peak(info.hdr)
         if not info.colour.hdr:
@@ -83,26 +82,11 @@ class ToneMappedSource(Source):
         return self._source.start_at(start, sure=sure)
 
     @property
-    def steady(self) -> bool:
-        return self._source.steady
-
-    @property
-    def damage(self) -> Damage:
-        return self._source.damage
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self._source.notes
-
-    @property
     def end(self) -> Fraction | None:
         return self._source.end
 
     def seek(self, seconds: float) -> bool:
         return self._source.seek(seconds)
-
-    def close(self) -> None:
-        self._source.close()
 
 
 def tone_mapped(frame: Frame, curve: ToneMap, peak: float) -> Frame:

@@ -14,9 +14,7 @@ from urllib.parse import quote
 import typer
 from aiohttp import WSCloseCode, web
 
-from ..backends.model import load_model
-from ..backends.open import trial_runner
-from ..card import CardFlags
+from ..backends.speed import named_card
 from ..errors import ModelError, SinkError, SourceError, VelaturaError
 from ..resume.output_lock import Lock
 from ..web.panel import RubbishError
@@ -389,7 +387,7 @@ def _cards() -> list[dict[str, Any]]:
     shipped, found = zoo_models(), list[dict[str, Any]]()
     for name, variants in named_models().items():
         try:
-            card = load_model(variants["fp32"], flags=CardFlags(), trial=trial_runner()).card
+            card = named_card(variants["fp32"])
         except ModelError:
             continue  # the user's own folder may hold anything; `velatura models` says what
         told = {key: asdict(card)[key] for key in ("title", "task", "scale", "licence", "training")}

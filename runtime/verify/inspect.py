@@ -148,7 +148,8 @@ class _Reader:
         self._ticks = array("q")
         self._fault = ""
         self._damaged = 0
-        self._guesses = container.format.name == "avi"
+        self._ticking = container.format.name == "avi"
+        """True for AVI, which states ticks of decoding alone."""
         self._delay = 0
         """Ticks by which FFmpeg guesses that the first picture is shown later than AVI says."""
         self._decoder = _Decoder(stream, deep=deep)
@@ -176,7 +177,7 @@ class _Reader:
             if packet.pts is None:
                 self.timed = False
             elif not packet.is_discard:
-                if not self._ticks and packet.dts is not None and self._guesses:
+                if not self._ticks and packet.dts is not None and self._ticking:
                     self._delay = packet.pts - packet.dts
                 self._ticks.append(packet.pts)
             self._decoder.take(cast("Packet[VideoStream]", packet))
@@ -208,7 +209,6 @@ class _Reader:
                 raise SourceError(f"{path} has no frame in that part")
             end, shown = min(end, until), float(times[-1])
             chapters = sum(begin < stop and start < until for start, stop in self._chapters())
-        ticking = self._container.format.name == "avi"
         tick = last or context
         return Found(
             path=path,
@@ -218,7 +218,7 @@ class _Reader:
             times=times,
             pictures=pictures,
             # MPEG-TS and FLV state no durations, AVI only its ticks: as long as the others, then.
-            duration=(end if end > shown and not ticking else shown + step) - float(times[0]),
+            duration=(end if end > shown and not self._ticking else shown + step) - float(times[0]),
             width=last.width if last is not None else self._width,
             height=last.height if last is not None else self._height,
             pixels=last.format.name if last is not None else context.pix_fmt or "",

@@ -218,7 +218,8 @@ def test_the_sound_is_cut_with_the_picture(
     # It ends with the last frame, to a packet; MP4 and Matroska pass a last one that began before.
     assert abs(len(part) - length) <= 1024 + 960
     first = int(np.flatnonzero(part)[0])
-    assert first < (60 if exact else 1024 + 960)
+    # A packet, and with FFmpeg 8 the 128 samples by which Matroska's rounded times miss its beginning.
+    assert first < (60 if exact else 1160)
     middle = slice(4000, length - 4000)
     # Where the sound agrees best with the whole's is where the picture was taken from.
     given = part[middle]

@@ -228,6 +228,7 @@ def test_the_measured_figures_are_true() -> None:
     assert found["fp32"].parity_db == 99.0
     assert found["other"].parity_db < 60
     assert found["other"].milliseconds >= 50
+    assert found["other"].milliseconds > 2 * found["fp32"].milliseconds
 
 
 def test_what_cannot_be_measured_runs_in_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

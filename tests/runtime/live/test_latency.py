@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -117,14 +116,11 @@ def test_ten_minutes_change_neither_memory_nor_latency(tmp_path: Path) -> None:
     summary = lines[-1]["summary"]
     third = len(memory) // 3
     assert third > minutes * 60 / 4
-    # Of the last two thirds; a rung that is opened when others need the machine is a step, not a leak.
-    each = third // 3
-    ninths = [statistics.median(memory[third + n * each :][:each]) for n in range(6)]
-    growth = statistics.median(after - before for before, after in pairwise(ninths)) * 3
-    assert growth < 8 * 2**20, f"{growth / 2**20:.1f} MiB a third"
+    growth = statistics.median(memory[-third:]) - statistics.median(memory[third : 2 * third])
+    assert growth < 8 * 2**20, f"{growth / 2**20:.1f} MiB"
     shown = summary["outputs"][0]["shown"]
     # The source plays while the models are opened.
-    assert summary["captured"] >= frames - 30 * 10
+    assert summary["captured"] >= frames - 30 * 5
     assert shown > 0.95 * summary["captured"]
     # What the last third adds to the mean tells its own mean.
     stats = [line["stats"] for line in lines[:-1]]

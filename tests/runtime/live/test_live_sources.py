@@ -83,7 +83,7 @@ def test_a_file_is_given_at_its_own_pace(tmp_path: Path) -> None:
     captured = np.array([frame.captured for frame in frames])
     # Due times have no drift at all, however late this machine is, and no frame comes early.
     assert np.allclose(np.diff(captured), 0.02, atol=1e-9)
-    assert min(late) >= 0
+    assert 0 <= min(late) < 0.005
 
 
 def test_drift_is_below_a_millisecond_a_second(tmp_path: Path) -> None:
